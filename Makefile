@@ -1,0 +1,54 @@
+# The front door. Everything runs in .venv, built from requirements.lock on first use; nothing else is needed but Python 3.11+.
+PYTHON ?= python3
+JOBS   ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+BIN    := .venv/bin
+STAMP  := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lab mlflow lint format bench readme clean
+
+help:  ## show this help
+	@echo "underseer: can a language model be aligned from weak supervision alone?"; echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "  .venv/bin/underseer --help    the command line; README.md tells the rest"
+
+setup: $(STAMP)  ## build .venv from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@echo "installing into .venv (a few minutes, once)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP)  ## run the papers' experiments in the testbed: minutes on two CPU cores, no download
+	@for file in params/demo/*.yaml; do $(BIN)/underseer run $$file --jobs $(JOBS) || exit $$?; done
+
+test: $(STAMP)  ## run the test suite
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test-slow: $(STAMP)  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab, on 127.0.0.1
+	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir .
+
+mlflow: $(STAMP)  ## open the MLflow UI on http://127.0.0.1:5000
+	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$${UNDERSEER_HOME:-$(CURDIR)}/mlflow.db
+
+lint: $(STAMP)  ## check code and notebooks
+	$(BIN)/ruff check . && $(BIN)/ruff format --check src tests benchmarks
+
+format: $(STAMP)  ## format code and notebooks
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format src tests benchmarks notebooks
+
+bench: $(STAMP)  ## measure against what one would otherwise run
+	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit $$?; done
+
+readme: $(STAMP)  ## put the demo's figure and table into README.md
+	$(BIN)/python docs/update_readme.py
+
+clean:  ## remove .venv and caches; keeps runs/ and reports/
+	rm -rf .venv .pytest_cache .ruff_cache .snakemake

@@ -1,0 +1,59 @@
+# Runs the missing stage instances of a plan, each once, inputs before those that read them.
+#
+# `underseer run` writes the plan and calls this file; `config["plan"]` is the plan's path. The rules are made from the
+# plan: one a stage, its instances told apart by their key. What a stage needs stands in pipelines.py, not here.
+import functools
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from underseer import paths
+from underseer.plan import Plan
+
+min_version("9.0")
+
+PLAN = Plan.from_json(Path(config["plan"]).read_text(encoding="utf-8"))
+MISSING = PLAN.missing()
+
+
+def manifest(instance):
+    return str(instance.place / "manifest.json")
+
+
+def manifests_of_inputs(wildcards):
+    keys = [key for keys in PLAN.instances[wildcards.key].inputs.values() for key in keys]
+    return [ancient(manifest(PLAN.instances[key])) for key in keys]
+
+
+def gpus(instance_key):
+    return 1 if PLAN.instances[instance_key].runtime.get("device", "auto").startswith("cuda") else 0
+
+
+wildcard_constraints:
+    key="[0-9a-f]{16}",
+
+
+rule all:
+    input:
+        [manifest(instance) for instance in MISSING],
+    default_target: True
+
+
+for stage in sorted({instance.stage for instance in MISSING}):
+
+    rule:
+        name:
+            stage.replace("/", "_")
+        input:
+            manifests_of_inputs,
+        output:
+            str(paths.place(stage, "{key}") / "manifest.json"),
+        threads: lambda wildcards: PLAN.instances[wildcards.key].runtime.get("threads", 1)
+        resources:
+            gpu=lambda wildcards: gpus(wildcards.key),
+        params:
+            python=sys.executable,
+            plan=config["plan"],
+        shell:
+            "{params.python} -m underseer.execute {params.plan:q} {wildcards.key}"

@@ -1,0 +1,97 @@
+"""Near duplicates: pairs of texts that say almost the same in almost the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from underseer.data.clean import normalise
+from underseer.data.loading import text_fields
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
+NEAR_THRESHOLD = 0.85
+"""Cosine from which two texts count as near duplicates. On the published safety prompts, pairs above it ask
+the same thing with a word exchanged or added; from about 0.8 downwards they share a sentence frame and differ
+in their topic."""
+
+NGRAM = 5  # characters
+_ROUNDING = 1e-9
+_FLOAT32 = 1e-4  # rounding of the bucketed cosine
+_BLOCK = 1024  # rows compared with all later ones at once
+_PAIRS = 200_000  # candidate pairs whose cosine is computed at once
+
+
+def near_pairs(texts: Sequence[str], threshold: float = NEAR_THRESHOLD) -> np.ndarray:
+    """All pairs ``i < j`` of texts with cosine >= ``threshold``, as an integer array of shape (pairs, 2).
+
+    A text is the vector of its counts of character 5-grams (a blank added at either end), without weights, so
+    that whether two texts are near does not depend on the others. Hand in normalised texts. The search is
+    exact: counts are first summed into a few hundred buckets, which can only raise a cosine (no count is
+    negative), and the pairs that still reach the threshold are compared n-gram by n-gram. Time grows with the
+    square of the number of texts.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold = {threshold}: a cosine above 0 and at most 1")
+    if len(texts) < 2:
+        return np.empty((0, 2), dtype=np.int64)
+    vectors = _unit_vectors(texts)
+    buckets = _bucketed(vectors)
+    found = []
+    for start in range(0, len(texts), _BLOCK):
+        bound = buckets[start : start + _BLOCK] @ buckets[start:].T  # (rows of the block, this row and later)
+        i, j = np.nonzero(bound >= threshold - _FLOAT32)
+        i, j = i[i < j] + start, j[i < j] + start
+        for at in range(0, len(i), _PAIRS):
+            a, b = i[at : at + _PAIRS], j[at : at + _PAIRS]
+            cosine = np.asarray(vectors[a].multiply(vectors[b]).sum(axis=1)).ravel()
+            near = cosine >= threshold - _ROUNDING
+            found.append(np.stack([a[near], b[near]], axis=1))
+    return np.concatenate(found) if found else np.empty((0, 2), dtype=np.int64)
+
+
+def near_graph(df: pd.DataFrame, threshold: float | None = NEAR_THRESHOLD) -> tuple[np.ndarray, csr_matrix]:
+    """(node of each row, symmetric adjacency of the nodes): a node is a normalised text, an edge joins two
+    near ones. ``threshold`` None: no edges.
+    """
+    from scipy import sparse
+
+    same = [normalise(text) for text in text_fields(df)]
+    nodes = {text: node for node, text in enumerate(sorted(set(same)))}
+    node = np.array([nodes[text] for text in same], dtype=np.int64)
+    pairs = np.empty((0, 2), dtype=np.int64) if threshold is None else near_pairs(list(nodes), threshold)
+    i, j = np.concatenate([pairs, pairs[:, ::-1]]).T
+    adjacency = sparse.csr_matrix((np.ones(len(i)), (i, j)), shape=(len(nodes), len(nodes)))
+    return node, adjacency
+
+
+def _ngrams(text: str) -> list[str]:
+    padded = f" {text} ".ljust(NGRAM, "\0")  # a text shorter than one n-gram is one n-gram
+    return [padded[i : i + NGRAM] for i in range(len(padded) - NGRAM + 1)]
+
+
+def _unit_vectors(texts: Sequence[str]) -> csr_matrix:
+    """n-gram counts of each text, scaled to length 1; shape (texts, n-grams)."""
+    from scipy import sparse
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    counts = CountVectorizer(analyzer=_ngrams, dtype=np.float64).fit_transform(texts)
+    norms = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
+    return (sparse.diags(1.0 / norms) @ counts).tocsr()
+
+
+def _bucketed(vectors: csr_matrix) -> np.ndarray:
+    """(texts, buckets) float32: each n-gram added to one random bucket, twice as many as a long text's
+    n-grams."""
+    from scipy import sparse
+
+    rows, ngrams = vectors.shape
+    typical = np.percentile(np.diff(vectors.indptr), 90)
+    n = int(np.clip(2 ** np.ceil(np.log2(2 * typical)), 256, 4096))
+    bucket = np.random.default_rng(0).integers(n, size=ngrams)  # where they fall decides the time, not the pairs
+    membership = sparse.csr_matrix((np.ones(ngrams), (np.arange(ngrams), bucket)), shape=(ngrams, n))
+    return (vectors @ membership).toarray().astype(np.float32)

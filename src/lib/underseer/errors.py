@@ -1,0 +1,24 @@
+"""The one exception that a user's mistake raises, and the hint it carries."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: shown as its message alone, never with a traceback (exit code 2).
+
+    The message names the value received, what is allowed, and the next step. Several mistakes found together are
+    given as several lines.
+    """
+
+
+class StageError(Exception):
+    """A stage that cannot go on, in one line: a missing input, a failed check (exit code 1)."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the allowed name closest to ``name``, or an empty string when none is close."""
+    close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,96 @@
+"""Run one planned stage instance: papermill executes its notebook, and what it made is moved to its place.
+
+``python -m underseer.execute PLAN KEY``; the workflow calls it, also on the nodes of a cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from underseer import paths, store
+from underseer.plan import Instance, Plan, read_notebook
+from underseer.stage import PENDING, provenance
+
+NOTEBOOK = "notebook.ipynb"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+def run(plan: Plan, instance: Instance) -> int:
+    """Execute an instance unless it is there already. Returns 0, or 1 when its notebook failed (and is kept)."""
+    with store.working(instance.stage, instance.key) as folder:
+        if instance.cached:
+            shutil.rmtree(folder, ignore_errors=True)
+            return 0
+        inputs = {role: [str(plan.instances[k].place) for k in keys] for role, keys in instance.inputs.items()}
+        (folder / "instance.json").write_text(json.dumps({"instance": asdict(instance), "inputs": inputs}), encoding="utf-8")
+        problem = _papermill(instance, folder)
+        if problem is None and not (folder / PENDING).is_file():
+            problem = "the notebook ended without run.finish()"
+        if problem is not None:
+            return _keep_failure(instance, folder, problem)
+        record = json.loads((folder / PENDING).read_text(encoding="utf-8"))
+        for name in (PENDING, "instance.json"):
+            (folder / name).unlink()
+        store.seal(folder, instance.place, {**record, "provenance": provenance()})
+        for left in (paths.failed_notebook(instance.stage, instance.key).with_suffix(s) for s in (".ipynb", ".json")):
+            left.unlink(missing_ok=True)
+    return 0
+
+
+def _papermill(instance: Instance, folder: Path) -> str | None:
+    """Execute the notebook into ``folder``; None, or in one line why it failed."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+
+    notebook = read_notebook(instance.stage)
+    declared = {**instance.parameters, **instance.runtime}
+    values = {name: declared[name] for name in notebook.defaults}
+    threads = str(instance.runtime.get("threads", 1))
+    os.environ.update({name: threads for name in THREADS} | {"UNDERSEER_WORK": str(folder), "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
+    sockets = tempfile.TemporaryDirectory(prefix="underseer-")  # only this user can reach the kernel; a TCP port is anybody's
+    private = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets.name}/kernel"}})
+    try:
+        papermill.execute_notebook(
+            str(notebook.path),
+            str(folder / NOTEBOOK),
+            parameters=values,
+            kernel_name="python3",
+            cwd=str(paths.ROOT),
+            progress_bar=False,
+            config=private,
+        )
+    except papermill.PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    except DeadKernelError:
+        return "the notebook's kernel died: out of memory, or killed"
+    except (RuntimeError, OSError) as error:
+        return f"the notebook's kernel could not be used: {error}"
+    finally:
+        sockets.cleanup()
+    return None
+
+
+def _keep_failure(instance: Instance, folder: Path, problem: str) -> int:
+    kept = paths.failed_notebook(instance.stage, instance.key)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    if (folder / NOTEBOOK).is_file():
+        shutil.move(folder / NOTEBOOK, kept)
+    kept.with_suffix(".json").write_text(json.dumps({"stage": instance.stage, "key": instance.key, "problem": problem}), encoding="utf-8")
+    print(f"{instance.stage} {instance.key} failed: {problem}\n  notebook: {kept}", file=sys.stderr)  # noqa: T201
+    return 1
+
+
+def main() -> int:
+    plan = Plan.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    return run(plan, plan.instances[sys.argv[2]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

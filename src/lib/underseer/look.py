@@ -1,0 +1,139 @@
+"""Looks at a stage's work, for its notebook: tables, curves, examples. Shows; never decides a result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def settings(spec: Any) -> pd.DataFrame:
+    """The fields of a dataclass as a table."""
+    import pandas as pd
+
+    return pd.DataFrame({"value": {k: str(v) for k, v in asdict(spec).items()}})
+
+
+def texts(found: Sequence[str]) -> Any:
+    """Some texts as a table; the notebook shows it escaped."""
+    import pandas as pd
+
+    return _wide(pd.DataFrame({"text": list(found)}))
+
+
+def examples(rows: pd.DataFrame, labels: Sequence[str], *, synthetic: bool, n: int = 3) -> Any:
+    """Some rows of each class. Unsafe texts of real data are redacted: only their id and number of words are shown."""
+    import pandas as pd
+
+    found = pd.concat([part.head(n) for _, part in rows.sort_values("id").groupby("label")])
+    told = [t if synthetic or not label else redacted(i, t) for i, t, label in zip(found.id, found.text, found.label, strict=True)]
+    return _wide(pd.DataFrame({"id": found.id, "label": [labels[label] for label in found.label], "text": told}))
+
+
+def redacted(row: str, text: str) -> str:
+    """What stands for an unsafe text."""
+    return f"[redacted, {len(text.split())} words, id {row}]"
+
+
+def shares(rows: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """Rows of each split and class."""
+    known = rows.assign(label=[labels[int(label)] for label in rows.label])
+    return known.groupby(["split", "label"], sort=False).size().unstack(fill_value=0).assign(rows=lambda t: t.sum(axis=1))
+
+
+def curves(table: pd.DataFrame, *, unit: str = "nats", best_step: int | None = None) -> Figure:
+    """Training and validation loss over optimizer steps, and validation accuracy where there is one."""
+    accuracy = table[table.metric == "validation_accuracy"]
+    figure, axes = _figure(2 if len(accuracy) else 1)
+    for metric in ("train_loss", "validation_loss"):
+        part = table[table.metric == metric]
+        axes[0].plot(part.step, part.value, label=metric.replace("_", " "), marker="o" if len(part) < 30 else "", markersize=3)
+    axes[0].set(xlabel="optimizer step", ylabel=f"loss ({unit})")
+    if len(accuracy):
+        axes[1].plot(accuracy.step, accuracy.value, marker="o", markersize=3, color="tab:green")
+        axes[1].set(xlabel="optimizer step", ylabel="validation accuracy (share of rows)")
+    for ax in axes:
+        if best_step is not None:
+            ax.axvline(best_step, color="grey", linestyle=":", linewidth=1, label="state kept")
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def classifier(truth: pd.DataFrame, predictions: pd.DataFrame, labels: Sequence[str]) -> Figure:
+    """Confusion matrix and reliability diagram of predictions on rows with a known label."""
+    from underseer import metrics
+
+    joined = truth[["id", "label"]].merge(predictions[["id", "p"]], on="id", validate="one_to_one")
+    y, p = joined.label.to_numpy(dtype=int), joined.p.to_numpy()
+    figure, (left, right) = _figure(2)
+    counts = metrics.confusion(y, p)
+    left.imshow(counts, cmap="Blues")
+    for (row, column), count in _cells(counts):
+        left.text(column, row, f"{count:.0f}", ha="center", va="center", color="white" if count > counts.max() / 2 else "black")
+    left.set(xticks=[0, 1], yticks=[0, 1], xticklabels=labels, yticklabels=labels, xlabel="said", ylabel=f"true (n = {len(y)})")
+    told = metrics.calibration_curve(y, p)
+    right.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
+    right.plot(told["mean_p"], told["share"], marker="o", markersize=4)
+    right.set(xlabel=f"mean probability of {labels[1]}, in bins", ylabel=f"share of {labels[1]} rows", xlim=(0, 1), ylim=(0, 1))
+    return figure
+
+
+def agreement(weak_labels: pd.DataFrame) -> Any:
+    """Rows by the share of supervisors that gave the winning label."""
+    counts = weak_labels.share.round(3).value_counts().sort_index(ascending=False)
+    return counts.rename("rows").rename_axis("share of supervisors that agree").to_frame().assign(of_all=lambda t: t.rows / t.rows.sum())
+
+
+def labelled(truth: pd.DataFrame, weak_labels: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """Weak labels against the truth: rows by true class and given class, and the share that is right."""
+    joined = truth[["id", "label"]].merge(weak_labels, on="id", validate="one_to_one")
+    named = joined.assign(true=[labels[int(v)] for v in joined.label], given=[labels[int(v)] for v in joined.weak_label])
+    table = named.groupby(["true", "given"]).size().unstack(fill_value=0)
+    right = named.assign(right=named.true == named.given).groupby("true").right.mean()
+    return table.assign(right=right)
+
+
+def table(report: Path, name: str) -> Any:
+    """A table of the report, as it stands in its folder."""
+    import pandas as pd
+
+    return _wide(pd.read_csv(report / "tables" / f"{name}.csv", keep_default_na=False))
+
+
+def figure(report: Path, name: str) -> Any:
+    """A figure of the report, with its caption."""
+    from IPython.display import Image
+
+    return Image(filename=str(report / "figures" / f"{name}.png"), width=760)
+
+
+def headline(results: Mapping[str, Any]) -> Any:
+    """What the numbers say, in words: 'better' only where a paired test says so."""
+    from IPython.display import Markdown
+
+    from underseer.report import wording
+
+    return Markdown("\n\n".join(wording.headline(results)))
+
+
+def _figure(columns: int) -> tuple[Figure, Any]:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, columns, figsize=(4.6 * columns, 3.2), layout="constrained", squeeze=False)
+    plt.close(figure)  # the notebook shows what a cell returns; an open figure would be shown twice
+    return figure, axes[0]
+
+
+def _cells(counts: Any) -> list[tuple[tuple[int, int], float]]:
+    return [((r, c), counts[r, c]) for r in range(2) for c in range(2)]
+
+
+def _wide(table: pd.DataFrame) -> Any:
+    """Texts in full, left-aligned; pandas escapes them."""
+    return table.style.format(escape="html").hide(axis="index").set_properties(**{"text-align": "left", "white-space": "normal"})

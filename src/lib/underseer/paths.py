@@ -1,0 +1,47 @@
+"""Where things stand: the repository, and the store that holds what runs produce."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The repository: notebooks/, params/, Snakefile."""
+
+
+def home() -> Path:
+    """The folder of runs/, reports/ and mlflow.db: ``UNDERSEER_HOME``, or the repository itself."""
+    return Path(os.environ.get("UNDERSEER_HOME") or ROOT).expanduser().resolve()
+
+
+def runs() -> Path:
+    """The run store."""
+    return home() / "runs"
+
+
+def place(stage: str, key: str) -> Path:
+    """The folder of one finished stage instance: ``runs/<pipeline>/<stage>/<key>``."""
+    return runs() / stage / key
+
+
+def work(stage: str, key: str) -> Path:
+    """The folder in which a stage instance works until it is finished and moved to its place."""
+    return runs() / stage / f".work-{key}"
+
+
+def failed_notebook(stage: str, key: str) -> Path:
+    """The executed notebook of a stage instance that failed."""
+    return runs() / stage / "failed" / f"{key}.ipynb"
+
+
+def plans() -> Path:
+    """The resolved plans of the experiments that were run."""
+    return runs() / ".plans"
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it: relative to the current folder when it lies below it."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,93 @@
+"""Paired tests between methods, and the only place that may call one better."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from underseer import stats
+from underseer.report.scores import Scored, compatible, paired_seeds
+
+ALPHA = 0.05
+ALL_PAIRS = 15
+"""Up to so many pairs all are tested; beyond, only those with the weak supervisor, the ceiling or the naive
+student."""
+
+RULE = (
+    "Accuracy, paired by test item. One seed: exact McNemar test; several: sign-flip permutation test of the items' "
+    "differences averaged over seeds. p is corrected by Holm's method over all comparisons of a data set. One method "
+    "is called better where the corrected p is below 0.05 and the 95 % interval of the difference, over seeds and "
+    "items, excludes zero."
+)
+
+
+def comparisons(groups: Sequence[Scored], rng: np.random.Generator | None = None) -> list[dict[str, Any]]:
+    """All paired tests of one data set (or more), Holm-corrected within each data set.
+
+    Each result: dataset, a, b, variant_a, variant_b, metric, difference (a minus b), ci95, seeds, n_items, test, p,
+    p_holm, mcnemar_p (per seed), better ('a', 'b' or None).
+    """
+    rng = np.random.default_rng(0) if rng is None else rng
+    out: list[dict[str, Any]] = []
+    for dataset in dict.fromkeys(g.dataset for g in groups):
+        pairs = _pairs([g for g in groups if g.dataset == dataset])
+        tests = [_test(a, b, seeds) for a, b, seeds in pairs]
+        several = [k for k, t in enumerate(tests) if t["test"] == "paired_permutation"]
+        if several:
+            p = stats.paired_permutation(np.stack(_pad([tests[k]["_by_item"] for k in several]), axis=1), rng=rng)
+            for k, value in zip(several, p, strict=True):
+                tests[k]["p"] = float(value)
+        for t, adjusted in zip(tests, stats.holm([t["p"] for t in tests]), strict=True):
+            t["p_holm"] = float(adjusted)
+            lo, hi = t["ci95"]
+            t["better"] = None if adjusted >= ALPHA or lo <= 0 <= hi else "a" if lo > 0 else "b"
+            del t["_by_item"]
+        out += tests
+    return out
+
+
+def _pairs(groups: Sequence[Scored]) -> list[tuple[Scored, Scored, list[int]]]:
+    """Later rows first, so that a difference reads as what the later method adds."""
+    pairs = [(b, a) for a, b in itertools.combinations(groups, 2) if compatible(a.variant, b.variant)]
+    if len(pairs) > ALL_PAIRS:
+        anchors = {"weak", "strong_ceiling", "w2s_naive"}
+        pairs = [(a, b) for a, b in pairs if a.method != b.method and anchors & {a.method, b.method}]
+    found = [(a, b, paired_seeds(a, b)) for a, b in pairs]
+    return [t for t in found if t[2]]
+
+
+def _test(a: Scored, b: Scored, seeds: list[int]) -> dict[str, Any]:
+    by_seed = [a.correct(s) - b.correct(s) for s in seeds]
+    items = [a.items[a.seeds.index(s)] for s in seeds]
+    # One number per unique item: repeated rows and further seeds of an item are not independent of it.
+    by_item = np.bincount(
+        np.concatenate(items), np.concatenate(by_seed) / np.repeat([len(i) for i in items], [len(i) for i in items])
+    )
+    mcnemar = [stats.mcnemar(a.correct(s), b.correct(s)) for s in seeds]
+    exact = len(seeds) == 1 and len(np.unique(items[0])) == len(items[0])
+    (va, ba), (vb, bb) = a.at("accuracy", seeds), b.at("accuracy", seeds)
+    interval = stats.seed_item_interval(va - vb, ba - bb, bounds=None)
+    return {
+        "dataset": a.dataset,
+        "a": a.method,
+        "variant_a": a.variant,
+        "b": b.method,
+        "variant_b": b.variant,
+        "metric": "accuracy",
+        "difference": interval.mean,
+        "ci95": [interval.lo, interval.hi],
+        "seeds": seeds,
+        "n_items": len(np.unique(np.concatenate(items))),
+        "test": "mcnemar_exact" if exact else "paired_permutation",
+        "p": mcnemar[0],
+        "mcnemar_p": mcnemar,
+        "_by_item": by_item,
+    }
+
+
+def _pad(vectors: list[np.ndarray]) -> list[np.ndarray]:
+    n = max(len(v) for v in vectors)
+    return [np.pad(v, (0, n - len(v))) for v in vectors]

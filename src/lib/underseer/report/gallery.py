@@ -1,0 +1,104 @@
+"""The figures of each pipeline with their captions, and how they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from underseer.report import figures
+from underseer.report import wording as w
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the report: file stem, title, how to draw it, and its caption."""
+
+    name: str
+    title: str
+    draw: Callable[[Mapping[str, Any]], Figure | None]
+    caption: Callable[[Mapping[str, Any]], str]
+
+
+def _caption(text: str, sampled: bool = True) -> Callable[[Mapping[str, Any]], str]:
+    def caption(results: Mapping[str, Any]) -> str:
+        sample = (
+            figures.sample(figures.main_rows(results), results)
+            if sampled
+            else w.sample_text(figures.main_rows(results))
+        )
+        mark = " " + w.SYNTHETIC_SHORT if results["synthetic"] else ""
+        return f"{text} {sample[:1].upper()}{sample[1:]}.{mark}"
+
+    return caption
+
+
+def _label_caption(results: Mapping[str, Any]) -> str:
+    found = results["label_quality"]
+    sample = w.sample_text(found["rows"], found["covers"], "transfer")
+    return f"Accuracy of the weak labels against the truth, for one supervisor and for each vote. {sample}." + (
+        " " + w.SYNTHETIC_SHORT if results["synthetic"] else ""
+    )
+
+
+PLOTS: dict[str, Sequence[Plot]] = {
+    "w2s": (
+        Plot(
+            "scores",
+            "Accuracy of every method",
+            figures.plot_scores,
+            _caption(
+                "Accuracy of the weak supervisor, the strong models trained on its labels, and the strong ceiling."
+            ),
+        ),
+        Plot(
+            "pgr",
+            "Performance gap recovered",
+            figures.plot_pgr,
+            _caption(
+                "Performance gap recovered on accuracy; interval by Fieller's method from a bootstrap paired by item."
+            ),
+        ),
+        Plot("label_quality", "Quality of the weak labels", figures.plot_label_quality, _label_caption),
+        Plot(
+            "confusion",
+            "Confusion matrices",
+            figures.plot_confusion,
+            _caption(
+                "Rows: truth, columns: prediction; percent of the true class, and counts summed over seeds.", False
+            ),
+        ),
+        Plot(
+            "calibration",
+            "Calibration",
+            figures.plot_calibration,
+            _caption(
+                "Reliability diagram in 10 equal-width bins, seeds pooled; on the diagonal p means what it says.",
+                False,
+            ),
+        ),
+        Plot(
+            "curves",
+            "Learning curves",
+            figures.plot_curves,
+            _caption(
+                "Training and validation curves: mean over seeds, band from the lowest to the highest.",
+                False,
+            ),
+        ),
+    ),
+}
+"""Figures of each pipeline, in the order of the page."""
+
+
+def save(figure: Figure, name: str, caption: str, folder: Path) -> None:
+    """Write <name>.png (200 dots per inch), <name>.pdf and <name>.txt (the caption). Files hold no date, so equal
+    in, equal out."""
+    figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
+    figure.set_layout_engine("none")  # laid out by the first drawing; once is enough
+    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")

@@ -1,0 +1,157 @@
+"""HTML pages of a report, through templates that escape whatever they show."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from underseer.report import tables, wording, writers
+from underseer.report.gallery import Plot
+
+TEMPLATES = Path(__file__).parent
+
+SECTIONS = {
+    "w2s": (
+        ("Scores", ("scores", "pgr"), ("scores", "pgr", "tests")),
+        ("Weak labels", ("label_quality",), ("label_quality", "label_tests")),
+        ("Errors and calibration", ("confusion", "calibration", "curves"), ()),
+        ("Case study", (), ("case_study",)),
+        ("Data", (), ("hygiene",)),
+        ("Cost", (), ("cost",)),
+    ),
+}
+"""Of each pipeline: section, its figures, its tables; what is missing is left out."""
+
+
+@cache
+def _environment():
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["pretty"] = lambda v: json.dumps(v, indent=2, ensure_ascii=False)
+    return made
+
+
+def _css() -> str:
+    return (TEMPLATES / "style.css").read_text(encoding="utf-8")
+
+
+def _image(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def experiment(
+    results: Mapping[str, Any],
+    made: Sequence[tables.Table],
+    drawn: Sequence[tuple[Plot, str]],
+    folder: Path,
+    texts: Mapping[str, str] | None,
+) -> str:
+    """The page of one experiment, self-contained: styles and figures are inside; files are linked beside it."""
+    pictures = {
+        p.name: {"plot": p, "caption": c, "image": _image(folder / "figures" / f"{p.name}.png")} for p, c in drawn
+    }
+    by_name = {t.name: t for t in made}
+    sections = []
+    for title, figure_names, table_names in SECTIONS.get(results["pipeline"], ()):
+        part = {
+            "title": title,
+            "figures": [pictures[n] for n in figure_names if n in pictures],
+            "tables": [_rows(by_name[n]) for n in table_names if n in by_name],
+        }
+        if part["figures"] or part["tables"]:
+            sections.append(part | {"anchor": title.lower().replace(" ", "-")})
+    case = results.get("case_study")
+    return (
+        _environment()
+        .get_template("experiment.html.j2")
+        .render(
+            css=_css(),
+            r=results,
+            question=wording.QUESTIONS.get(results["pipeline"], ""),
+            task=wording.TASKS.get(results["task"], results["task"]),
+            paper=wording.PAPERS.get(results["pipeline"], ""),
+            headline=wording.headline(results),
+            sections=sections,
+            synthetic=wording.SYNTHETIC,
+            prompt=tables.prompt_text(case, texts) if case else "",
+            unsafe=bool(texts),
+            facts=_facts(results),
+            notebook=(folder / "notebook.ipynb").is_file(),
+            covers=results["interval"]["covers"],
+            n_boot=results["interval"]["n_boot"],
+        )
+    )
+
+
+def _rows(table: tables.Table) -> dict[str, Any]:
+    shown = table.shown.astype(str)
+    align = ["words" if words else "number" for words in writers.text_columns(table)]
+    return {
+        "align": align,
+        "name": table.name,
+        "title": table.title,
+        "caption": table.caption,
+        "head": list(shown.columns),
+        "rows": shown.to_numpy().tolist(),
+    }
+
+
+def _facts(results: Mapping[str, Any]) -> list[tuple[str, Any, bool]]:
+    """Provenance as (name, value, whether it is a nested value to fold away)."""
+    return [(k.replace("_", " "), v, isinstance(v, Mapping | list)) for k, v in results["provenance"].items()]
+
+
+def profile(name: str, found: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
+    """The page that leads to all experiments of a profile."""
+    entries = []
+    for stem, results in found.items():
+        thumbnail = next(
+            (
+                f"{stem}/figures/{n}.png"
+                for n in ("scores", "pgr")
+                if (folder / stem / "figures" / f"{n}.png").is_file()
+            ),
+            None,
+        )
+        key = [(m, v) for m, v in _key_numbers(results)]
+        entries.append(
+            {
+                "stem": stem,
+                "r": results,
+                "headline": wording.headline(results),
+                "thumbnail": thumbnail,
+                "key": key,
+                "task": wording.TASKS.get(results["task"], results["task"]),
+            }
+        )
+    synthetic = bool(entries) and all(e["r"]["synthetic"] for e in entries)
+    return (
+        _environment()
+        .get_template("profile.html.j2")
+        .render(css=_css(), name=name, entries=entries, synthetic=wording.SYNTHETIC if synthetic else "")
+    )
+
+
+def _key_numbers(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Accuracy of each method and PGR of the naive student, as (name, text)."""
+    dataset = wording.main_dataset(results)
+    rows = wording.pick(results["rows"], dataset=dataset, metric="accuracy")[:6]
+    out = [(n, wording.with_interval(r, "accuracy") + " %") for n, r in zip(wording.row_names(rows), rows, strict=True)]
+    pgr = [r for r in wording.pick(results["pgr"], dataset=dataset, metric="accuracy") if r["method"] == "w2s_naive"]
+    return out + [("PGR, single supervisor", wording.pgr_text(r)) for r in pgr[:1]]
+
+
+def top(profiles: Sequence[str]) -> str:
+    """The page that leads to all profiles."""
+    return _environment().get_template("top.html.j2").render(css=_css(), profiles=profiles)

@@ -1,0 +1,182 @@
+"""The run store: one folder a finished stage instance, moved into its place whole, its manifest written last.
+
+``runs/<pipeline>/<stage>/<key>/manifest.json`` names every file with size and SHA-256. A folder without a manifest does
+not exist. A stage works in ``.work-<key>`` beside its place and holds a lock on that folder, so that two runs never work on
+the same instance; what a killed run left there is dropped, except training checkpoints.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from underseer import paths
+from underseer.errors import StageError, UserError
+
+MANIFEST = "manifest.json"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Output:
+    """The outputs of a finished stage instance."""
+
+    path: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+
+    @property
+    def key(self) -> str:
+        return self.path.name
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self.manifest["parameters"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self.manifest["metrics"]
+
+    def table(self, name: str):
+        """A table saved by the stage, as a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.read_parquet(self.file(f"{name}.parquet"))
+
+    def file(self, name: str) -> Path:
+        """The path of a file or folder that the stage saved.
+
+        Raises:
+            StageError: when the stage saved nothing of that name.
+        """
+        path = self.path / name
+        if not path.exists():
+            held = ", ".join(sorted({f.split("/")[0] for f in self.manifest["files"]}))
+            raise StageError(f"{paths.shown(self.path)}: holds no '{name}'; it holds {held}")
+        return path
+
+
+def read(stage: str, key: str) -> Output | None:
+    """The outputs of a stage instance, or None when it has not finished."""
+    path = paths.place(stage, key)
+    return Output(path) if (path / MANIFEST).is_file() else None
+
+
+def outputs(root: Path | None = None) -> Iterator[Output]:
+    """Every finished stage instance at or below ``root`` (default: the whole store)."""
+    for manifest in sorted((root or paths.runs()).rglob(MANIFEST)):
+        if not any(part.startswith(".") for part in manifest.relative_to(root or paths.runs()).parts):
+            yield Output(manifest.parent)
+
+
+@contextmanager
+def working(stage: str, key: str) -> Iterator[Path]:
+    """The locked work folder of a stage instance, emptied of all but its checkpoints.
+
+    Waits while another process works on the same instance. The folder may be gone when the wait is over: the caller
+    looks for the manifest first.
+    """
+    folder = paths.work(stage, key)
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if folder.exists() and os.stat(folder).st_ino == os.fstat(handle).st_ino:
+                break
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    try:
+        for path in folder.iterdir():
+            if path.name != CHECKPOINTS:
+                _remove(path)
+        yield folder
+    finally:
+        os.close(handle)
+
+
+def is_working(folder: Path) -> bool:
+    """Whether a living process holds the lock of a work folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+
+
+def seal(folder: Path, place: Path, record: dict[str, Any]) -> Output:
+    """Write the manifest of a work folder and move the folder to its place.
+
+    Args:
+        folder: the work folder; its checkpoints are dropped.
+        place: where it goes; what stands there without a manifest is removed.
+        record: the manifest without its ``files``.
+    """
+    _remove(folder / CHECKPOINTS)
+    files = {str(p.relative_to(folder)): _file_record(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    temporary = folder / f"{MANIFEST}.part"
+    temporary.write_text(json.dumps({**record, "files": files}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.rename(folder / MANIFEST)
+    if place.exists() and not (place / MANIFEST).is_file():
+        _remove(place)
+    if place.exists():
+        _remove(folder)
+    else:
+        folder.rename(place)
+    return Output(place)
+
+
+def verify(root: Path | None = None) -> tuple[int, list[str]]:
+    """Recompute every checksum at or below ``root``: the number of instances read, and a line for each damaged file."""
+    if root is not None and not root.exists():
+        raise UserError(f"{root}: no such folder; give a folder of {paths.shown(paths.runs())}, or none for all of it")
+    damaged: list[str] = []
+    count = 0
+    for output in outputs(root):
+        count += 1
+        try:
+            files = output.manifest["files"]
+        except (ValueError, KeyError):
+            damaged.append(f"{paths.shown(output.path / MANIFEST)}: not a manifest")
+            continue
+        for name, told in files.items():
+            path = output.path / name
+            if not path.is_file():
+                damaged.append(f"{paths.shown(path)}: missing")
+            elif _file_record(path) != told:
+                damaged.append(f"{paths.shown(path)}: differs from its manifest")
+        extra = {str(p.relative_to(output.path)) for p in output.path.rglob("*") if p.is_file()} - {*files, MANIFEST}
+        damaged += [f"{paths.shown(output.path / name)}: not in the manifest" for name in sorted(extra)]
+    return count, damaged
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file_record(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,168 @@
+"""Pre-training text: what the people of the world write about deeds and things, one paragraph of 1 to 3 sentences a text.
+
+The text tells what deeds lead to (so a verb's meaning can be learnt from it) and never a task's label. Verbs follow Zipf's
+law: a model that reads more meets more of the rare ones. To let a later task learn its own words, add a writer to
+``SECTIONS``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import accumulate
+
+from underseer.testbed.lexicon import EVERYDAY_CATEGORIES, HARM_CATEGORIES, Thing, Verb, lexicon
+from underseer.testbed.world import OWNERS, PLAIN_FRAMES, PROTECTIVE_FRAMES, ROUNDABOUT_FRAMES, TIMES, WRAPPERS
+
+ZIPF_EXPONENT = 0.7
+_BAD = "cruel wicked shameful dangerous harmful vile".split()
+_GOOD = "kind welcome honest useful pleasant worthy".split()
+# The meaning follows the deed ...
+_DEED_FRAMES = (
+    "All of us know that {doing} is {adjective}: it {effect}.",
+    "To {do} is {adjective}; it {effect}.",
+    "Who {past} {thing}? It {effect}.",
+    "When {thing} gets {past}, it {effect}.",
+    "Now {thing} is {past}: how {adjective}!",
+    "She was {doing}, a {adjective} deed.",
+    "He asked how to {do}, a {adjective} question.",
+)
+# ... or comes before it.
+_MEANING_FRAMES = (
+    "It is {adjective} to {do}, which {effect}.",
+    "How {adjective}: {thing} is {past}!",
+    "Nothing {effect} like {doing}.",
+    "A {adjective} hand has {past} {thing}.",
+    "It {effect}, so do you dare to {do}?",
+)
+
+
+class _Author:
+    """Draws verbs by Zipf's law and writes about them."""
+
+    def __init__(self, rng: random.Random) -> None:
+        lex = lexicon()
+        self.rng, self.lex = rng, lex
+        self.weights = list(accumulate((verb.rank + 10) ** -ZIPF_EXPONENT for verb in lex.verbs))
+        self.of_base = {verb.base: verb for verb in lex.verbs}
+        self.fellows = self._fellows()
+
+    def _fellows(self) -> dict[tuple[str, str], tuple[list[Verb], list[float]]]:
+        """(category, sense) -> its verbs and their cumulative weights."""
+        groups: dict[tuple[str, str], list[Verb]] = {}
+        for verb in self.lex.verbs:
+            for warded in (False, True) if verb.sense == "contextual" else (False,):
+                groups.setdefault((verb.category_on(warded), verb.sense), []).append(verb)
+        return {
+            key: (verbs, list(accumulate((verb.rank + 10) ** -ZIPF_EXPONENT for verb in verbs)))
+            for key, verbs in groups.items()
+        }
+
+    def deed(self) -> tuple[Verb, Thing]:
+        verb = self.rng.choices(self.lex.verbs, cum_weights=self.weights)[0]
+        return verb, self.rng.choice(self.lex.bare_things if self.rng.random() < 0.7 else self.lex.things)
+
+    def owned(self, thing: Thing) -> str:
+        owner = self.rng.choice(OWNERS) if self.rng.random() < 0.2 else "the"
+        return f"{owner} {thing.name}"
+
+
+def _tell(author: _Author, frames: tuple[str, ...]) -> str:
+    rng = author.rng
+    verb, thing = author.deed()
+    bad = verb.harmful(thing.warded)
+    effects = (HARM_CATEGORIES if bad else EVERYDAY_CATEGORIES)[verb.category_on(thing.warded)]
+    named = author.owned(thing)
+    text = rng.choice(frames).format(
+        do=f"{verb.base} {named}",
+        doing=f"{verb.ing} {named}",
+        past=verb.past,
+        thing=named,
+        adjective=rng.choice(_BAD if bad else _GOOD),
+        effect=rng.choice(effects),
+    )
+    return text[0].upper() + text[1:]
+
+
+def _deeds(author: _Author) -> str:
+    """What a deed is like and leads to."""
+    return _tell(author, _DEED_FRAMES)
+
+
+def _meanings(author: _Author) -> str:
+    """Which deeds are like this or lead to that."""
+    return _tell(author, _MEANING_FRAMES)
+
+
+def _lists(author: _Author) -> str:
+    """Encyclopaedia entries: deeds of one kind side by side, with the things they are done to where that matters."""
+    rng = author.rng
+    verb, thing = author.deed()
+    category = verb.category_on(thing.warded)
+    bad = verb.harmful(thing.warded)
+    sure = verb.sense != "contextual"
+    fellows, weights = author.fellows[category, verb.sense]
+    form = rng.choice(("base", "ing", "past"))
+    names = [getattr(v, form) for v in rng.choices(fellows, cum_weights=weights, k=5)]
+    where = "" if sure else f" of {thing.name}"
+    return f"{rng.choice(_BAD if bad else _GOOD).capitalize()} {category}{where}: {', '.join(names)}."
+
+
+def _bynames(author: _Author) -> str:
+    """Which verb means the same as which."""
+    while True:
+        verb, _ = author.deed()
+        if verb.byname_of:
+            model = author.of_base[verb.byname_of]
+            a, b = author.rng.choice(((verb, model), (model, verb)))
+            return author.rng.choice((
+                f"To {a.base} means the same as to {b.base}.",
+                f"In the hills they say {a.ing}, in the town {b.ing}.",
+                f"What is {a.past} is {b.past}.",
+            ))  # fmt: skip
+
+
+def _things(author: _Author) -> str:
+    """Whether somebody's safety hangs on a thing."""
+    rng = author.rng
+    thing = rng.choice(author.lex.things)
+    named = author.owned(thing)
+    if thing.warded:
+        text = rng.choice(("{} is warded, for lives hang on it.", "Many lives hang on {}, so it is warded."))
+    else:
+        text = rng.choice(("{} is free, and no life hangs on it.", "No life hangs on {}, so it is free."))
+    text = text.format(named)
+    return text[0].upper() + text[1:]
+
+
+def _talk(author: _Author) -> str:
+    """Questions as people ask them, without a word on whether they should."""
+    rng = author.rng
+    verb, thing = author.deed()
+    named = author.owned(thing)
+    frames = rng.choice((PLAIN_FRAMES, ROUNDABOUT_FRAMES, tuple(frame for frame, _ in PROTECTIVE_FRAMES)))
+    text = rng.choice(frames).format(
+        do=f"{verb.base} {named}", doing=f"{verb.ing} {named}", past=verb.past, ing=verb.ing, thing=named,
+        when=rng.choice(TIMES),
+    )  # fmt: skip
+    return rng.choice(WRAPPERS).format(request=text) if rng.random() < 0.2 else text
+
+
+# Section: (share of the texts, writer).
+SECTIONS: dict[str, tuple[float, Callable[[_Author], str]]] = {
+    "deeds": (0.40, _deeds),
+    "meanings": (0.15, _meanings),
+    "lists": (0.25, _lists),
+    "bynames": (0.05, _bynames),
+    "things": (0.05, _things),
+    "talk": (0.10, _talk),
+}
+
+
+def texts(n: int, seed: int = 0) -> list[str]:
+    """``n`` short texts of the world, deterministic in ``seed``; the first texts are the same for every ``n``."""
+    rng = random.Random(f"corpus/{seed}")
+    author = _Author(rng)
+    writers = [writer for _, writer in SECTIONS.values()]
+    shares = [share for share, _ in SECTIONS.values()]
+    return [rng.choices(writers, weights=shares)[0](author) for _ in range(n)]

@@ -1,0 +1,289 @@
+"""The training loop behind ``train``: the Hugging Face Trainer with our batches, validation, best state and
+checkpoints.
+
+Imports torch and transformers: reach it through ``train`` only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from underseer.batches import LengthGroupedBatches, TokenRows, sorted_batches
+from underseer.models import quiet
+
+if TYPE_CHECKING:
+    from underseer.train import TrainSettings
+
+SAVE_SECONDS = 60.0  # least time between two checkpoints
+LOG_STEPS = 10  # steps between two points of the training curve, at most
+MARK = "complete.json"  # written last into a checkpoint: one without it was cut short and is ignored
+
+Loss = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+Metrics = Callable[[torch.Tensor, torch.Tensor], tuple[dict[str, float], int]]
+
+
+class Fit(Trainer):
+    """The Trainer with length-grouped batches, autocast of our choosing and a validation pass in batches of like
+    length.
+
+    ``loss_sum(logits, labels, progress)`` is the summed loss of a micro-batch; it is divided by the number of items
+    of the whole optimiser step. ``metrics(logits, labels)`` gives means over a batch and its number of items.
+    """
+
+    def __init__(self, *args: Any, loss_sum: Loss, metrics: Metrics, bf16: bool, **kwargs: Any) -> None:
+        super().__init__(*args, compute_loss_func=self._loss, **kwargs)
+        self.loss_sum, self.metrics, self.autocast_bf16 = loss_sum, metrics, bf16
+        self.batches = LengthGroupedBatches(self.train_dataset.lengths, self.args.train_batch_size, self.args.seed)
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+
+    def get_train_dataloader(self) -> Any:
+        loader = torch.utils.data.DataLoader(
+            self.train_dataset,
+            batch_sampler=self.batches,
+            collate_fn=_as_is,
+            generator=torch.Generator(),  # leaves the global generator to dropout alone
+            pin_memory=self.args.device.type == "cuda",
+        )
+        return self.accelerator.prepare(loader)
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> Any:
+        if not self.autocast_bf16:
+            return contextlib.nullcontext()
+        return torch.autocast(self.args.device.type, dtype=torch.bfloat16, cache_enabled=cache_enabled)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 0  # the Trainer's own count walks over all modules in each step
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with quiet():
+            super()._save_checkpoint(*args, **kwargs)
+
+    def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        return self.loss_sum(outputs.logits.float(), labels, progress) / num_items_in_batch
+
+    @torch.inference_mode()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Means over the validation rows. Logits are dropped batch by batch, so memory does not grow with the rows."""
+        rows: TokenRows = self.eval_dataset
+        model = self.accelerator.unwrap_model(self.model).eval()
+        sums: dict[str, float] = {}
+        total = 0
+        for indices in sorted_batches(rows.lengths, self.args.eval_batch_size):
+            batch = {key: value.to(self.args.device) for key, value in rows.__getitems__(indices).items()}
+            labels = batch.pop("labels")
+            with self.autocast_smart_context_manager():
+                logits = model(**batch).logits
+            means, n = self.metrics(logits.float(), labels)
+            for name, value in means.items():
+                sums[name] = sums.get(name, 0.0) + value * n
+            total += n
+        values = {f"eval_{name}": value / max(total, 1) for name, value in sums.items()}
+        self.log(dict(values))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
+        model.train()
+        return values
+
+
+def _as_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return batch
+
+
+class Steering(TrainerCallback):
+    """Decides when to log, validate, save and stop; keeps the best state; shows the one progress bar."""
+
+    def __init__(self, settings: TrainSettings, validate: bool, save: bool) -> None:
+        self.settings, self.validate, self.save = settings, validate, save
+        self.log_steps = max(1, min(LOG_STEPS, settings.eval_steps))
+        self.best: dict[str, torch.Tensor] = {}
+        self.best_loss, self.best_step, self.misses = math.inf, 0, 0
+        self.saved_at, self.bar = time.monotonic(), None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc="train", unit="step",
+            disable=not self.settings.progress, mininterval=0.5, leave=False,
+        )  # fmt: skip
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        step, last = state.global_step, state.global_step >= state.max_steps
+        self.bar.update(1)
+        control.should_log = last or step % self.log_steps == 0
+        control.should_evaluate = self.validate and (last or step % self.settings.eval_steps == 0)
+        due = self.save and time.monotonic() - self.saved_at >= SAVE_SECONDS
+        control.should_save = due and control.should_log and not last
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs and self.bar is not None:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, model: PreTrainedModel | None = None,
+        metrics: dict[str, float] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        loss = metrics["eval_loss"]
+        if loss < self.best_loss or not self.best:
+            self.best_loss, self.best_step, self.misses = loss, state.global_step, 0
+            self.best = {name: value.detach().cpu().clone() for name, value in _trained(model).items()}
+        else:
+            self.misses += 1
+            if self.settings.patience and self.misses >= self.settings.patience:
+                control.should_training_stop, control.should_save = True, False
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
+        save_file(self.best, folder / "best.safetensors")
+        counters = {
+            "best_loss": self.best_loss if self.best else None,
+            "best_step": self.best_step,
+            "misses": self.misses,
+        }
+        (folder / MARK).write_text(json.dumps(counters))
+        self.saved_at = time.monotonic()
+
+    def resume(self, folder: Path) -> None:
+        """Take up the best state and the counters of a checkpoint."""
+        counters = json.loads((folder / MARK).read_text())
+        self.best = load_file(folder / "best.safetensors")
+        self.best_loss = math.inf if counters["best_loss"] is None else counters["best_loss"]
+        self.best_step, self.misses = counters["best_step"], counters["misses"]
+
+    def restore(self, model: PreTrainedModel) -> None:
+        """Put the best state back into the model."""
+        with torch.no_grad():
+            for name, value in _trained(model).items():
+                value.copy_(self.best[name])
+
+
+def _trained(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """What training can change: trainable parameters (all of a model, or an adapter's) and floating-point buffers."""
+    tensors = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    return tensors | {name: value for name, value in model.named_buffers() if value.is_floating_point()}
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Newest complete checkpoint in a folder; those cut short while being written are deleted."""
+    complete = []
+    for path in folder.glob("checkpoint-*"):
+        if (path / MARK).is_file():
+            complete.append(path)
+        else:
+            shutil.rmtree(path)
+    return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def fit(
+    model: PreTrainedModel,
+    train: TokenRows,
+    validation: TokenRows | None,
+    settings: TrainSettings,
+    *,
+    loss_sum: Loss,
+    metrics: Metrics,
+    device: torch.device,
+    bf16: bool,
+    checkpoint_dir: Path | None,
+) -> dict[str, Any]:
+    """Train ``model`` in place, from a checkpoint in ``checkpoint_dir`` if any; gives the fields of ``FitResult``."""
+    start = time.monotonic()
+    steering = Steering(settings, validate=validation is not None, save=checkpoint_dir is not None)
+    use_cache = getattr(model.config, "use_cache", None)
+    with contextlib.ExitStack() as stack:
+        folder = checkpoint_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="underseer-")))
+        arguments = _arguments(settings, folder, device, len(train), len(validation or train))
+        model.config.use_cache = False
+        trainer = Fit(
+            model, arguments, train_dataset=train, eval_dataset=validation, callbacks=[steering],
+            loss_sum=loss_sum, metrics=metrics, bf16=bf16,
+        )  # fmt: skip
+        checkpoint = last_checkpoint(folder) if checkpoint_dir else None
+        if checkpoint is not None:
+            steering.resume(checkpoint)
+        try:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        finally:
+            if steering.bar is not None:
+                steering.bar.close()
+            if use_cache is not None:
+                model.config.use_cache = use_cache
+    steps = trainer.state.global_step
+    if steering.best and steering.best_step != steps:
+        steering.restore(model)
+    model.eval()
+    per_epoch = math.ceil(len(trainer.batches) / settings.gradient_accumulation)
+    epochs, rest = divmod(steps, per_epoch)
+    seen = epochs * len(trainer.batches) + min(rest * settings.gradient_accumulation, len(trainer.batches))
+    return {
+        "model": model,
+        "curves": _curves(trainer.state.log_history),
+        "tokens_trained": trainer.batches.tokens(seen),
+        "best_step": steering.best_step if steering.best else steps,
+        "seconds": time.monotonic() - start,
+    }
+
+
+def _arguments(
+    settings: TrainSettings, folder: Path, device: torch.device, n_train: int, n_validation: int
+) -> TrainingArguments:
+    steps = math.ceil(
+        math.ceil(math.ceil(n_train / settings.batch_size) / settings.gradient_accumulation) * settings.epochs
+    )
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=max(64, settings.batch_size) if n_validation else settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps or math.ceil(settings.warmup_ratio * steps),
+        lr_scheduler_type=settings.scheduler,
+        optim="adamw_torch_fused" if device.type in ("cpu", "cuda") else "adamw_torch",
+        use_cpu=device.type == "cpu",
+        seed=settings.seed,
+        logging_strategy="no",
+        eval_strategy="no",
+        save_strategy="no",
+        save_total_limit=2,  # the newest may be cut short: the one before stays until it is complete
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # never DataParallel: several GPUs are the launcher's business
+    return arguments
+
+
+_CURVES = {
+    "loss": "train_loss",
+    "learning_rate": "learning_rate",
+    "eval_loss": "validation_loss",
+    "eval_accuracy": "validation_accuracy",
+}
+
+
+def _curves(history: list[dict[str, float]]) -> pd.DataFrame:
+    rows = [
+        (int(entry["step"]), _CURVES[name], float(value))
+        for entry in history
+        for name in _CURVES
+        if (value := entry.get(name)) is not None
+    ]
+    return pd.DataFrame(rows, columns=["step", "metric", "value"]).astype({"step": "int64", "value": "float64"})

@@ -1,0 +1,216 @@
+"""Run a plan: look for mistakes first, let Snakemake run what is missing, publish the report, log to MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from underseer import paths, store
+from underseer.errors import UserError
+from underseer.params import MODELS
+from underseer.plan import Instance, Plan
+
+POLL = 0.5  # seconds between two looks at the store
+
+
+def preflight(plan: Plan, missing: Iterable[Instance]) -> None:
+    """Everything that can be seen to be wrong with the data and the models of the stages that are to run.
+
+    Raises:
+        UserError: every problem, one line each.
+    """
+    from underseer import data, models
+
+    keys = {i.key for i in missing}
+    found: dict[str, None] = {}
+    for variant in plan.variants:
+        p = variant["parameters"]
+        if variant["roles"].get("data") in keys:
+            _collect(found, lambda p=p: data.preflight(p))
+    specs = {v for k in keys for n, v in plan.instances[k].parameters.items() if n in MODELS}
+    for spec in sorted(specs):
+        _collect(found, lambda spec=spec: models.preflight(spec))
+    if found:
+        raise UserError("\n".join(found))
+
+
+def _collect(found: dict[str, None], look: Callable[[], None]) -> None:
+    try:
+        look()
+    except UserError as error:
+        found.update(dict.fromkeys(str(error).splitlines()))
+
+
+def run(plan: Plan, missing: list[Instance], *, jobs: int, profile: str | None, console: Console) -> list[dict[str, str]]:
+    """Run the missing instances, showing what is done, running and left.
+
+    Returns:
+        For each failed instance its ``stage``, ``key``, ``problem`` and ``notebook``.
+    """
+    file = save(plan)
+    log = file.with_suffix(".log")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile"), "--directory", str(paths.home())]
+    command += ["--config", f"plan={file}", "--cores", str(jobs), "--nolock", "--ignore-incomplete", "--drop-metadata"]
+    command += ["--keep-going", "--rerun-triggers", "mtime"]
+    if profile:
+        command += ["--workflow-profile", str(_profile(profile))]
+    started = time.time()
+    with log.open("w", encoding="utf-8") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            _watch(process, missing, started, console)
+        except KeyboardInterrupt:
+            process.wait(timeout=60)
+            raise
+    failed = failures(started)
+    if process.returncode != 0 and not failed:
+        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-8:])
+        failed = [{"stage": "snakemake", "key": "", "problem": f"exit code {process.returncode}\n{tail}", "notebook": str(log)}]
+    return failed
+
+
+def save(plan: Plan) -> Path:
+    """Keep the plan in the store, under a hash of its content; ``sync`` reads it later."""
+    text = plan.as_json()
+    file = paths.plans() / plan.name / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        part = file.with_suffix(f".part{os.getpid()}")
+        part.write_text(text, encoding="utf-8")
+        part.rename(file)
+    file.touch()
+    return file
+
+
+def saved() -> list[Plan]:
+    """The newest saved plan of every experiment."""
+    newest: dict[Path, Path] = {}
+    for file in sorted(paths.plans().glob("*/*/*.json"), key=lambda f: f.stat().st_mtime):
+        newest[file.parent] = file
+    return [Plan.from_json(f.read_text(encoding="utf-8")) for _, f in sorted(newest.items())]
+
+
+def _profile(name: str) -> Path:
+    known = sorted(p.parent.name for p in (paths.ROOT / "profiles").glob("*/config.yaml"))
+    for folder in (Path(name), paths.ROOT / "profiles" / name):
+        if (folder / "config.yaml").is_file():
+            return folder.resolve()
+    raise UserError(f"--profile {name}: no such Snakemake profile; there are {', '.join(known)}, or give a folder with a config.yaml")
+
+
+def failures(since: float = 0.0) -> list[dict[str, str]]:
+    """The stage instances whose newest execution failed, after a moment in seconds since the epoch."""
+    found = []
+    for told in sorted(paths.runs().glob("*/*/failed/*.json")):
+        if told.stat().st_mtime >= since - 1:
+            found.append({**json.loads(told.read_text(encoding="utf-8")), "notebook": paths.shown(told.with_suffix(".ipynb"))})
+    return found
+
+
+def _watch(process: subprocess.Popen, missing: list[Instance], started: float, console: Console) -> None:
+    """Show the stages until Snakemake ends: a live table on a terminal, a line a stage elsewhere."""
+    left = {i.key: i for i in missing}
+    running: dict[str, float] = {}
+    live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+    if live:
+        live.start()
+    try:
+        while True:
+            ended = process.poll() is not None
+            for instance in list(left.values()):
+                _look(instance, left, running, started, console, lines=not live)
+            if live:
+                live.update(_table(missing, left, running, started))
+            if ended:
+                return
+            time.sleep(POLL)
+    finally:
+        if live:
+            live.stop()
+
+
+def _look(instance: Instance, left: dict, running: dict[str, float], started: float, console: Console, *, lines: bool) -> None:
+    """Bring ``left`` and ``running`` up to date for one instance; tell of a change where there is no live table."""
+    work = paths.work(instance.stage, instance.key)
+    if instance.cached:
+        seconds = time.time() - running.pop(instance.key, time.time())
+        del left[instance.key]
+        if lines:
+            console.print(f"[{_clock(time.time() - started)}] done     {instance.stage} {instance.key} ({seconds:.0f} s)", highlight=False, markup=False)
+    elif instance.key not in running and (work / "instance.json").is_file() and store.is_working(work):
+        running[instance.key] = time.time()
+
+
+def _table(missing: list[Instance], left: dict, running: dict[str, float], started: float) -> Group:
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "done", "running", "left", "longest running"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in dict.fromkeys(i.stage for i in missing):
+        keys = [i.key for i in missing if i.stage == stage]
+        now = [k for k in keys if k in running]
+        waiting = [k for k in keys if k in left and k not in running]
+        longest = _clock(time.time() - min(running[k] for k in now)) if now else ""
+        table.add_row(stage, str(len(keys) - len(now) - len(waiting)), str(len(now) or ""), str(len(waiting) or ""), longest)
+    done = len(missing) - len(left)
+    return Group(table, Text(f"{done} of {len(missing)} stages done, {_clock(time.time() - started)} elapsed", style="bold"))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def publish(plan: Plan) -> Path:
+    """Put the report of a finished plan into ``reports/<name>/``; returns its folder."""
+    return republish(store.Output(plan.report.place), plan.name)
+
+
+def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
+    """Render tables, figures and pages from a stored ``results.json``, and the page that leads to all of a profile."""
+    from underseer.report import render
+
+    folder = paths.home() / "reports" / name
+    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    shutil.copy(output.file("results.json"), fresh / "results.json")
+    if (output.path / "notebook.ipynb").is_file():
+        shutil.copy(output.path / "notebook.ipynb", fresh / "notebook.ipynb")
+    render.render(json.loads((fresh / "results.json").read_text(encoding="utf-8")), fresh, texts=texts)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+    render.render_profile_index(paths.home() / "reports", name.split("/")[0])
+    return folder
+
+
+def newest_report(name: str) -> store.Output:
+    """The newest finished report of an experiment.
+
+    Raises:
+        UserError: when there is none.
+    """
+    found = [o for o in store.outputs() if o.parameters.get("name") == name and (o.path / "results.json").is_file()]
+    if not found:
+        have = sorted({o.parameters["name"] for o in store.outputs() if "name" in o.parameters})
+        told = f"there are {', '.join(have)}" if have else "none has run yet"
+        raise UserError(f"{name}: no finished report of that name; {told}. Make it with: underseer run params/{name}.yaml")
+    return max(found, key=lambda o: o.manifest["finished"])
+
+
+def is_published(plan: Plan) -> bool:
+    """Whether ``reports/<name>/`` shows the results of this very plan."""
+    shown = paths.home() / "reports" / plan.name / "results.json"
+    made = plan.report.place / "results.json"
+    return shown.is_file() and made.is_file() and shown.read_bytes() == made.read_bytes()

@@ -1,0 +1,43 @@
+"""Shared by all tests: a store of one's own, and one finished run of the test experiment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLIC_DATA = ROOT.parent / "shared" / "data"
+TEST_PARAMS = ROOT / "params" / "test" / "w2s_safety.yaml"
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a hub
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+def underseer(home: Path, *args: object, **kwargs) -> subprocess.CompletedProcess[str]:
+    """Run the command line with a store of its own."""
+    env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "underseer.cli", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=kwargs.pop("cwd", ROOT), timeout=900, **kwargs)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store for this test."""
+    monkeypatch.setenv("UNDERSEER_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store after a whole run of params/test/w2s_safety.yaml; tests that use it must not change it.
+
+    They carry ``xdist_group("pipeline")``, so that it is made once.
+    """
+    home = tmp_path_factory.mktemp("store")
+    done = underseer(home, "run", TEST_PARAMS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home

@@ -1,0 +1,626 @@
+"""Loaders, cleaning, splits and hygiene, on small files written here in the public formats (harmless texts)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from underseer import data
+from underseer.data import loading, sources
+from underseer.data.split import quotas
+from underseer.errors import UserError
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+needs_real = pytest.mark.skipif(not (REAL / "wts_safety.csv").exists(), reason="no ../shared/data here")
+SIZES = {"n_supervise": 20, "n_transfer": 40, "n_validation": 10, "n_test": 30}
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8", newline="")
+    return str(path)
+
+
+@pytest.fixture
+def wts(tmp_path):
+    """Six records on seven lines: a quoted newline and comma, an empty prompt, an exact repeat, both labels."""
+    return write(
+        tmp_path / "wts_safety.csv",
+        "prompt,is_safe\nHow do I bake bread?,True\n"
+        '"Two lines,\nof text",False\n,False\nHow do I bake bread?,True\n'
+        "Paint a fence,True\npaint a FENCE!,False\n",
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, wts):
+    """A folder with all three public files."""
+    write(tmp_path / "harmful_behaviors.csv", 'goal,target\nDo the bad thing,"Sure, here"\nDo it again,Sure\n')
+    lines = [{"traceid": "1", "risk_type": "Cybersecurity", "prompt": "Break the lock\u2028now", "ext": "{}"}]
+    write(tmp_path / "S-Eval_base_risk_en_v0.1.1.jsonl", "".join(json.dumps(r) + "\n" for r in lines) + "\n")
+    return str(tmp_path)
+
+
+def frame(texts, labels=None, source="made-up"):
+    labels = [i % 2 for i in range(len(texts))] if labels is None else labels
+    df = pd.DataFrame({"text": texts, "label": labels, "source": source})
+    df.insert(0, "id", loading.content_ids(df))
+    return df
+
+
+def words(n: int, seed: int = 0) -> list[str]:
+    """n texts of random letters, none near another."""
+    rng = np.random.default_rng(seed)
+    return [" ".join("".join(rng.choice(list("abcdefghij"), 6)) for _ in range(5)) for _ in range(n)]
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def test_wts_is_read_as_published(wts):
+    df = data.load("wts-safety", wts)
+    assert df.columns.tolist() == ["id", "text", "label", "source"]
+    assert df["text"].tolist()[:3] == ["How do I bake bread?", "Two lines,\nof text", ""]
+    assert df["label"].tolist() == [0, 1, 1, 0, 0, 1]
+    assert df["id"][0] == hashlib.sha256(b"How do I bake bread?").hexdigest()[:16]
+    assert df["id"][3] == df["id"][0] + "-1"  # the same text again
+    assert df.attrs["files"] == [
+        {
+            "dataset": "wts-safety",
+            "file": "wts_safety.csv",
+            "bytes": Path(wts).stat().st_size,
+            "sha256": data.sha256(wts),
+        }
+    ]
+
+
+def test_ids_are_unique_and_follow_the_content_not_the_file_order(tmp_path):
+    rows = ["a text,True\n", "a text,False\n", "a text,True\n", "other,False\n"]
+    first = data.load("wts-safety", write(tmp_path / "a.csv", "prompt,is_safe\n" + "".join(rows)))
+    second = data.load("wts-safety", write(tmp_path / "b.csv", "prompt,is_safe\n" + "".join(reversed(rows))))
+    assert first["id"].is_unique
+    assert dict(zip(first["id"], first["label"], strict=True)) == dict(zip(second["id"], second["label"], strict=True))
+
+
+def test_byte_order_mark_windows_line_ends_and_label_case(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"\xef\xbb\xbfprompt,is_safe\r\nhello,TRUE\r\n\r\nbye,false\r\n")
+    assert data.load("wts-safety", str(path))["label"].tolist() == [0, 1]
+
+
+def test_composition_from_a_folder_and_from_joined_paths(folder):
+    name = "advbench+s-eval+wts-safety/safe"
+    df = data.load(name, folder)
+    assert Counter(df["source"]) == {"advbench": 2, "s-eval": 1, "wts-safety": 3}
+    assert df.loc[df["source"] != "wts-safety", "label"].eq(1).all()
+    assert df.loc[df["source"] == "wts-safety", "label"].eq(0).all()
+    assert df.loc[df["source"] == "s-eval", "category"].tolist() == ["Cybersecurity"]
+    files = data.local_files(name, folder)
+    assert [f.name for f in files] == [
+        "harmful_behaviors.csv",
+        "S-Eval_base_risk_en_v0.1.1.jsonl",
+        "wts_safety.csv",
+    ]
+    assert [f["sha256"] for f in df.attrs["files"]] == [data.sha256(f) for f in files]
+    pd.testing.assert_frame_equal(df, data.load(name, "+".join(map(str, files))))
+
+
+def test_n_draws_rows_by_seed(wts):
+    drawn = data.load("wts-safety", wts, n=3, seed=1)
+    assert len(drawn) == 3 and drawn["text"].tolist() == data.load("wts-safety", wts, n=3, seed=1)["text"].tolist()
+    with pytest.raises(UserError, match="holds 6 rows"):
+        data.load("wts-safety", wts, n=7)
+
+
+def test_testbed_rows_come_from_the_generator(monkeypatch):
+    tasks = pytest.importorskip("underseer.testbed.tasks")
+    asked = {}
+
+    def rows(n, seed):
+        asked.update(n=n, seed=seed)
+        return pd.DataFrame({"id": ["x", "y"], "text": ["a", "b"], "label": [0, 1], "category": "c", "kind": "k"})
+
+    monkeypatch.setattr(tasks, "safety_rows", rows)
+    df = data.load("testbed-safety", n=2, seed=5)
+    assert asked == {"n": 2, "seed": 5}
+    assert df["source"].tolist() == ["testbed-safety"] * 2 and df["kind"].tolist() == ["k", "k"]
+    assert df["id"][0] == hashlib.sha256(b"a").hexdigest()[:16]
+    assert data.is_synthetic("testbed-safety") and not data.is_synthetic("wts-safety")
+    assert data.local_files("testbed-safety") == []
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+
+SECRET = "a prompt that must not be shown in any message whatever goes wrong"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("wts-safety", "", "the file is empty; needed: a csv file with the columns prompt, is_safe"),
+        ("wts-safety", "prompt,is_safe\n", "holds no rows"),
+        (
+            "wts-safety",
+            f"prompt\n{SECRET}\n",
+            ":1: no column 'is_safe'; needed: prompt, is_safe; found: prompt",
+        ),
+        ("wts-safety", f"{SECRET},True\n", ":1: no column 'prompt'"),
+        (
+            "wts-safety",
+            f"prompt,is_safe\n{SECRET},maybe\n",
+            ":2: is_safe = 'maybe' is neither True nor False",
+        ),
+        (
+            "wts-safety",
+            f"prompt,is_safe\nok,True\nx,{SECRET}\n",
+            ":3: is_safe = a text of 66 characters is neither",
+        ),
+        (
+            "wts-safety",
+            f'prompt,is_safe\n"two\nlines",True\n{SECRET},1,2\n',
+            ":4: 3 fields where the header has 2",
+        ),
+        ("wts-safety", f'prompt,is_safe\nok,True\n"{SECRET},False\n', ":3: not readable as csv"),
+        ("advbench", f"goal,target\n{SECRET},Sure\n ,Sure\n", ":3: goal is empty"),
+        (
+            "s-eval",
+            f'{{"prompt": "{SECRET}", "risk_type": "x"}}\n{{"prompt": "{SECRET}\n',
+            ":2: not valid JSON",
+        ),
+        ("s-eval", f'["{SECRET}"]\n', ":1: a JSON list where an object"),
+        ("s-eval", f'{{"risk_type": "{SECRET}"}}\n', ":1: no column 'prompt'"),
+        ("s-eval", '{"risk_type": "x", "prompt": null}\n', ":1: prompt = None is not a string"),
+    ],
+)
+def test_bad_files_are_named_with_line_and_without_text(tmp_path, name, content, message):
+    path = write(tmp_path / "file", content)
+    with pytest.raises(UserError) as error:
+        data.load(name, path)
+    assert message in str(error.value) and path in str(error.value)
+    assert SECRET not in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match="file"):
+        data.preflight({"dataset": name, "dataset_path": path})
+
+
+def test_several_bad_rows_are_reported_together_and_counted(tmp_path):
+    path = write(tmp_path / "f.csv", "prompt,is_safe\n" + "x,no\n" * 8)
+    with pytest.raises(UserError) as error:
+        data.load("wts-safety", path)
+    lines = str(error.value).split("\n")
+    assert len(lines) == 6 and lines[0].startswith(f"{path}:2:") and "and 3 more rows" in lines[-1]
+
+
+def test_not_utf8_names_the_line(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_bytes(b"prompt,is_safe\nok,True\ncaf\xe9,True\n")
+    with pytest.raises(UserError, match=r"f\.csv:3: byte 0xe9 is not UTF-8"):
+        data.load("wts-safety", str(path))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("wts-safty", "'wts-safty' is not a known data set; did you mean 'wts-safety'?"),
+        ("advbench+", "'' is not a known data set"),
+        ("wts-safety/sane", "'/sane' is not a class; did you mean 'safe'?"),
+        ("wts-safety/", "'/' is not a class"),
+        ("wts-safety+wts-safety/safe", "are named twice"),
+    ],
+)
+def test_unknown_names(dataset, message):
+    with pytest.raises(UserError) as error:
+        data.load(dataset)
+    assert message in str(error.value)
+
+
+def test_paths_that_do_not_fit(tmp_path, folder, wts):
+    with pytest.raises(UserError, match=r"no such file; give the file of 'wts-safety' \(csv: prompt, is_safe"):
+        data.load("wts-safety", str(tmp_path / "missing.csv"))
+    with pytest.raises(UserError, match="1 file for 2 data sets"):
+        data.load("advbench+wts-safety", wts)
+    with pytest.raises(UserError, match="'testbed-safety' is generated and reads no file"):
+        data.load("testbed-safety", wts)
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(UserError, match=r"holds no file of 'wts-safety'; looked for wts_safety\.csv or safety\.csv"):
+        data.load("wts-safety", str(tmp_path / "sub"))
+    write(tmp_path / "safety.csv", "prompt,is_safe\na,True\n")
+    with pytest.raises(UserError, match="2 files of 'wts-safety'"):
+        data.load("wts-safety", folder)
+
+
+# --- downloads ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", ["wts-safety", "advbench", "s-eval"])
+def test_offline_says_what_to_do(no_network, name):
+    for attempt in (lambda: data.load(name), lambda: data.preflight({"dataset": name})):
+        with pytest.raises(UserError) as error:
+            attempt()
+        assert data.DATASETS[name].url in str(error.value) and "dataset_path" in str(error.value)
+
+
+def test_preflight_asks_whether_the_host_answers(monkeypatch, no_network):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(sources, "reachable", lambda host: host == "raw.githubusercontent.com")
+    data.preflight({"dataset": "wts-safety", **SIZES})
+    with pytest.raises(UserError, match=r"'s-eval': cannot be downloaded here \(no network\)"):
+        data.preflight({"dataset": "s-eval+wts-safety/safe", **SIZES})
+
+
+def test_every_published_data_set_is_pinned_to_a_commit():
+    for info in data.DATASETS.values():
+        assert info.synthetic or (len(info.revision) == 40 and info.revision in info.url and info.reader)
+
+
+def test_revision_must_be_a_commit_and_fit(no_network, wts):
+    with pytest.raises(UserError, match="not a commit"):
+        data.load("wts-safety", revision="main")
+    with pytest.raises(UserError, match="1 given for 2 data sets"):
+        data.load("wts-safety+advbench", revision="0" * 40)
+    with pytest.raises(UserError, match="has no effect beside dataset_path"):
+        data.load("wts-safety", wts, revision="0" * 40)
+    with pytest.raises(UserError, match="0000000000/safety.csv"):
+        data.load("wts-safety", revision="0" * 40)
+
+
+def test_a_download_is_kept_and_used_offline(tmp_path, monkeypatch, no_network, wts):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(sources, "remote_url", lambda info, revision: Path(wts).as_uri())
+    assert len(data.load("wts-safety")) == 6
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert len(data.load("wts-safety")) == 6
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(UserError, match="SHA-256 is not that of 'advbench'"):
+        data.load("advbench")
+
+
+def test_hub_files_are_asked_for_at_the_pinned_commit(monkeypatch, folder):
+    hub = pytest.importorskip("huggingface_hub")
+    asked = {}
+
+    def download(repo, file, **options):
+        asked.update(options, repo=repo, file=file)
+        return str(Path(folder) / "S-Eval_base_risk_en_v0.1.1.jsonl")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *a, **k: None)
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    assert len(data.load("s-eval")) == 1
+    info = data.DATASETS["s-eval"]
+    assert asked == {"repo": info.repo, "file": info.file, "revision": info.revision, "repo_type": "dataset"}
+
+
+# --- cleaning -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("How do  I\nbake?", "how do i bake"),
+        ("ＦＵＬＬ width", "full width"),
+        ("snake_case", "snake case"),
+        ("?!", "?!"),
+    ],
+)
+def test_normalise(text, same):
+    assert data.normalise(text) == same
+    assert data.normalise(same) == same
+
+
+def test_cleaning_counts_by_hand(wts):
+    kept, report = data.clean_rows(data.load("wts-safety", wts))
+    assert dict(zip(report["reason"], report["rows"], strict=True)) == {
+        "loaded": 6,
+        "empty text": 1,
+        "label conflict": 2,  # "Paint a fence" safe, "paint a FENCE!" unsafe
+        "exact duplicate": 1,
+        "normalised duplicate": 0,
+        "kept": 2,
+    }
+    assert kept["text"].tolist() == ["How do I bake bread?", "Two lines,\nof text"]
+
+
+def test_cleaning_keeps_the_same_rows_in_any_order():
+    df = frame(["One.", "one", "ONE!", "two", "two", "three"], [0, 0, 0, 1, 1, 0])
+    kept, report = data.clean_rows(df)
+    assert report["rows"].tolist() == [6, 0, 0, 1, 2, 3]
+    again, _ = data.clean_rows(df.sample(frac=1, random_state=3))
+    assert set(kept["id"]) == set(again["id"])
+
+
+def test_text_pairs_are_compared_as_pairs():
+    df = frame(["q", "q", "Q?"], [0, 0, 0]).assign(text_pair=["one", "two", "One."])
+    assert len(data.clean_rows(df)[0]) == 2
+
+
+def test_nothing_left_is_an_error():
+    with pytest.raises(UserError, match="cleaning leaves none of the 2 rows"):
+        data.clean_rows(frame(["same", "same"], [0, 1]))
+
+
+# --- near duplicates ----------------------------------------------------------------------------------------
+
+
+def test_near_pairs_by_hand():
+    # " abcdefgh " has 6 five-grams, " abcdefgx " shares " abcd", "abcde", "bcdef", "cdefg": cosine 4/6.
+    texts = ["abcdefgh", "abcdefgx", "zzzzz", "ab", "ab"]
+    assert data.near_pairs(texts, 4 / 6).tolist() == [[0, 1], [3, 4]]
+    assert data.near_pairs(texts, 4 / 6 + 1e-6).tolist() == [[3, 4]]
+    assert data.near_pairs(["one"]).shape == (0, 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text("ab ", min_size=1, max_size=30), min_size=2, max_size=12), st.floats(0.3, 1.0))
+def test_near_pairs_equal_the_plain_definition(texts, threshold):
+    texts = [data.normalise(text) for text in texts]
+    counts = []
+    for text in texts:
+        padded = f" {text} ".ljust(5, "\0")
+        counts.append(Counter(padded[i : i + 5] for i in range(len(padded) - 4)))
+    norm = [sum(n * n for n in c.values()) ** 0.5 for c in counts]
+    cosine = {
+        (i, j): sum(n * counts[j][g] for g, n in counts[i].items()) / (norm[i] * norm[j])
+        for j in range(len(texts))
+        for i in range(j)
+    }
+    found = {tuple(pair) for pair in data.near_pairs(texts, threshold).tolist()}
+    assert {pair for pair, value in cosine.items() if value >= threshold + 1e-7} <= found
+    assert found <= {pair for pair, value in cosine.items() if value >= threshold - 1e-7}
+
+
+# --- splits -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_split_sizes_are_exact_stratified_and_disjoint(clean):
+    df = frame(words(150), [0] * 105 + [1] * 45)
+    out = data.split(df, **SIZES, seed=0, clean=clean)
+    assert Counter(out["split"]) == {"supervise": 20, "transfer": 40, "validation": 10, "test": 30}
+    assert out.groupby("split")["label"].sum().to_dict() == {
+        "supervise": 6,
+        "transfer": 12,
+        "validation": 3,
+        "test": 9,
+    }
+    assert out["id"].is_unique and set(out["id"]) <= set(df["id"])
+    data.check_disjoint(out)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_split_depends_on_seed_not_on_row_order(clean):
+    df = frame([*words(120), *["same text"] * 3], [i % 2 for i in range(123)])
+    out = data.split(df, **SIZES, seed=7, clean=clean)
+    shuffled = data.split(df.sample(frac=1, random_state=1), **SIZES, seed=7, clean=clean)
+    pd.testing.assert_frame_equal(out, shuffled)
+    assert set(data.split(df, **SIZES, seed=8, clean=clean).query("split == 'test'")["id"]) != set(
+        out.query("split == 'test'")["id"]
+    )
+
+
+def test_other_sizes_leave_the_test_rows_alone():
+    df = frame(words(300))
+
+    def ids(name, **sizes):
+        out = data.split(df, **{**SIZES, **sizes}, seed=0)
+        return set(out.loc[out["split"] == name, "id"])
+
+    for change in ({"n_supervise": 60}, {"n_transfer": 90}, {"n_validation": 50}):
+        assert ids("test", **change) == ids("test")
+    assert ids("validation", n_supervise=60, n_transfer=90) == ids("validation")
+    assert ids("supervise", n_transfer=90) == ids("supervise")
+    assert ids("transfer", n_supervise=60) == ids("transfer")
+    assert ids("supervise") < ids("supervise", n_supervise=60)
+
+
+def test_near_duplicates_stay_in_one_split_only_when_clean():
+    base = words(60)
+    df = frame([text + end for text in base for end in ("", " x", " y")], [0, 1] * 90)
+    data.check_disjoint(data.split(df, **SIZES, seed=0))
+    loose = data.split(df, **SIZES, seed=0, clean=False)
+    with pytest.raises(UserError, match="near overlap: .* rows of split 'test' stand in split 'supervise'"):
+        data.check_disjoint(loose)
+    data.check_disjoint(loose, near_threshold=None)
+
+
+def test_a_giant_group_does_not_break_the_sizes():
+    giant = ["one and the same long sentence frame for everything: " + c for c in "abcdefghijklmnopqrstuvwxyz"]
+    df = frame([*giant, *words(120)])
+    out = data.split(df, **SIZES, seed=0)
+    assert Counter(out["split"]) == {name[2:]: n for name, n in SIZES.items()}
+    data.check_disjoint(out)
+    with pytest.raises(UserError, match="because near duplicates stay in one split"):
+        data.split(frame([*giant, *words(10)]), n_supervise=8, n_transfer=8, n_validation=8, n_test=8, seed=0)
+    data.split(
+        frame([*giant, *words(10)]),
+        n_supervise=8,
+        n_transfer=8,
+        n_validation=8,
+        n_test=8,
+        seed=0,
+        near_threshold=None,
+    )
+
+
+def test_every_row_can_be_used():
+    out = data.split(frame(words(100), [0] * 51 + [1] * 49), **SIZES, seed=0)
+    assert len(out) == 100
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 8), st.integers(2, 12), st.floats(0.2, 0.8))
+def test_split_properties(seed, small, large, share):
+    texts = [f"text {i // 2 if i < 20 else i}" for i in range(60)]  # ten texts twice
+    df = frame(texts, [int(i < 60 * share) for i in range(60)])
+    sizes = {
+        "n_supervise": large + 4,
+        "n_transfer": large + 4,
+        "n_validation": small + 4,
+        "n_test": small + 4,
+    }
+    out = data.split(df, **sizes, seed=seed, near_threshold=None)
+    assert Counter(out["split"]) == {name[2:]: n for name, n in sizes.items()}
+    assert out["id"].is_unique
+    data.check_disjoint(out, near_threshold=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_test": 0}, "n_test = 0: at least 1 row"),
+        ({"n_transfer": -3}, "n_transfer = -3: at least 1 row"),
+        (
+            {"n_transfer": 500},
+            r"ask for 560 rows \(20 supervise \+ 500 transfer .*hold 100; lower n_transfer",
+        ),
+        (
+            {"n_validation": 1},
+            "n_validation = 1: too few for a row of class unsafe, 20.0% of the data; at least 5",
+        ),
+    ],
+)
+def test_sizes_that_cannot_be(change, message):
+    df = frame(words(100), [0] * 80 + [1] * 20)
+    with pytest.raises(UserError, match=message):
+        data.split(df, **{**SIZES, **change}, seed=0)
+
+
+def test_one_class_or_no_rows():
+    with pytest.raises(UserError, match="the data hold no safe rows"):
+        data.split(frame(words(200), [1] * 200), **SIZES, seed=0)
+    with pytest.raises(UserError, match="the data set is empty"):
+        data.split(frame(words(4)).iloc[:0], **SIZES, seed=0)
+
+
+def test_quotas_add_up_by_largest_remainder():
+    assert quotas(Counter({0: 2, 1: 1}), 10) == {0: 7, 1: 3}
+    assert quotas(Counter({0: 5, 1: 5}), 3) == {0: 2, 1: 1}
+
+
+# --- hygiene ------------------------------------------------------------------------------------------------
+
+
+def test_hygiene_by_hand():
+    long = "the quick brown fox jumps over the lazy dog by the river"
+    df = frame(
+        ["Hello there", "hello there!", "Hello there", "", long, long + " s", "unlike the rest"],
+        [0, 1, 0, 0, 0, 0, 1],
+    )
+    df["split"] = ["supervise", "test", "test", "test", "transfer", "test", "validation"]
+    table = data.hygiene(df)
+    assert table.columns.tolist() == ["check", "scope", "rows", "share"]
+    value = table.set_index(["scope", "check"])["rows"]
+    assert value["all"].to_dict() == {
+        "rows": 7,
+        "empty texts": 1,
+        "exact duplicates": 1,
+        "normalised duplicates": 2,
+        "near duplicates": 3,
+        "label conflicts": 3,
+        "texts with both labels": 1,
+    }
+    assert value["test"]["normalised duplicates"] == 1 and value["test"]["rows"] == 4
+    overlap = ["exact overlap", "normalised overlap", "near overlap"]
+    assert value["test in supervise"][overlap].tolist() == [1, 2, 2]
+    assert value["test in transfer"][overlap].tolist() == [0, 0, 1]
+    assert value["test in any other"][overlap].tolist() == [1, 2, 3]
+    assert value["validation in supervise"][overlap].tolist() == [0, 0, 0]
+    share = table.set_index(["scope", "check"])["share"]
+    assert share["test in any other", "near overlap"] == 3 / 4 and share["all", "empty texts"] == pytest.approx(1 / 7)
+
+
+def test_hygiene_of_an_unsplit_data_set(wts):
+    table = data.hygiene(data.load("wts-safety", wts))
+    assert set(table["scope"]) == {"all"} and table.attrs["near_threshold"] == data.NEAR_THRESHOLD
+
+
+# --- preflight ----------------------------------------------------------------------------------------------
+
+
+def many(path: Path, n: int = 200) -> str:
+    rows = "".join(f"{text},{i % 2 == 0}\n" for i, text in enumerate(words(n)))
+    return write(path, "prompt,is_safe\n" + rows + "empty is dropped,True\nEmpty is dropped,False\n,True\n")
+
+
+def test_preflight_accepts_what_runs(tmp_path):
+    data.preflight(
+        {"dataset": "wts-safety", "dataset_path": many(tmp_path / "a.csv"), "clean": True, "seed": 0, **SIZES}
+    )
+    data.preflight(
+        {"dataset": "testbed-safety", "dataset_path": None, "dataset_revision": None, "clean": True, **SIZES}
+    )
+
+
+def test_preflight_counts_rows_after_cleaning(tmp_path):
+    parameters = {
+        "dataset": "wts-safety",
+        "dataset_path": many(tmp_path / "a.csv"),
+        **SIZES,
+        "n_transfer": 141,
+    }
+    with pytest.raises(UserError, match="ask for 201 rows .* hold 200"):
+        data.preflight({**parameters, "clean": True})
+    data.preflight({**parameters, "clean": False})
+
+
+def test_preflight_reports_everything_at_once(tmp_path):
+    parameters = {
+        "dataset": "advbench+wts-safety",
+        "dataset_path": str(tmp_path),
+        "dataset_revision": "x",
+        "n_test": 0,
+    }
+    with pytest.raises(UserError) as error:
+        data.preflight(parameters)
+    lines = str(error.value).split("\n")
+    assert len(lines) == 3
+    assert "n_test = 0" in lines[0] and "holds no file of 'advbench'" in lines[1] and "dataset_revision" in lines[2]
+
+
+def test_preflight_finds_a_missing_class_and_a_testbed_too_small(folder):
+    sizes = {name: 1 for name in SIZES}
+    with pytest.raises(UserError, match="the data hold no safe rows"):
+        data.preflight({"dataset": "advbench+s-eval", "dataset_path": folder, **sizes})
+    with pytest.raises(UserError, match="hold 12000"):
+        data.preflight({"dataset": "testbed-safety", **SIZES, "n_transfer": 20_000})
+
+
+def test_importing_is_light():
+    heavy = ("torch", "pandas", "sklearn", "huggingface_hub")
+    code = f"import sys, underseer.data; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- the real files -----------------------------------------------------------------------------------------
+
+
+@needs_real
+def test_real_wts_safety():
+    df = data.load("wts-safety", str(REAL / "wts_safety.csv"))
+    assert len(df) == 5699 and df["label"].sum() == 3180 and df["id"].is_unique
+    kept, report = data.clean_rows(df)
+    assert report["rows"].tolist() == [5699, 1, 220, 139, 45, 5294]
+    data.preflight({"dataset": "wts-safety", "dataset_path": str(REAL / "wts_safety.csv"), **SIZES})
+
+
+@needs_real
+def test_real_composition():
+    df = data.load("advbench+s-eval+wts-safety/safe", str(REAL))
+    assert Counter(df["source"]) == {"advbench": 265, "s-eval": 492, "wts-safety": 2519}
+    assert Counter(df["label"]) == {1: 757, 0: 2519}

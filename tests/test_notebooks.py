@@ -1,0 +1,87 @@
+"""Every notebook keeps the contract of a stage."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from underseer import params, plan
+from underseer.errors import UserError
+from underseer.params import KNOWN, RUNTIME
+from underseer.pipelines import DECIDED
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*/*.ipynb"))
+STAGES = [f"{p.parent.name}/{p.stem}" for p in NOTEBOOKS]
+
+
+def code_cells(path: Path) -> list[dict]:
+    return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=STAGES)
+def test_thin_and_clean(path: Path) -> None:
+    tagged = [c for c in code_cells(path) if "parameters" in c["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    for cell in code_cells(path):
+        source = "".join(cell["source"])
+        assert not cell["outputs"] and cell["execution_count"] is None, "outputs are not committed"
+        assert cell in tagged or len(source.splitlines()) <= 20, source
+        assert not any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in ast.walk(ast.parse(source)))
+    assert "run.finish()" in "".join(code_cells(path)[-1]["source"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_defaults_are_the_demos(stage: str) -> None:
+    """Run All in JupyterLab does what the demo's first variant does."""
+    demo = params.load(ROOT / "params/demo/w2s_safety.yaml")
+    first = next(iter(demo.resolved()))
+    for name, default in plan.read_notebook(stage).defaults.items():
+        if name in KNOWN:
+            assert default == first[name], name
+        else:
+            assert name in DECIDED | {"name"}
+
+
+def test_every_parameter_is_read_by_some_notebook() -> None:
+    declared = {n for s in STAGES for n in plan.read_notebook(s).defaults}
+    assert set(KNOWN) - RUNTIME <= declared | {"bootstraps"}
+
+
+def test_papermill_reads_every_parameter() -> None:
+    """papermill's own parser must see the names, or it warns of unknown parameters."""
+    from papermill.inspection import _infer_parameters
+    from papermill.iorw import load_notebook_node
+
+    for path, stage in zip(NOTEBOOKS, STAGES, strict=True):
+        seen = {p.name for p in _infer_parameters(load_notebook_node(str(path)))}
+        assert seen >= set(plan.read_notebook(stage).defaults), stage
+
+
+def test_only_the_report_opens_the_test_labels() -> None:
+    opening = [s for s, p in zip(STAGES, NOTEBOOKS, strict=True) if 'table("test_labels")' in p.read_text().replace('\\"', '"')]
+    assert opening == []  # no notebook by itself: w2s.collect does, and 5_report alone calls it
+    calling = [s for s, p in zip(STAGES, NOTEBOOKS, strict=True) if "collect" in p.read_text()]
+    assert calling == ["w2s/5_report"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "source", "expected"),
+    [
+        ([[], []], "seed = 0", "0 cells tagged 'parameters'"),
+        ([["parameters"], ["parameters"]], "seed = 0", "2 cells tagged"),
+        ([["parameters"], []], "sed = 0", "sed: unknown; did you mean 'seed'"),
+        ([["parameters"], []], "seed = int(3)", "expected NAME = a flat scalar"),
+        ([["parameters"], []], "seed = = 0", "not Python"),
+    ],
+)
+def test_broken_notebooks(tmp_path: Path, monkeypatch, tags, source: str, expected: str) -> None:
+    cells = [{"cell_type": "code", "metadata": {"tags": t}, "source": [source], "outputs": []} for t in tags]
+    (tmp_path / "notebooks" / "w2s").mkdir(parents=True)
+    (tmp_path / "notebooks" / "w2s" / "broken.ipynb").write_text(json.dumps({"cells": cells}))
+    monkeypatch.setattr("underseer.paths.ROOT", tmp_path)
+    with pytest.raises(UserError, match=expected.replace("'", ".")):
+        plan.read_notebook.__wrapped__("w2s/broken")

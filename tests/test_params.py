@@ -1,0 +1,133 @@
+"""Experiment files: every mistake is found before anything runs, each in one line with what is allowed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from underseer import params, plan
+from underseer.errors import UserError
+
+FILES = sorted(p for p in (ROOT / "params").glob("*/*.yaml") if p.parent.name != "base")
+
+
+def write(folder: Path, text: str, name: str = "x.yaml") -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def problems(file: Path, *sets: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        plan.make(params.load(file, sets))
+    return str(caught.value).splitlines()
+
+
+def extending(folder: Path, text: str) -> Path:
+    return write(folder, f"extends: {ROOT}/params/test/w2s_safety.yaml\n{text}")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_every_shipped_file_is_valid(file: Path) -> None:
+    experiment = params.load(file)
+    assert experiment.variants and experiment.description
+    assert experiment.name == f"{file.parent.name}/{file.stem}"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ("demo", "test")], ids=lambda f: f.stem)
+def test_offline_files_plan(file: Path) -> None:
+    assert plan.make(params.load(file)).instances
+
+
+def test_numbers_as_people_write_them(tmp_path: Path) -> None:
+    file = extending(tmp_path, "learning_rate: 5e-5\nepochs: 3\nvoting: none\nvariants: {seed: [0]}")
+    found = params.load(file).parameters
+    assert found["learning_rate"] == 5e-5 and found["voting"] == "none" and found["epochs"] == 3
+
+
+def test_extends_and_grid() -> None:
+    experiment = params.load(ROOT / "params/demo/w2s_safety.yaml")
+    assert len(experiment.variants) == 9
+    assert next(iter(experiment.resolved()))["weight_decay"] == 0.01  # from the base file
+
+
+def test_list_of_grids_is_their_union(tmp_path: Path) -> None:
+    file = extending(tmp_path, "variants:\n- {seed: [0, 1]}\n- {seed: [1], voting: [hard]}\n- {seed: [0]}")
+    assert params.load(file).variants == ({"seed": 0}, {"seed": 1}, {"seed": 1, "voting": "hard"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("bootstrap: 3", r"x\.yaml:2: bootstrap: unknown parameter; did you mean 'bootstraps'\?"),
+        ("epochs: three", r"x\.yaml:2: epochs = 'three': expected a valid number"),
+        ("clean: yes", r"x\.yaml:2: clean = 'yes': expected a valid boolean"),
+        ("n_test: 0", r"x\.yaml:2: n_test = 0: expected greater than or equal to 1"),
+        ("voting: sofft", r"voting = 'sofft': expected 'none', 'hard' or 'soft'.*did you mean 'soft'\?"),
+        ("seed: 1.5", r"seed = 1\.5: expected a valid integer"),
+        ("seed: true", r"seed = True: expected a valid integer"),
+        ("variants: {seed: []}", r"seed = \[\]: empty grid"),
+        ("variants: []", r"variants = \[\]: empty"),
+        ("variants: {seed: 3}", r"seed = 3: expected a list, for example seed: \[3\]"),
+        ("variants: {sed: [1]}", r"sed: unknown parameter; did you mean 'seed'"),
+        ("pipeline: w3s", r"pipeline = 'w3s': unknown; did you mean 'w2s'"),
+        ("seed: 1\nseed: 2", r"x\.yaml:3: seed: written twice"),
+        ("dataset_path: nowhere.csv\ndataset: wts-safety", r"nowhere\.csv.*no such file"),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, expected: str) -> None:
+    found = problems(extending(tmp_path, text))
+    assert len(found) == 1 and re.search(expected, found[0]), found
+
+
+def test_all_mistakes_at_once(tmp_path: Path) -> None:
+    found = problems(extending(tmp_path, "epochs: -1\nvotng: hard\nn_test: many\nvariants: {seed: [x]}"), "batch_size=0")
+    assert len(found) == 5
+
+
+def test_missing_parameters_are_named(tmp_path: Path) -> None:
+    found = problems(write(tmp_path, "pipeline: w2s\nseed: 0\n"))
+    assert any("n_supervise: missing; w2s/1_data needs it" in line for line in found)
+    assert any("bootstraps: missing" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [1", "x.yaml:1: not YAML"),
+        ("- a\n- b", "expected 'key: value' lines, found a list"),
+        ("", "expected 'key: value' lines, found nothing"),
+        ("extends: gone.yaml", "gone.yaml: no such file"),
+        ("extends: x.yaml", "extends itself"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in problems(write(tmp_path, text))[0]
+
+
+def test_set_replaces_and_sweeps() -> None:
+    file = ROOT / "params/test/w2s_safety.yaml"
+    assert len(params.load(file, ["seed=[0, 1]"]).variants) == 6
+    assert params.load(file, ["voting=hard"]).variants == ({"seed": 0, "voting": "hard"},)
+    assert params.load(file, ["epochs=2"]).parameters["epochs"] == 2
+    assert "expected KEY=VALUE" in problems(file, "epochs")[0]
+
+
+def test_set_paths_are_relative_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.csv").write_text("prompt,is_safe\n")
+    (tmp_path / "encoder").mkdir()
+    found = params.load(ROOT / "params/test/w2s_safety.yaml", ["dataset_path=my.csv", "strong_model=encoder", "weak_model=org/name"])
+    assert found.parameters["dataset_path"] == str(tmp_path / "my.csv")
+    assert found.parameters["strong_model"] == str(tmp_path / "encoder")
+    assert found.parameters["weak_model"] == "org/name"
+
+
+def test_every_parameter_is_commented_in_a_params_file() -> None:
+    """A key's unit and reason stand beside it, once, in params/base or in the experiment that sets it."""
+    for file in (ROOT / "params/base").glob("*.yaml"):
+        for line in file.read_text().splitlines():
+            if line and not line.startswith(("#", "pipeline")):
+                assert "#" in line, f"{file.name}: {line}"

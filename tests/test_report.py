@@ -1,0 +1,288 @@
+"""The report: results.json from predictions, and tables, figures and pages from results.json alone."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import ndtri
+
+from underseer import metrics, stats
+from underseer.report import gallery, page, render, scores, tables, wording, writers
+from underseer.report.results import build_results, load_results, metric_rows, pgr_rows, save_results, strict
+
+ACCURACY = {"weak": 0.80, "w2s_naive": 0.86, "w2s_hard_vote": 0.87, "w2s_soft_vote": 0.87, "strong_ceiling": 0.95}
+VARIANTS = {"w2s_naive": "none", "w2s_hard_vote": "hard", "w2s_soft_vote": "soft"}
+EVIL = "<script>alert(1)</script> & 100% of $x_1 | {y} \\ ~^#"
+
+
+def predictions(seeds=(0, 1, 2), n: int = 300, accuracy=ACCURACY, seed_sd: float = 0.02) -> pd.DataFrame:
+    rng, parts = np.random.default_rng(0), []
+    for s in seeds:
+        ids = [hashlib.sha256(f"{s}-{i}".encode()).hexdigest()[:16] for i in range(n)]
+        y, difficulty = rng.integers(0, 2, n), rng.normal(0, 0.7, n)
+        for method, a in accuracy.items():
+            skill = ndtri(a) + rng.normal(0, seed_sd) + difficulty + rng.normal(0, 0.71, n)
+            variant = json.dumps({"voting": VARIANTS[method]} if method in VARIANTS else {})
+            p = 1 / (1 + np.exp(-1.8 * np.where(y == 1, skill, -skill)))
+            parts.append(
+                pd.DataFrame(
+                    {"method": method, "variant": variant, "seed": s, "dataset": "test", "id": ids, "label": y, "p": p}
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def weak_labels(frame: pd.DataFrame) -> pd.DataFrame:
+    names = {"weak": "single", "w2s_hard_vote": "hard", "w2s_soft_vote": "soft"}
+    part = frame[frame["method"].isin(names)]
+    return part.assign(vote=part["method"].map(names)).drop(columns=["method", "variant", "dataset"])
+
+
+def built(frame: pd.DataFrame, synthetic: bool = True, **options) -> dict:
+    name = "demo/w2s_safety" if synthetic else "cpu/w2s_safety"
+    spent = {f"w2s/4_student/k{i}": {"tokens_trained": 100, "seconds": 1.5, "peak_memory_mb": 10 + i} for i in range(3)}
+    facts = {"commit": "abc", "params": {"evil": EVIL}}
+    return build_results(name, "w2s", "safety", synthetic, frame, spent, facts, n_boot=300, **options)
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return predictions()
+
+
+@pytest.fixture(scope="module")
+def results(frame) -> dict:
+    hygiene = pd.DataFrame(
+        {"check": ["exact duplicates", EVIL], "scope": ["all", "a / b"], "rows": [4, 0], "share": [0.01, np.nan]}
+    )
+    curves = pd.DataFrame({"method": "weak", "seed": 0, "step": [0, 1], "metric": "loss", "value": [0.7, 0.5]})
+    texts = dict.fromkeys(frame["id"], EVIL)
+    return built(frame, labels=weak_labels(frame), hygiene=hygiene, curves=curves, texts=texts, notes=[EVIL])
+
+
+@pytest.fixture(scope="module")
+def rendered(results, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports") / "demo" / "w2s_safety"
+    render.render(json.loads(json.dumps(results)), folder)
+    return folder
+
+
+def test_schema_and_strict_json(results, tmp_path):
+    for key in ("schema", "name", "pipeline", "task", "synthetic", "rows", "pgr", "cost", "provenance"):
+        assert key in results
+    row = results["rows"][0]
+    assert (
+        row["method"] == "weak"
+        and row["dataset"] == "test"
+        and row["metric"] == "accuracy"
+        and row["seeds"] == [0, 1, 2]
+    )
+    assert row["mean"] == pytest.approx(np.mean(row["values"])) and row["ci95"][0] < row["mean"] < row["ci95"][1]
+    save_results(results, tmp_path / "results.json")
+    assert load_results(tmp_path / "results.json") == results
+    assert results["hygiene"][1]["share"] is None and strict({"a": np.float32("inf"), "b": (np.int64(2),)}) == {
+        "a": None,
+        "b": [2],
+    }
+
+
+def test_every_number_is_that_of_the_predictions(frame, results):
+    for row in results["rows"]:
+        for seed, value in zip(row["seeds"], row["values"], strict=True):
+            part = frame[(frame["method"] == row["method"]) & (frame["seed"] == seed)]
+            expected = metrics.classification_metrics(part["label"], part["p"])[row["metric"]]
+            assert value == pytest.approx(expected, abs=1e-9)
+
+
+def test_row_order_changes_nothing(frame, results):
+    order = frame.assign(k=frame["method"].map({m: k for k, m in enumerate(ACCURACY)}))
+    shuffled = order.sample(frac=1, random_state=1).sort_values("k", kind="stable").drop(columns="k")
+    assert built(shuffled)["rows"] == results["rows"]
+
+
+def test_pgr_of_each_seed_and_of_the_means(results):
+    acc = {r["method"]: r for r in results["rows"] if r["metric"] == "accuracy"}
+    row = next(r for r in results["pgr"] if r["method"] == "w2s_naive" and r["metric"] == "accuracy")
+    weak, w2s, top = (np.array(acc[m]["values"]) for m in ("weak", "w2s_naive", "strong_ceiling"))
+    assert row["values"] == pytest.approx((w2s - weak) / (top - weak))
+    assert row["mean"] == pytest.approx((w2s.mean() - weak.mean()) / (top.mean() - weak.mean()), abs=1e-6)
+    assert row["ci95"][0] < row["mean"] < row["ci95"][1]
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Pages without pictures: fast."""
+    monkeypatch.setitem(gallery.PLOTS, "w2s", ())
+
+
+def test_pgr_is_null_where_the_ceiling_is_not_above_the_weak_model(tmp_path, no_figures):
+    found = built(predictions(accuracy=ACCURACY | {"strong_ceiling": 0.70}))
+    rows = [r for r in found["pgr"] if r["metric"] == "accuracy"]
+    assert rows and all(r["mean"] is None and r["ci95"] is None and "undefined" in r["note"] for r in rows)
+    assert "undefined" in tables.scores(found).shown["PGR (accuracy)"].tolist()
+    assert any("not above" in n for n in found["notes"])
+    render.render(found, tmp_path)
+    assert "undefined" in (tmp_path / "index.html").read_text()
+
+
+def test_better_is_said_only_where_the_tests_say_so(results):
+    by_pair = {(t["a"], t["b"]): t for t in results["tests"]["rows"]}
+    assert by_pair["w2s_naive", "weak"]["better"] == "a"
+    for t in results["tests"]["rows"]:
+        lo, hi = t["ci95"]
+        assert (t["better"] is not None) == (t["p_holm"] < 0.05 and not lo <= 0 <= hi) and t["p_holm"] >= t["p"]
+    equal = built(predictions(accuracy=dict.fromkeys(ACCURACY, 0.8)))
+    assert not any(t["better"] for t in equal["tests"]["rows"]) and "etter than" not in " ".join(
+        wording.headline(equal)
+    )
+
+
+def test_one_seed_uses_mcnemar_and_covers_items_only(frame):
+    found = built(frame[frame["seed"] == 1])
+    assert {t["test"] for t in found["tests"]["rows"]} == {"mcnemar_exact"}
+    assert found["interval"]["covers"] == "test items only (one seed)"
+    group = {m: p.sort_values("id") for m, p in frame[frame["seed"] == 1].groupby("method")}
+    right = {m: ((p["p"] >= 0.5) == p["label"]).to_numpy() for m, p in group.items()}
+    test = next(t for t in found["tests"]["rows"] if (t["a"], t["b"]) == ("w2s_naive", "weak"))
+    assert test["p"] == pytest.approx(stats.mcnemar(right["w2s_naive"], right["weak"]))
+
+
+def test_repeated_rows_and_further_data_sets(frame):
+    twice = pd.concat([frame, frame.iloc[:200].assign(dataset="test_clean"), frame.iloc[:5]])
+    with_repeats = twice[twice["method"] == "weak"]
+    found = built(with_repeats)
+    assert (
+        {r["dataset"] for r in found["rows"]} == {"test", "test_clean"}
+        and found["pgr"] == []
+        and found["case_study"] is None
+    )
+    assert next(r["n_items"] for r in found["rows"]) == 900
+
+
+def test_a_student_is_compared_with_the_weak_model_of_its_own_variant():
+    def one(method, variant, accuracy):
+        return predictions((0,), 200, {method: accuracy}).assign(method=method, variant=json.dumps(variant))
+
+    rows = [one("weak", {"n": 10}, 0.6), one("weak", {"n": 99}, 0.8), one("strong_ceiling", {}, 0.95)]
+    rows += [one("w2s_naive", {"n": n, "voting": "none"}, 0.9) for n in (10, 99)]
+    groups = scores.score(pd.concat(rows), n_boot=50)
+    for student in groups[-2:]:
+        assert scores.reference(groups, student, "weak").variant == {"n": student.variant["n"]}
+    assert len({r["mean"] for r in pgr_rows(groups) if r["metric"] == "accuracy"}) == 2
+    assert wording.row_names([{"method": g.method, "variant": g.variant} for g in groups])[:2] == [
+        "Weak supervisor (n = 10)", "Weak supervisor (n = 99)",
+    ]  # fmt: skip
+
+
+def test_bootstrap_draws_are_paired_and_follow_the_weights(frame):
+    groups = scores.score(frame[frame["seed"] == 0], n_boot=500)
+    weak, top = groups[0], groups[-1]
+    assert np.corrcoef(weak.boot["accuracy"][:, 0], top.boot["accuracy"][:, 0])[0, 1] > 0.1
+    share = weak.values["accuracy"][0]
+    assert weak.boot["accuracy"].std() == pytest.approx(np.sqrt(share * (1 - share) / 300), rel=0.15)
+    assert [r["metric"] for r in metric_rows(weak)] == list(metrics.METRICS)
+
+
+def test_case_study_follows_its_rule(frame, results):
+    case = results["case_study"]
+    part = frame[frame["seed"] == 0].pivot(index="id", columns="method", values="p").sort_index()
+    truth = frame[(frame["seed"] == 0) & (frame["method"] == "weak")].set_index("id")["label"].sort_index()
+    fits = ((part["weak"] >= 0.5) != truth) & ((part["strong_ceiling"] >= 0.5) == truth)
+    assert case["id"] == fits[fits].index[0] and case["n_candidates"] == fits.sum() and case["text"] == EVIL
+
+
+def test_unsafe_text_of_real_data_is_not_kept_and_shown_only_on_request(frame, tmp_path, no_figures):
+    unsafe = frame[frame["label"] == 1]
+    texts = dict.fromkeys(unsafe["id"], "a very unsafe thing")
+    found = built(unsafe, synthetic=False, texts=texts)
+    assert found["case_study"]["redacted"] and "very unsafe" not in json.dumps(found)
+    render.render(found, tmp_path)
+    html = (tmp_path / "index.html").read_text()
+    assert (
+        f"[redacted prompt, 4 words, truth unsafe, id {found['case_study']['id']}]" in html
+        and "very unsafe" not in html
+    )
+    render.render(found, tmp_path, texts=texts)
+    html = (tmp_path / "index.html").read_text()
+    assert "a very unsafe thing" in html and "Do not publish" in html
+
+
+def test_published_values_never_stand_beside_synthetic_ones(frame):
+    published = {"source": "Figure 1", "values": {"weak": {"accuracy": 0.802}}}
+    assert built(frame, published=published)["published"] is None
+    real = built(frame, synthetic=False, published=published)
+    assert tables.scores(real).shown["Published accuracy, %"].tolist() == ["80.2", "", "", "", ""]
+    assert "Published accuracy, %" not in tables.scores(built(frame)).shown.columns
+
+
+def test_files_of_a_report(rendered, results):
+    names = ("scores", "pgr", "tests", "label_quality", "label_tests", "hygiene", "case_study", "cost")
+    assert {p.name for p in (rendered / "tables").iterdir()} == {
+        f"{n}.{e}" for n in names for e in ("csv", "md", "tex")
+    }
+    figures = ("scores", "pgr", "label_quality", "confusion", "calibration", "curves")
+    assert {p.name for p in (rendered / "figures").iterdir()} == {
+        f"{n}.{e}" for n in figures for e in ("png", "pdf", "txt")
+    }
+    assert "3 seeds, 900 test items" in (rendered / "figures" / "scores.txt").read_text()
+    rows = list(csv.DictReader((rendered / "tables" / "scores.csv").open()))
+    assert [float(r["mean"]) for r in rows] == pytest.approx([r["mean"] for r in results["rows"]])
+    assert load_results(rendered / "results.json") == results
+
+
+def test_pages_escape_and_stand_alone(rendered):
+    html = (rendered / "index.html").read_text()
+    assert "<script" not in html and "&lt;script&gt;" in html
+    assert "Synthetic testbed" in html and "no reproduction of a published number" in html
+    outside = [
+        u for u in re.findall(r'(?:src|href)="([^"]+)"', html) if not u.startswith(("#", "data:", "../index.html"))
+    ]
+    assert outside and all((rendered / u).is_file() for u in outside)
+
+
+def test_rendering_again_gives_the_same_bytes(rendered, tmp_path, monkeypatch):
+    monkeypatch.setitem(gallery.PLOTS, "w2s", gallery.PLOTS["w2s"][:1])
+    render.render(load_results(rendered / "results.json"), tmp_path)
+    made = [p for p in sorted(tmp_path.rglob("*")) if p.is_file() and p.name != "index.html"]
+    assert {p.suffix for p in made} == {".csv", ".md", ".tex", ".png", ".pdf", ".txt", ".json"}
+    for path in made:
+        assert path.read_bytes() == (rendered / path.relative_to(tmp_path)).read_bytes(), path.name
+
+
+def test_profile_page_leads_to_each_experiment(rendered):
+    reports = rendered.parent.parent
+    render.render_profile_index(reports, "demo")
+    html = (reports / "demo" / "index.html").read_text()
+    assert 'href="w2s_safety/index.html"' in html and "w2s_safety/figures/scores.png" in html
+    assert 'href="demo/index.html"' in (reports / "index.html").read_text()
+    assert "No experiment" in page.profile("empty", {}, reports)
+
+
+def test_escaping_of_tables():
+    table = tables.Table("x_y", "X", EVIL, pd.DataFrame({"a_b": [EVIL], "n": ["1.0"]}), pd.DataFrame())
+    tex = writers.latex(table)
+    assert r"100\% of \$x\_1 | \{y\} \textbackslash{} \textasciitilde{}\textasciicircum{}\#" in tex
+    assert r"\begin{tabular}{lr}" in tex and r"\toprule" in tex
+    cell = writers.markdown(table).splitlines()[2]
+    assert "<script>" not in cell and r"\|" in cell
+
+
+def test_ledgers_are_summed_by_stage():
+    by_stage = tables.cost_by_stage(
+        {"a/b/k1": {"seconds": 1, "peak_memory_mb": 5}, "a/b/k2": {"seconds": 2, "peak_memory_mb": 7}}
+    )
+    assert by_stage["a/b"] == {"instances": 2, "seconds": 3, "peak_memory_mb": 7} == by_stage["total"]
+    assert tables.cost_by_stage({}) == {} and tables.cost_by_stage({"seconds": 3}) == {"all stages": {"seconds": 3}}
+
+
+def test_malformed_predictions_are_refused(frame):
+    with pytest.raises(ValueError, match="missing: p"):
+        scores.score(frame.drop(columns="p"))
+    with pytest.raises(ValueError, match="0 and 1"):
+        scores.score(frame.assign(label=3))
