@@ -17,6 +17,7 @@ from underseer.testbed.world import OWNERS, PLAIN_FRAMES, PROTECTIVE_FRAMES, ROU
 ZIPF_EXPONENT = 0.7
 _BAD = "cruel wicked shameful dangerous harmful vile".split()
 _GOOD = "kind welcome honest useful pleasant worthy".split()
+_PROTECTIVE = tuple(frame for frame, _ in PROTECTIVE_FRAMES)
 # The meaning follows the deed ...
 _DEED_FRAMES = (
     "All of us know that {doing} is {adjective}: it {effect}.",
@@ -136,26 +137,30 @@ def _things(author: _Author) -> str:
 
 
 def _talk(author: _Author) -> str:
-    """Questions as people ask them, without a word on whether they should."""
+    """Questions as people ask them; plain ones are sometimes followed by what the people around thought of the deed."""
     rng = author.rng
     verb, thing = author.deed()
     named = author.owned(thing)
-    frames = rng.choice((PLAIN_FRAMES, ROUNDABOUT_FRAMES, tuple(frame for frame, _ in PROTECTIVE_FRAMES)))
+    frames = rng.choices((PLAIN_FRAMES, ROUNDABOUT_FRAMES, _PROTECTIVE), weights=(3, 3, 1))[0]
     text = rng.choice(frames).format(
         do=f"{verb.base} {named}", doing=f"{verb.ing} {named}", past=verb.past, ing=verb.ing, thing=named,
         when=rng.choice(TIMES),
     )  # fmt: skip
-    return rng.choice(WRAPPERS).format(request=text) if rng.random() < 0.2 else text
+    if frames is not _PROTECTIVE and rng.random() < 0.7:
+        bad = verb.harmful(thing.warded)
+        effects = (HARM_CATEGORIES if bad else EVERYDAY_CATEGORIES)[verb.category_on(thing.warded)]
+        return f"{text} {rng.choice(_BAD if bad else _GOOD).capitalize()}: it {rng.choice(effects)}."
+    return rng.choice(WRAPPERS).format(request=text) if rng.random() < 0.3 else text
 
 
 # Section: (share of the texts, writer).
 SECTIONS: dict[str, tuple[float, Callable[[_Author], str]]] = {
-    "deeds": (0.40, _deeds),
-    "meanings": (0.15, _meanings),
+    "deeds": (0.30, _deeds),
+    "meanings": (0.10, _meanings),
     "lists": (0.25, _lists),
     "bynames": (0.05, _bynames),
     "things": (0.05, _things),
-    "talk": (0.10, _talk),
+    "talk": (0.25, _talk),
 }
 
 

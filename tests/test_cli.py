@@ -1,0 +1,111 @@
+"""A user's mistake is one line a mistake, exit code 2, nothing run, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import TEST_PARAMS, underseer
+
+
+def refused(done: subprocess.CompletedProcess[str], home: Path) -> str:
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (home / "runs").exists(), "something was written"
+    return done.stderr
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A data set in the public format of wts-safety."""
+    file = tmp_path / "safety.csv"
+    file.write_text("prompt,is_safe\n" + "".join(f"please do task {i} of type {i * 7},{i % 2 == 0}\n" for i in range(300)))
+    return file
+
+
+def run(home: Path, *sets: object) -> subprocess.CompletedProcess[str]:
+    return underseer(home, "run", TEST_PARAMS, *[a for s in sets for a in ("--set", s)])
+
+
+@pytest.mark.parametrize(
+    ("sets", "expected"),
+    [
+        (["bootstrps=3"], "did you mean 'bootstraps'"),
+        (["epochs=long"], "epochs = 'long': expected a valid number"),
+        (["seed=[]"], "seed = []: empty grid"),
+        (["dataset=wts-safety", "dataset_path=gone.csv"], "gone.csv"),
+        (["dataset=wts-safty"], "wts-safety"),
+        (["n_test=100000"], "n_test"),
+        (["weak_model=testbed:gpt2-xxs"], "gpt2-xs"),
+        (["weak_model=scratch:gtp2"], "gpt2"),
+        (["strong_model=./nowhere"], "nowhere"),
+        (["strong_model=no-one/nothing"], "hf download no-one/nothing"),
+    ],
+)
+def test_wrong_input(tmp_path: Path, sets: list[str], expected: str) -> None:
+    told = refused(run(tmp_path / "home", *sets), tmp_path / "home")
+    assert expected in told, told
+    assert len(told.strip().splitlines()) == 1, told
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda t: t.replace("is_safe", "safe", 1), "is_safe"),
+        (lambda t: t.replace("True", "maybe", 1), "maybe"),
+        (lambda t: "prompt,is_safe\n", "no rows"),
+        (lambda t: t.replace("False", "True"), "unsafe"),
+        (lambda t: "\n".join(t.splitlines()[:50]), "n_"),
+    ],
+    ids=["missing column", "odd label", "empty", "class missing", "too few rows"],
+)
+def test_wrong_data(tmp_path: Path, rows: Path, change, expected: str) -> None:
+    rows.write_text(change(rows.read_text()))
+    told = refused(run(tmp_path / "home", "dataset=wts-safety", f"dataset_path={rows}"), tmp_path / "home")
+    assert expected in told, told
+    assert "please do task" not in told, "texts are not printed"
+
+
+def test_a_model_folder_without_weights_or_with_pickled_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    assert "weights" in refused(run(tmp_path / "home", f"strong_model={folder}"), tmp_path / "home")
+    (folder / "pytorch_model.bin").write_bytes(b"\x80")
+    assert "safetensors" in refused(run(tmp_path / "home", f"strong_model={folder}"), tmp_path / "home")
+
+
+def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    told = refused(run(tmp_path / "home", "epochs=long", "votng=hard", "n_test=-1"), tmp_path / "home")
+    assert len(told.strip().splitlines()) == 3
+
+
+def test_dry_run_runs_nothing(tmp_path: Path) -> None:
+    done = underseer(tmp_path / "home", "run", TEST_PARAMS, "--dry-run")
+    assert done.returncode == 0 and "would run" in done.stdout and not (tmp_path / "home" / "runs").exists()
+
+
+def test_empty_store(tmp_path: Path) -> None:
+    assert "nothing has run" in underseer(tmp_path, "status").stdout
+    assert "0 stage outputs verified" in underseer(tmp_path, "verify").stdout
+    assert "nothing to log" in underseer(tmp_path, "sync").stdout
+    assert underseer(tmp_path, "report", "demo/w2s_safety").returncode == 2
+    assert underseer(tmp_path, "run", "params/demo/nope.yaml").returncode == 2
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["status"], ["verify"], ["sync"], ["report"]])
+def test_help(tmp_path: Path, command: list[str]) -> None:
+    done = underseer(tmp_path, *command, "--help")
+    assert done.returncode == 0 and "Usage" in done.stdout
+
+
+def test_a_failing_stage_is_named_and_its_notebook_kept(tmp_path: Path) -> None:
+    """Exit code 1; the executed notebook shows where it stopped. A huge learning rate turns all weights into NaN."""
+    done = run(tmp_path / "home", "voting=none", "weak_learning_rate=1e30")
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stdout + done.stderr
+    assert "failed: w2s/2_supervisors" in done.stderr and "every probability lies in [0, 1]" in done.stderr
+    (notebook,) = (tmp_path / "home" / "runs").glob("w2s/2_supervisors/failed/*.ipynb")
+    assert any(o["output_type"] == "error" for c in json.loads(notebook.read_text())["cells"] for o in c.get("outputs", []))
+    assert str(notebook.name) in underseer(tmp_path / "home", "status").stdout

@@ -1,0 +1,182 @@
+"""The whole test experiment through the command line: what a user sees, and that its numbers can be trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT, TEST_PARAMS, underseer
+
+from underseer import metrics, store
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+
+def outputs(home: Path, stage: str) -> list[store.Output]:
+    return [o for o in store.outputs(home / "runs") if o.manifest["stage"] == stage]
+
+
+def test_an_unchanged_rerun_does_nothing(finished: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("manifest.json")}
+    started = time.monotonic()
+    done = underseer(finished, "run", TEST_PARAMS)
+    assert done.returncode == 0 and "nothing to do" in done.stdout
+    assert time.monotonic() - started < 10  # 3 s on a calm machine
+    assert before == {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("manifest.json")}
+
+
+def test_verify_finds_nothing_wrong(finished: Path) -> None:
+    done = underseer(finished, "verify")
+    assert done.returncode == 0 and "13 stage outputs verified" in done.stdout
+
+
+def test_status_and_plan(finished: Path) -> None:
+    assert "w2s/4_student" in underseer(finished, "status").stdout
+    rows = json.loads(underseer(finished, "plan", TEST_PARAMS, "--json").stdout)
+    assert all(row["cached"] for row in rows) and set(rows[0]) == {"key", "stage", "parameters", "inputs", "cached"}
+    more = json.loads(underseer(finished, "plan", TEST_PARAMS, "--json", "--set", "seed=[0, 1]").stdout)
+    assert [r["cached"] for r in more].count(True) == 12  # all but the report
+
+
+def test_manifests_trace_every_result(finished: Path) -> None:
+    for output in store.outputs(finished / "runs"):
+        told = output.manifest
+        assert told["marks"] == {"synthetic": True, "unsafe": False}
+        assert told["provenance"]["versions"]["torch"] and told["cost"]["seconds"] > 0
+        assert "notebook.ipynb" in told["files"] and told["checks"]
+        assert not [f for f in told["files"] if f.endswith((".pkl", ".bin", ".pt", ".pth"))]
+    students = outputs(finished, "w2s/4_student")
+    assert all(o.manifest["cost"]["tokens_trained"] > 0 for o in students)
+
+
+def test_no_truth_reaches_the_student(finished: Path) -> None:
+    """The test labels stand in one table only, and the student's rows have none."""
+    for output in outputs(finished, "w2s/1_data"):
+        rows = output.table("rows")
+        assert rows[rows.split == "test"].label.isna().all() and rows[rows.split != "test"].label.notna().all()
+        assert set(output.table("test_labels").id) == set(rows[rows.split == "test"].id)
+
+
+def test_every_reported_number_follows_from_stored_predictions(finished: Path) -> None:
+    (report,) = outputs(finished, "w2s/5_report")
+    results = json.loads(report.file("results.json").read_text())
+    predictions = report.table("predictions")
+    checked = 0
+    for row in results["rows"]:
+        same = predictions[(predictions.method == row["method"]) & (predictions.dataset == row["dataset"])]
+        for seed, value in zip(row["seeds"], row["values"], strict=True):
+            part = same[same.seed == seed]
+            expected = metrics.classification_metrics(part.label.to_numpy(), part.p.to_numpy())[row["metric"]]
+            assert value == pytest.approx(expected, nan_ok=True)
+            checked += 1
+    assert checked >= 5 * 3  # five methods, several metrics
+    assert {r["method"] for r in results["rows"]} == {"weak", "w2s_naive", "w2s_hard_vote", "w2s_soft_vote", "strong_ceiling"}
+
+
+def test_report_folder(finished: Path) -> None:
+    folder = finished / "reports" / "test" / "w2s_safety"
+    assert {"index.html", "results.json", "tables", "figures"} <= {p.name for p in folder.iterdir()}
+    assert (finished / "reports" / "test" / "index.html").is_file()
+    results = json.loads((folder / "results.json").read_text())
+    assert results["schema"] == 1 and results["name"] == "test/w2s_safety" and results["synthetic"] is True
+    before = (folder / "results.json").read_bytes()
+    done = underseer(finished, "report", "test/w2s_safety")
+    assert done.returncode == 0 and (folder / "results.json").read_bytes() == before
+    missing = underseer(finished, "report", "test/w2s_safty")
+    assert missing.returncode == 2 and "there are test/w2s_safety" in missing.stderr
+
+
+def test_mlflow_holds_what_people_compare(finished: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{finished / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("test/w2s_safety")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    kinds = {kind: [r for r in runs if r.data.tags["kind"] == kind] for kind in ("configuration", "variant", "stage")}
+    assert [len(kinds[k]) for k in ("configuration", "variant", "stage")] == [3, 3, 13]
+    for run in kinds["variant"]:
+        assert run.data.params["voting"] in ("none", "hard", "soft") and "student_accuracy" in run.data.metrics
+        assert run.data.tags["synthetic"] == "True"
+    for run in kinds["configuration"]:
+        assert {"student_accuracy", "student_accuracy.ci95_low", "n_seeds"} <= set(run.data.metrics)
+    student = next(r for r in kinds["stage"] if r.data.tags["mlflow.runName"] == "w2s/4_student")
+    assert client.get_metric_history(student.info.run_id, "curve.train_loss")
+    assert "notebook.ipynb" in {f.path for f in client.list_artifacts(student.info.run_id)}
+    parents = {r.info.run_id for r in kinds["variant"]}
+    assert student.data.tags["mlflow.parentRunId"] in parents
+
+
+def test_sync_logs_once(finished: Path, tmp_path: Path) -> None:
+    """An absent server is told of in a line and loses nothing; sync logs it later, and only once."""
+    uri = f"sqlite:///{tmp_path / 'other.db'}"
+    env = {**os.environ, "UNDERSEER_HOME": str(finished), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    command = [sys.executable, "-m", "underseer.cli", "sync"]
+    away = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert away.returncode == 1 and "everything is on disk" in away.stderr and "Traceback" not in away.stderr
+    env["MLFLOW_TRACKING_URI"] = uri
+    assert "19 runs logged" in subprocess.run(command, env=env, capture_output=True, text=True, timeout=120).stdout
+    assert "runs logged" not in subprocess.run(command, env=env, capture_output=True, text=True, timeout=120).stdout
+
+
+def test_plain_papermill_and_its_missing_input(finished: Path, tmp_path: Path) -> None:
+    """The same notebook without the workflow: it finds its inputs, or says which stage makes them."""
+    def papermill(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "UNDERSEER_HOME": str(home), "PYTHONPATH": str(ROOT / "src" / "lib")}
+        notebook = str(ROOT / "notebooks/w2s/3_weak_labels.ipynb")
+        command = [sys.executable, "-m", "papermill", notebook, str(tmp_path / "out.ipynb"), "-k", "python3", *args]
+        return subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+
+    experiment = ["-p", "experiment", "params/test/w2s_safety.yaml"]
+    assert papermill(finished, *experiment, "-p", "voting", "soft").returncode == 0
+    told = papermill(tmp_path / "empty", *experiment, "-p", "seed", "3")
+    assert told.returncode != 0
+    assert "w2s/1_data makes it. Run: underseer run params/test/w2s_safety.yaml --set seed=3" in told.stderr
+
+
+def results_of(home: Path) -> dict:
+    found = json.loads((home / "reports/test/w2s_safety/results.json").read_text())
+    return {"rows": found["rows"], "pgr": found["pgr"]}
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    # Kernels start sessions of their own: find them by their parent's environment.
+    for proc in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(process.home).encode() in (proc / "environ").read_bytes():
+                os.kill(int(proc.name), signal.SIGKILL)
+        except (OSError, ValueError):
+            continue
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the run's processes in /proc")
+def test_a_killed_run_is_continued_to_the_same_results(finished: Path, tmp_path: Path) -> None:
+    """SIGKILL to every process of a run, at several moments; the same command ends in the same results."""
+    home = tmp_path / "home"
+    env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1"}
+    for seconds in (8, 14, 9):
+        command = [sys.executable, "-m", "underseer.cli", "run", str(TEST_PARAMS)]
+        process = subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process.home = home
+        time.sleep(seconds)
+        kill_all(process)
+        process.wait()
+        assert store.verify(home / "runs")[1] == [] if (home / "runs").exists() else True
+    done = underseer(home, "run", TEST_PARAMS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results_of(home) == results_of(finished)
+    assert underseer(home, "verify").returncode == 0
+    assert not list((home / "runs").glob("*/*/.work-*"))
+
+
+def test_predictions_are_tables_by_id(finished: Path) -> None:
+    for output in outputs(finished, "w2s/4_student"):
+        table = pd.read_parquet(output.file("predictions.parquet"))
+        assert list(table.columns) == ["id", "split", "p"] and table.id.is_unique

