@@ -5,12 +5,12 @@
 
 All four train the same model from the same weights on the same rows with AdamW and gradient clipping:
 
-- ``released``: the released recipe of arXiv 2410.12621 (yeruimeng/WTS, safety/train.py): fp32, batch 16, every row padded to 512
-  tokens. A few steps suffice, since every step costs the same.
-- ``minibatch``: the style of openai/weak-to-strong: fp32, minibatches of 8 accumulated to 16 rows, padded to their own longest
-  row, rows in random order.
+- ``released``: the recipe released for arXiv 2410.12621 (yeruimeng/WTS, safety/train.py): fp32, batch 16, every row
+  padded to 512 tokens. A few steps suffice, since every step costs the same.
+- ``minibatch``: the style of openai/weak-to-strong: fp32, minibatches of 8 accumulated to 16 rows, padded to their own
+  longest row, rows in random order.
 - ``bare``: a hand-written loop over batches of 16 of like length, bf16 autocast, fused AdamW: the ceiling.
-- ``ours``: ``train.fit_classifier``, the whole call, from strings to the trained model; ``ours, steps`` is its training loop alone.
+- ``ours``: ``train.fit_classifier``, the whole call, from strings to the trained model; ``ours, steps``: its loop.
 
 Runs alternate, so that a busy moment of the machine hits all; medians, least and most over the repeats are shown.
 """

@@ -87,10 +87,10 @@ def test_coverage_near_the_floor(accuracy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed_sd", [0.0, 0.02, 0.2, 0.4])
-def test_coverage_with_three_seeds_stays_between_92_and_99_percent(seed_sd):
+def test_coverage_with_three_seeds_at_the_extremes(seed_sd):
     """Three values say little of a variance: the price is paid in width where seeds hardly differ."""
     found = coverage(1000, 3, 1000, USUAL, seed_sd)
-    assert 0.91 <= found["pgr"] <= 0.995 and 0.91 <= found["accuracy"] <= 0.99, found
+    assert 0.92 <= found["pgr"] <= 0.995 and 0.92 <= found["accuracy"] <= 0.99, found
 
 
 def test_one_seed_is_the_items_binomial_interval():

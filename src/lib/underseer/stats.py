@@ -9,10 +9,10 @@ that shares the items (Owen 2007, "The pigeonhole bootstrap", without its factor
 - seeds, by the variance of the S per-seed scores.
 Drawing 3 seeds out of 3 with replacement would understate the seed variance by a third and know nothing of how
 badly three values estimate a variance. So seeds enter by their unbiased variance, and the quantile is Student's t
-with Satterthwaite's degrees of freedom: close to 1.96 where items dominate, up to 4.3 where 3 seeds dominate. The
+with degrees of freedom after Satterthwaite: close to 1.96 where items dominate, up to 4.3 where 3 seeds dominate. The
 variance is never taken below that of test items alone, so three seeds that agree by luck do not shrink an interval.
-Simulated coverage of the nominal 95 % with 3 seeds: 0.92 to 0.98 over all mixtures of seed and item noise
-(benchmarked in tests/test_stats.py). With **one seed** the interval covers test items only: it says nothing about
+Simulated coverage of the nominal 95 % with 3 seeds: 0.93 to 0.99 over all mixtures of seed and item noise (see
+tests/test_stats.py). With **one seed** the interval covers test items only: it says nothing about
 another training run, and tables say so.
 """
 
@@ -77,7 +77,9 @@ def _components(values: np.ndarray, boot: np.ndarray) -> tuple[np.ndarray, np.nd
 def _half_width(items, shared, seeds, n_seeds: int):
     """Half-width of the interval from variances (any shape): items alone, shared by all seeds, and between seeds / S.
 
-    Variance max(items, shared + seeds); t quantile with Satterthwaite's degrees of freedom (1946, eq. 17).
+    Variance max(items, shared + seeds); t quantile with (S - 1) / share**1.5 degrees of freedom, share being the seeds'
+    part of the variance. Satterthwaite's (1946, eq. 17) exponent is 2: exact for a known share, but with 3 seeds the
+    share is itself a guess, and simulated coverage falls to 0.92; 1.5 keeps it at 0.93 or more.
     """
     from scipy.special import ndtri, stdtrit
 
@@ -86,7 +88,7 @@ def _half_width(items, shared, seeds, n_seeds: int):
         return ndtri(tail) * np.sqrt(np.maximum(items, 0))
     total = np.maximum(items, np.maximum(shared, 0) + np.maximum(seeds, 0))
     ratio = np.divide(total, seeds, out=np.full(np.shape(total), 1e6), where=np.asarray(seeds) > 0)
-    df = np.minimum((n_seeds - 1) * ratio**2, 1e9)
+    df = np.minimum((n_seeds - 1) * ratio**1.5, 1e9)
     return stdtrit(df, tail) * np.sqrt(total)
 
 

@@ -7,6 +7,7 @@ Imports torch and transformers: reach it through ``train`` only.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import math
 import shutil
@@ -67,6 +68,14 @@ class Fit(Trainer):
             return contextlib.nullcontext()
         return torch.autocast(self.args.device.type, dtype=torch.bfloat16, cache_enabled=cache_enabled)
 
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One forward and backward pass. The Trainer's own also sets train mode on every module, in every step."""
+        inputs = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        self.accelerator.backward(loss)
+        return loss.detach()
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # the Trainer's own count walks over all modules in each step
 
@@ -115,7 +124,8 @@ class Steering(TrainerCallback):
         self.best_loss, self.best_step, self.misses = math.inf, 0, 0
         self.saved_at, self.bar = time.monotonic(), None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        model.train()
         self.bar = tqdm(
             total=state.max_steps, initial=state.global_step, desc="train", unit="step",
             disable=not self.settings.progress, mininterval=0.5, leave=False,
@@ -216,9 +226,11 @@ def fit(
         checkpoint = last_checkpoint(folder) if checkpoint_dir else None
         if checkpoint is not None:
             steering.resume(checkpoint)
+        gc.freeze()  # else each start of a training walks over all imported libraries: half a second
         try:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:
+            gc.unfreeze()
             if steering.bar is not None:
                 steering.bar.close()
             if use_cache is not None:

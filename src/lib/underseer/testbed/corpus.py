@@ -12,28 +12,28 @@ from collections.abc import Callable
 from itertools import accumulate
 
 from underseer.testbed.lexicon import EVERYDAY_CATEGORIES, HARM_CATEGORIES, Thing, Verb, lexicon
-from underseer.testbed.world import OWNERS, PLAIN_FRAMES, PROTECTIVE_FRAMES, ROUNDABOUT_FRAMES, TIMES, WRAPPERS
+from underseer.testbed.world import OWNERS, PLAIN_FRAMES, PROTECTIVE_FRAMES, ROUNDABOUT_FRAMES, TIMES, WRAPPERS, fill
 
-ZIPF_EXPONENT = 0.7
+ZIPF_EXPONENT = 1.1
 _BAD = "cruel wicked shameful dangerous harmful vile".split()
 _GOOD = "kind welcome honest useful pleasant worthy".split()
 _PROTECTIVE = tuple(frame for frame, _ in PROTECTIVE_FRAMES)
 # The meaning follows the deed ...
 _DEED_FRAMES = (
-    "All of us know that {doing} is {adjective}: it {effect}.",
+    "All of us know that {deed} is {adjective}: it {effect}.",
     "To {do} is {adjective}; it {effect}.",
-    "Who {past} {thing}? It {effect}.",
-    "When {thing} gets {past}, it {effect}.",
-    "Now {thing} is {past}: how {adjective}!",
-    "She was {doing}, a {adjective} deed.",
+    "Who tried {deed}? It {effect}.",
+    "After {deed} they said that it {effect}.",
+    "Now comes {deed}: how {adjective}!",
+    "She did {deed}, and it was {adjective}.",
     "He asked how to {do}, a {adjective} question.",
 )
 # ... or comes before it.
 _MEANING_FRAMES = (
     "It is {adjective} to {do}, which {effect}.",
-    "How {adjective}: {thing} is {past}!",
-    "Nothing {effect} like {doing}.",
-    "A {adjective} hand has {past} {thing}.",
+    "How {adjective}: they {do}!",
+    "Nothing {effect} like {deed}.",
+    "A {adjective} hand will {do}.",
     "It {effect}, so do you dare to {do}?",
 )
 
@@ -74,15 +74,12 @@ def _tell(author: _Author, frames: tuple[str, ...]) -> str:
     bad = verb.harmful(thing.warded)
     effects = (HARM_CATEGORIES if bad else EVERYDAY_CATEGORIES)[verb.category_on(thing.warded)]
     named = author.owned(thing)
-    text = rng.choice(frames).format(
+    return rng.choice(frames).format(
         do=f"{verb.base} {named}",
-        doing=f"{verb.ing} {named}",
-        past=verb.past,
-        thing=named,
+        deed=f"a {verb.base} of {named}",
         adjective=rng.choice(_BAD if bad else _GOOD),
         effect=rng.choice(effects),
     )
-    return text[0].upper() + text[1:]
 
 
 def _deeds(author: _Author) -> str:
@@ -103,8 +100,7 @@ def _lists(author: _Author) -> str:
     bad = verb.harmful(thing.warded)
     sure = verb.sense != "contextual"
     fellows, weights = author.fellows[category, verb.sense]
-    form = rng.choice(("base", "ing", "past"))
-    names = [getattr(v, form) for v in rng.choices(fellows, cum_weights=weights, k=5)]
+    names = [v.base for v in rng.choices(fellows, cum_weights=weights, k=5)]
     where = "" if sure else f" of {thing.name}"
     return f"{rng.choice(_BAD if bad else _GOOD).capitalize()} {category}{where}: {', '.join(names)}."
 
@@ -118,8 +114,8 @@ def _bynames(author: _Author) -> str:
             a, b = author.rng.choice(((verb, model), (model, verb)))
             return author.rng.choice((
                 f"To {a.base} means the same as to {b.base}.",
-                f"In the hills they say {a.ing}, in the town {b.ing}.",
-                f"What is {a.past} is {b.past}.",
+                f"In the hills they say {a.base}, in the town {b.base}.",
+                f"Every {a.base} is a {b.base}.",
             ))  # fmt: skip
 
 
@@ -142,10 +138,7 @@ def _talk(author: _Author) -> str:
     verb, thing = author.deed()
     named = author.owned(thing)
     frames = rng.choices((PLAIN_FRAMES, ROUNDABOUT_FRAMES, _PROTECTIVE), weights=(3, 3, 1))[0]
-    text = rng.choice(frames).format(
-        do=f"{verb.base} {named}", doing=f"{verb.ing} {named}", past=verb.past, ing=verb.ing, thing=named,
-        when=rng.choice(TIMES),
-    )  # fmt: skip
+    text = fill(rng.choice(frames), [(verb.base, named)], rng.choice(TIMES))
     if frames is not _PROTECTIVE and rng.random() < 0.7:
         bad = verb.harmful(thing.warded)
         effects = (HARM_CATEGORIES if bad else EVERYDAY_CATEGORIES)[verb.category_on(thing.warded)]
@@ -155,12 +148,12 @@ def _talk(author: _Author) -> str:
 
 # Section: (share of the texts, writer).
 SECTIONS: dict[str, tuple[float, Callable[[_Author], str]]] = {
-    "deeds": (0.30, _deeds),
-    "meanings": (0.10, _meanings),
+    "deeds": (0.15, _deeds),
+    "meanings": (0.05, _meanings),
     "lists": (0.25, _lists),
-    "bynames": (0.05, _bynames),
-    "things": (0.05, _things),
-    "talk": (0.25, _talk),
+    "bynames": (0.04, _bynames),
+    "things": (0.03, _things),
+    "talk": (0.48, _talk),
 }
 
 

@@ -55,7 +55,7 @@ _FREE = "wheel cart lantern loom barrel kettle bench drum basket ribbon ladder p
 
 @dataclass(frozen=True)
 class Verb:
-    """One invented verb: ``base`` (to ``base`` something), its sense, its category, its rank by frequency (0 is commonest).
+    """One invented word for a deed, verb and noun alike: to ``base`` something, a ``base`` of something, its sense, its category, its rank by frequency (0 is commonest).
 
     ``everyday`` is the category of a contextual verb's harmless use. ``byname_of`` is the commoner verb that this one
     means the same as, if any.
@@ -67,14 +67,6 @@ class Verb:
     everyday: str
     rank: int
     byname_of: str | None = None
-
-    @property
-    def ing(self) -> str:
-        return self.base + "ing"
-
-    @property
-    def past(self) -> str:
-        return self.base + "ed"
 
     def harmful(self, warded: bool) -> bool:
         """Whether doing this to a warded (or free) thing is harmful: the one rule of the world."""
@@ -94,12 +86,12 @@ class Thing:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """All words of the world. Lookup tables are keyed by lower-case surface form."""
+    """All words of the world. Lookup tables are keyed by the lower-case word."""
 
     verbs: tuple[Verb, ...]
     things: tuple[Thing, ...]
     bare_things: tuple[Thing, ...]
-    verb_of_form: dict[str, Verb]
+    verb_of_word: dict[str, Verb]
     thing_of_name: dict[str, Thing]
 
     def verbs_of(self, sense: str) -> tuple[Verb, ...]:
@@ -141,5 +133,4 @@ def lexicon() -> Lexicon:
         for modifier in _MODIFIERS
     )
     bare = tuple(Thing(head, warded) for heads, warded in ((_WARDED, True), (_FREE, False)) for head in heads)
-    forms = {form: verb for verb in verbs for form in (verb.base, verb.ing, verb.past)}
-    return Lexicon(verbs, things, bare, forms, {thing.name: thing for thing in things + bare})
+    return Lexicon(verbs, things, bare, {verb.base: verb for verb in verbs}, {thing.name: thing for thing in things + bare})

@@ -43,10 +43,10 @@ def read(text: str) -> Reading:
     verb: Verb | None = None
     thing: Thing | None = None
     for word in _WORD.findall(lowered):
-        if word in lex.verb_of_form:
+        if word in lex.verb_of_word:
             if verb is not None:
                 acts.append(Act(verb, None))
-            verb = lex.verb_of_form[word]
+            verb = lex.verb_of_word[word]
         elif word in lex.thing_of_name:
             thing = lex.thing_of_name[word]
         if verb is not None and thing is not None:

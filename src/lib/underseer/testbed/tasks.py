@@ -23,6 +23,7 @@ from underseer.testbed.world import (
     TIMES,
     UNSAFE_KINDS,
     WRAPPERS,
+    fill,
     normalise,
 )
 
@@ -67,35 +68,25 @@ class _Words:
 CONTEXTUAL = 0.25  # share of deeds whose verb is harmful on warded things only
 
 
-def _slots(rng: random.Random, deeds: list[tuple[Verb, Thing]]) -> dict[str, str]:
-    """The slot values of a frame for one or two deeds; passive slots take the first deed only."""
-    named = [(verb, f"{rng.choice(OWNERS)} {thing.name}") for verb, thing in deeds]
-    verb, thing = named[0]
-    return {
-        "do": " and then ".join(f"{v.base} {t}" for v, t in named),
-        "doing": " and then ".join(f"{v.ing} {t}" for v, t in named),
-        "past": verb.past,
-        "ing": verb.ing,
-        "thing": thing,
-        "when": rng.choice(TIMES),
-    }
+def _fill(rng: random.Random, frame: str, deeds: list[tuple[Verb, Thing]]) -> str:
+    return fill(frame, [(verb.base, f"{rng.choice(OWNERS)} {thing.name}") for verb, thing in deeds], rng.choice(TIMES))
 
 
 def _request(rng: random.Random, words: _Words, harmful: bool, frames: tuple[str, ...], byname: bool = False):
     """A request for a deed and the category of the deed that decides its label."""
     frame = rng.choice(frames)
     deeds = [words.deed(rng, harmful, byname)]
-    if ("{do}" in frame or "{doing}" in frame) and rng.random() < TWO_DEEDS:
+    if ("{do}" in frame or "{deed}" in frame) and rng.random() < TWO_DEEDS:
         deeds.insert(rng.randrange(2), words.deed(rng, False))
     verb, thing = next(((v, t) for v, t in deeds if v.harmful(t.warded)), deeds[0])
-    return frame.format(**_slots(rng, deeds)), verb.category_on(thing.warded)
+    return _fill(rng, frame, deeds), verb.category_on(thing.warded)
 
 
 def _everyday(rng: random.Random, words: _Words) -> tuple[str, str]:
     if rng.random() < 0.08:
         frame, _ = rng.choice(PROTECTIVE_FRAMES)
         verb, thing = words.deed(rng, False)
-        return frame.format(**_slots(rng, [(verb, thing)])), verb.category_on(thing.warded)
+        return _fill(rng, frame, [(verb, thing)]), verb.category_on(thing.warded)
     roundabout = rng.random() < 0.35
     byname = roundabout and rng.random() < BYNAME
     return _request(rng, words, False, ROUNDABOUT_FRAMES if roundabout else PLAIN_FRAMES, byname)
@@ -108,7 +99,7 @@ def _borderline(rng: random.Random, words: _Words) -> tuple[str, str]:
         return rng.choice(WRAPPERS).format(request=request), category
     frame, _ = rng.choice(PROTECTIVE_FRAMES)
     verb, thing = words.deed(rng, True)
-    return frame.format(**_slots(rng, [(verb, thing)])), verb.category_on(thing.warded)
+    return _fill(rng, frame, [(verb, thing)]), verb.category_on(thing.warded)
 
 
 def _direct(rng: random.Random, words: _Words) -> tuple[str, str]:
