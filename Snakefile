@@ -56,4 +56,4 @@ for stage in sorted({instance.stage for instance in MISSING}):
             python=sys.executable,
             plan=config["plan"],
         shell:
-            "{params.python} -m underseer.execute {params.plan:q} {wildcards.key}"
+            "{params.python} -m underseer.warm run underseer.execute {params.plan:q} {wildcards.key}"

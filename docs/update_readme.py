@@ -22,7 +22,9 @@ def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     block = "<!-- demo:begin -->\n" + "\n\n".join(parts) + "\n<!-- demo:end -->"
-    readme.write_text(re.sub(r"<!-- demo:begin -->.*<!-- demo:end -->", lambda _: block, text, flags=re.S), encoding="utf-8")
+    readme.write_text(
+        re.sub(r"<!-- demo:begin -->.*<!-- demo:end -->", lambda _: block, text, flags=re.S), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

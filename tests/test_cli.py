@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from conftest import TEST_PARAMS, underseer
 
 
@@ -21,7 +22,9 @@ def refused(done: subprocess.CompletedProcess[str], home: Path) -> str:
 def rows(tmp_path: Path) -> Path:
     """A data set in the public format of wts-safety."""
     file = tmp_path / "safety.csv"
-    file.write_text("prompt,is_safe\n" + "".join(f"please do task {i} of type {i * 7},{i % 2 == 0}\n" for i in range(300)))
+    file.write_text(
+        "prompt,is_safe\n" + "".join(f"please do task {i} of type {i * 7},{i % 2 == 0}\n" for i in range(300))
+    )
     return file
 
 
@@ -107,5 +110,7 @@ def test_a_failing_stage_is_named_and_its_notebook_kept(tmp_path: Path) -> None:
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stdout + done.stderr
     assert "failed: w2s/2_supervisors" in done.stderr and "every probability lies in [0, 1]" in done.stderr
     (notebook,) = (tmp_path / "home" / "runs").glob("w2s/2_supervisors/failed/*.ipynb")
-    assert any(o["output_type"] == "error" for c in json.loads(notebook.read_text())["cells"] for o in c.get("outputs", []))
+    assert any(
+        o["output_type"] == "error" for c in json.loads(notebook.read_text())["cells"] for o in c.get("outputs", [])
+    )
     assert str(notebook.name) in underseer(tmp_path / "home", "status").stdout

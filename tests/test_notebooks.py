@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from underseer import params, plan
 from underseer.errors import UserError
 from underseer.params import KNOWN, RUNTIME
@@ -62,7 +62,9 @@ def test_papermill_reads_every_parameter() -> None:
 
 
 def test_only_the_report_opens_the_test_labels() -> None:
-    opening = [s for s, p in zip(STAGES, NOTEBOOKS, strict=True) if 'table("test_labels")' in p.read_text().replace('\\"', '"')]
+    opening = [
+        s for s, p in zip(STAGES, NOTEBOOKS, strict=True) if 'table("test_labels")' in p.read_text().replace('\\"', '"')
+    ]
     assert opening == []  # no notebook by itself: w2s.collect does, and 5_report alone calls it
     calling = [s for s, p in zip(STAGES, NOTEBOOKS, strict=True) if "collect" in p.read_text()]
     assert calling == ["w2s/5_report"]

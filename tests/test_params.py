@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from underseer import params, plan
 from underseer.errors import UserError
 
@@ -83,7 +83,9 @@ def test_mistakes(tmp_path: Path, text: str, expected: str) -> None:
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:
-    found = problems(extending(tmp_path, "epochs: -1\nvotng: hard\nn_test: many\nvariants: {seed: [x]}"), "batch_size=0")
+    found = problems(
+        extending(tmp_path, "epochs: -1\nvotng: hard\nn_test: many\nvariants: {seed: [x]}"), "batch_size=0"
+    )
     assert len(found) == 5
 
 
@@ -119,7 +121,9 @@ def test_set_paths_are_relative_to_the_current_folder(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.csv").write_text("prompt,is_safe\n")
     (tmp_path / "encoder").mkdir()
-    found = params.load(ROOT / "params/test/w2s_safety.yaml", ["dataset_path=my.csv", "strong_model=encoder", "weak_model=org/name"])
+    found = params.load(
+        ROOT / "params/test/w2s_safety.yaml", ["dataset_path=my.csv", "strong_model=encoder", "weak_model=org/name"]
+    )
     assert found.parameters["dataset_path"] == str(tmp_path / "my.csv")
     assert found.parameters["strong_model"] == str(tmp_path / "encoder")
     assert found.parameters["weak_model"] == "org/name"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, TEST_PARAMS, underseer
 
+from conftest import ROOT, TEST_PARAMS, underseer
 from underseer import metrics, store
 
 pytestmark = pytest.mark.xdist_group("pipeline")
@@ -77,7 +77,13 @@ def test_every_reported_number_follows_from_stored_predictions(finished: Path) -
             assert value == pytest.approx(expected, nan_ok=True)
             checked += 1
     assert checked >= 5 * 3  # five methods, several metrics
-    assert {r["method"] for r in results["rows"]} == {"weak", "w2s_naive", "w2s_hard_vote", "w2s_soft_vote", "strong_ceiling"}
+    assert {r["method"] for r in results["rows"]} == {
+        "weak",
+        "w2s_naive",
+        "w2s_hard_vote",
+        "w2s_soft_vote",
+        "strong_ceiling",
+    }
 
 
 def test_report_folder(finished: Path) -> None:
@@ -127,6 +133,7 @@ def test_sync_logs_once(finished: Path, tmp_path: Path) -> None:
 
 def test_plain_papermill_and_its_missing_input(finished: Path, tmp_path: Path) -> None:
     """The same notebook without the workflow: it finds its inputs, or says which stage makes them."""
+
     def papermill(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "UNDERSEER_HOME": str(home), "PYTHONPATH": str(ROOT / "src" / "lib")}
         notebook = str(ROOT / "notebooks/w2s/3_weak_labels.ipynb")
@@ -163,7 +170,9 @@ def test_a_killed_run_is_continued_to_the_same_results(finished: Path, tmp_path:
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1"}
     for seconds in (8, 14, 9):
         command = [sys.executable, "-m", "underseer.cli", "run", str(TEST_PARAMS)]
-        process = subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         process.home = home
         time.sleep(seconds)
         kill_all(process)

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from underseer import params, plan
 
 DEMO = ROOT / "params/demo/w2s_safety.yaml"
@@ -93,7 +93,9 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def keys() -> dict[str, str]:
         env = {"PYTHONPATH": str(tmp_path / "src" / "lib"), "PATH": "/usr/bin:/bin"}
-        return json.loads(subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True).stdout)
+        return json.loads(
+            subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True).stdout
+        )
 
     return tmp_path, keys
 

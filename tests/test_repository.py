@@ -8,12 +8,15 @@ import tomllib
 from importlib import metadata
 
 import yaml
-from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from conftest import ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCK = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if line and line[0] != "#")
+LOCK = dict(
+    line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if line and line[0] != "#"
+)
 
 
 def canonical(name: str) -> str:

@@ -24,17 +24,28 @@ app = typer.Typer(
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-Params = Annotated[Path, typer.Argument(metavar="PARAMS.yaml", help="An experiment file, such as params/demo/w2s_safety.yaml.")]
-Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Replace a parameter; a list makes it a variant axis. Repeatable.")]
+Params = Annotated[
+    Path, typer.Argument(metavar="PARAMS.yaml", help="An experiment file, such as params/demo/w2s_safety.yaml.")
+]
+Set = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a parameter; a list makes it a variant axis. Repeatable."),
+]
 
 
 @app.command()
 def run(
     params: Params,
     set_: Set = [],  # noqa: B006 (typer copies it)
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages at a time.", show_default="CPU cores")] = os.cpu_count() or 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Check everything, show what would run, run nothing.")] = False,
-    profile: Annotated[str | None, typer.Option(help="Snakemake profile: a name in profiles/ (slurm), or a folder.")] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Stages at a time.", show_default="CPU cores")
+    ] = os.cpu_count() or 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Check everything, show what would run, run nothing.")
+    ] = False,
+    profile: Annotated[
+        str | None, typer.Option(help="Snakemake profile: a name in profiles/ (slurm), or a folder.")
+    ] = None,
 ) -> None:
     """Run what is missing of an experiment, then its report."""
     from underseer import workflow
@@ -43,7 +54,9 @@ def run(
     plan = _make(params, set_)
     missing = plan.missing()
     cached = len(plan.instances) - len(missing)
-    console.print(f"{plan.name}: {len(plan.variants)} variants, {len(plan.instances)} stages, {cached} cached, {len(missing)} to run")
+    console.print(
+        f"{plan.name}: {len(plan.variants)} variants, {len(plan.instances)} stages, {cached} cached, {len(missing)} to run"
+    )
     if missing:
         workflow.preflight(plan, missing)
     if dry_run:
@@ -56,19 +69,25 @@ def run(
     _sync([plan])
     if failed or not plan.report.cached:
         for one in failed:
-            errors.print(f"failed: {one['stage']} {one['key']}: {one['problem']}\n  notebook: {one['notebook']}", markup=False)
+            errors.print(
+                f"failed: {one['stage']} {one['key']}: {one['problem']}\n  notebook: {one['notebook']}", markup=False
+            )
         errors.print(f"{len(plan.missing())} stages left; the same command continues.")
         raise typer.Exit(1)
     page = paths.home() / "reports" / plan.name / "index.html"
     done = "nothing to do" if not missing else f"done in {_minutes(time.monotonic() - started)}"
-    console.print(f"{done}\n  report: {paths.shown(page)}\n  MLflow: make mlflow, then open http://127.0.0.1:5000", soft_wrap=True)
+    console.print(
+        f"{done}\n  report: {paths.shown(page)}\n  MLflow: make mlflow, then open http://127.0.0.1:5000", soft_wrap=True
+    )
 
 
 @app.command()
 def plan(
     params: Params,
     set_: Set = [],  # noqa: B006
-    json_: Annotated[bool, typer.Option("--json", help="Machine-readable: key, stage, parameters, inputs, cached.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Machine-readable: key, stage, parameters, inputs, cached.")
+    ] = False,
 ) -> None:
     """Show the stage instances of an experiment, and which are cached."""
     made = _make(params, set_)
@@ -100,18 +119,26 @@ def status() -> None:
     for one in failed:
         counts.setdefault(one["stage"], [0, 0, 0])[2] += 1
     if not counts:
-        console.print(f"nothing has run in {paths.shown(paths.runs())} yet; begin with: underseer run params/demo/w2s_safety.yaml")
+        console.print(
+            f"nothing has run in {paths.shown(paths.runs())} yet; begin with: underseer run params/demo/w2s_safety.yaml"
+        )
         return
     table = Table("stage", "done", "running", "failed", box=None, pad_edge=False)
     for stage, row in sorted(counts.items()):
         table.add_row(stage, *(str(n or "") for n in row))
     console.print(table)
     for one in failed:
-        console.print(f"failed: {one['stage']} {one['key']}: {one['problem']}\n  notebook: {one['notebook']}", markup=False, soft_wrap=True)
+        console.print(
+            f"failed: {one['stage']} {one['key']}: {one['problem']}\n  notebook: {one['notebook']}",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 @app.command()
-def verify(path: Annotated[Path | None, typer.Argument(help="A folder of the run store; default: all of it.")] = None) -> None:
+def verify(
+    path: Annotated[Path | None, typer.Argument(help="A folder of the run store; default: all of it.")] = None,
+) -> None:
     """Recompute every checksum; name what is damaged; exit 1 if anything is."""
     from underseer import store
 
@@ -139,7 +166,9 @@ def sync() -> None:
 @app.command()
 def report(
     name: Annotated[str, typer.Argument(metavar="NAME", help="An experiment's name, such as demo/w2s_safety.")],
-    show_unsafe: Annotated[bool, typer.Option("--show-unsafe", help="Print unsafe texts instead of redacting them.")] = False,
+    show_unsafe: Annotated[
+        bool, typer.Option("--show-unsafe", help="Print unsafe texts instead of redacting them.")
+    ] = False,
 ) -> None:
     """Rebuild tables, figures and pages without recomputing."""
     from underseer import workflow
@@ -190,7 +219,11 @@ def _sync(plans: list) -> bool:
             logged = tracking.sync(one)
             console.print(f"MLflow: experiment {one.name}: {logged} runs logged")
     except tracking.Unreachable as error:
-        errors.print(f"MLflow is away ({error}); everything is on disk, `underseer sync` logs it later", markup=False, soft_wrap=True)
+        errors.print(
+            f"MLflow is away ({error}); everything is on disk, `underseer sync` logs it later",
+            markup=False,
+            soft_wrap=True,
+        )
         return False
     return True
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from underseer import paths, store
 from underseer.plan import Instance, Plan, read_notebook
 from underseer.stage import PENDING, provenance
+from underseer.warm import thread_limits
 
 NOTEBOOK = "notebook.ipynb"
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 def run(plan: Plan, instance: Instance) -> int:
@@ -28,7 +28,9 @@ def run(plan: Plan, instance: Instance) -> int:
             shutil.rmtree(folder, ignore_errors=True)
             return 0
         inputs = {role: [str(plan.instances[k].place) for k in keys] for role, keys in instance.inputs.items()}
-        (folder / "instance.json").write_text(json.dumps({"instance": asdict(instance), "inputs": inputs}), encoding="utf-8")
+        (folder / "instance.json").write_text(
+            json.dumps({"instance": asdict(instance), "inputs": inputs}), encoding="utf-8"
+        )
         problem = _papermill(instance, folder)
         if problem is None and not (folder / PENDING).is_file():
             problem = "the notebook ended without run.finish()"
@@ -52,9 +54,12 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
     notebook = read_notebook(instance.stage)
     declared = {**instance.parameters, **instance.runtime}
     values = {name: declared[name] for name in notebook.defaults}
-    threads = str(instance.runtime.get("threads", 1))
-    os.environ.update({name: threads for name in THREADS} | {"UNDERSEER_WORK": str(folder), "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
-    sockets = tempfile.TemporaryDirectory(prefix="underseer-")  # only this user can reach the kernel; a TCP port is anybody's
+    os.environ.update(
+        thread_limits(instance.runtime.get("threads", 1)) | {"UNDERSEER_WORK": str(folder), "TQDM_DISABLE": "1"}
+    )
+    sockets = tempfile.TemporaryDirectory(
+        prefix="underseer-"
+    )  # only this user can reach the kernel; a TCP port is anybody's
     private = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets.name}/kernel"}})
     try:
         papermill.execute_notebook(
@@ -82,7 +87,9 @@ def _keep_failure(instance: Instance, folder: Path, problem: str) -> int:
     kept.parent.mkdir(parents=True, exist_ok=True)
     if (folder / NOTEBOOK).is_file():
         shutil.move(folder / NOTEBOOK, kept)
-    kept.with_suffix(".json").write_text(json.dumps({"stage": instance.stage, "key": instance.key, "problem": problem}), encoding="utf-8")
+    kept.with_suffix(".json").write_text(
+        json.dumps({"stage": instance.stage, "key": instance.key, "problem": problem}), encoding="utf-8"
+    )
     print(f"{instance.stage} {instance.key} failed: {problem}\n  notebook: {kept}", file=sys.stderr)  # noqa: T201
     return 1
 

@@ -32,7 +32,10 @@ def examples(rows: pd.DataFrame, labels: Sequence[str], *, synthetic: bool, n: i
     import pandas as pd
 
     found = pd.concat([part.head(n) for _, part in rows.sort_values("id").groupby("label")])
-    told = [t if synthetic or not label else redacted(i, t) for i, t, label in zip(found.id, found.text, found.label, strict=True)]
+    told = [
+        t if synthetic or not label else redacted(i, t)
+        for i, t, label in zip(found.id, found.text, found.label, strict=True)
+    ]
     return _wide(pd.DataFrame({"id": found.id, "label": [labels[label] for label in found.label], "text": told}))
 
 
@@ -44,7 +47,16 @@ def redacted(row: str, text: str) -> str:
 def shares(rows: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     """Rows of each split and class."""
     known = rows.assign(label=[labels[int(label)] for label in rows.label])
-    return known.groupby(["split", "label"], sort=False).size().unstack(fill_value=0).assign(rows=lambda t: t.sum(axis=1))
+    return (
+        known.groupby(["split", "label"], sort=False).size().unstack(fill_value=0).assign(rows=lambda t: t.sum(axis=1))
+    )
+
+
+def hygiene(table: pd.DataFrame) -> pd.DataFrame:
+    """Counts of rows: a line a split (or a pair of splits), a column a check."""
+    wide = table.pivot(index="scope", columns="check", values="rows")
+    wide = wide.reindex(index=table.scope.unique(), columns=table.check.unique())
+    return wide.map(lambda n: "" if n != n else f"{n:,.0f}")
 
 
 def curves(table: pd.DataFrame, *, unit: str = "nats", best_step: int | None = None) -> Figure:
@@ -53,7 +65,9 @@ def curves(table: pd.DataFrame, *, unit: str = "nats", best_step: int | None = N
     figure, axes = _figure(2 if len(accuracy) else 1)
     for metric in ("train_loss", "validation_loss"):
         part = table[table.metric == metric]
-        axes[0].plot(part.step, part.value, label=metric.replace("_", " "), marker="o" if len(part) < 30 else "", markersize=3)
+        axes[0].plot(
+            part.step, part.value, label=metric.replace("_", " "), marker="o" if len(part) < 30 else "", markersize=3
+        )
     axes[0].set(xlabel="optimizer step", ylabel=f"loss ({unit})")
     if len(accuracy):
         axes[1].plot(accuracy.step, accuracy.value, marker="o", markersize=3, color="tab:green")
@@ -75,25 +89,51 @@ def classifier(truth: pd.DataFrame, predictions: pd.DataFrame, labels: Sequence[
     counts = metrics.confusion(y, p)
     left.imshow(counts, cmap="Blues")
     for (row, column), count in _cells(counts):
-        left.text(column, row, f"{count:.0f}", ha="center", va="center", color="white" if count > counts.max() / 2 else "black")
-    left.set(xticks=[0, 1], yticks=[0, 1], xticklabels=labels, yticklabels=labels, xlabel="said", ylabel=f"true (n = {len(y)})")
+        left.text(
+            column,
+            row,
+            f"{count:.0f}",
+            ha="center",
+            va="center",
+            color="white" if count > counts.max() / 2 else "black",
+        )
+    left.set(
+        xticks=[0, 1],
+        yticks=[0, 1],
+        xticklabels=labels,
+        yticklabels=labels,
+        xlabel="said",
+        ylabel=f"true (n = {len(y)})",
+    )
     told = metrics.calibration_curve(y, p)
     right.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
     right.plot(told["mean_p"], told["share"], marker="o", markersize=4)
-    right.set(xlabel=f"mean probability of {labels[1]}, in bins", ylabel=f"share of {labels[1]} rows", xlim=(0, 1), ylim=(0, 1))
+    right.set(
+        xlabel=f"mean probability of {labels[1]}, in bins",
+        ylabel=f"share of {labels[1]} rows",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     return figure
 
 
 def agreement(weak_labels: pd.DataFrame) -> Any:
     """Rows by the share of supervisors that gave the winning label."""
     counts = weak_labels.share.round(3).value_counts().sort_index(ascending=False)
-    return counts.rename("rows").rename_axis("share of supervisors that agree").to_frame().assign(of_all=lambda t: t.rows / t.rows.sum())
+    return (
+        counts.rename("rows")
+        .rename_axis("share of supervisors that agree")
+        .to_frame()
+        .assign(of_all=lambda t: t.rows / t.rows.sum())
+    )
 
 
 def labelled(truth: pd.DataFrame, weak_labels: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     """Weak labels against the truth: rows by true class and given class, and the share that is right."""
     joined = truth[["id", "label"]].merge(weak_labels, on="id", validate="one_to_one")
-    named = joined.assign(true=[labels[int(v)] for v in joined.label], given=[labels[int(v)] for v in joined.weak_label])
+    named = joined.assign(
+        true=[labels[int(v)] for v in joined.label], given=[labels[int(v)] for v in joined.weak_label]
+    )
     table = named.groupby(["true", "given"]).size().unstack(fill_value=0)
     right = named.assign(right=named.true == named.given).groupby("true").right.mean()
     return table.assign(right=right)
@@ -136,4 +176,6 @@ def _cells(counts: Any) -> list[tuple[tuple[int, int], float]]:
 
 def _wide(table: pd.DataFrame) -> Any:
     """Texts in full, left-aligned; pandas escapes them."""
-    return table.style.format(escape="html").hide(axis="index").set_properties(**{"text-align": "left", "white-space": "normal"})
+    left = {"text-align": "left", "white-space": "normal"}
+    heads = [{"selector": "th", "props": list(left.items())}]
+    return table.style.format(escape="html").hide(axis="index").set_properties(**left).set_table_styles(heads)

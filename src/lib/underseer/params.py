@@ -259,7 +259,9 @@ def _check(path: Path, raw: _Raw) -> Experiment:
     variants = _expand(raw.keys.get("variants"), problems)
     pipeline = raw.keys.get("pipeline", _Source(shown(path), None))
     if not isinstance(pipeline.value, str):
-        problems.append(f"{pipeline.where}: pipeline = {pipeline.value!r}: expected the name of a pipeline, such as w2s")
+        problems.append(
+            f"{pipeline.where}: pipeline = {pipeline.value!r}: expected the name of a pipeline, such as w2s"
+        )
     if problems:
         raise UserError("\n".join(problems))
     description = raw.keys.get("description", _Source("", "")).value

@@ -21,7 +21,24 @@ from underseer.errors import UserError, nearest
 from underseer.params import KNOWN, MODELS, RUNTIME, Experiment
 from underseer.pipelines import DECIDED, PIPELINES, REPORTS, STEERS
 
-PLUMBING = frozenset({"cli", "cost", "errors", "execute", "look", "params", "paths", "pipelines", "plan", "stage", "store", "tracking", "workflow"})
+PLUMBING = frozenset(
+    {
+        "cli",
+        "cost",
+        "errors",
+        "execute",
+        "look",
+        "params",
+        "paths",
+        "pipelines",
+        "plan",
+        "stage",
+        "store",
+        "tracking",
+        "warm",
+        "workflow",
+    }
+)
 """Modules that move results about without deciding them: a change there reruns nothing."""
 
 
@@ -179,7 +196,9 @@ def _check_names(experiment: Experiment) -> None:
         if name in KNOWN and name not in given
     ]
     idle = given - set(declared) - RUNTIME
-    problems += [f"{file}: {name}: no stage of pipeline {experiment.pipeline} reads it; remove it" for name in sorted(idle)]
+    problems += [
+        f"{file}: {name}: no stage of pipeline {experiment.pipeline} reads it; remove it" for name in sorted(idle)
+    ]
     if problems:
         raise UserError("\n".join(problems))
 
@@ -201,7 +220,9 @@ def read_notebook(stage: str) -> Notebook:
     """
     path = paths.ROOT / "notebooks" / f"{stage}.ipynb"
     if not path.is_file():
-        raise UserError(f"notebooks/{stage}.ipynb: no such notebook; the stages are {', '.join(stages(stage.split('/')[0]))}")
+        raise UserError(
+            f"notebooks/{stage}.ipynb: no such notebook; the stages are {', '.join(stages(stage.split('/')[0]))}"
+        )
     cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
     if len(tagged) != 1:

@@ -26,7 +26,18 @@ from underseer.params import KNOWN, RUNTIME, load
 from underseer.plan import Instance, make, read_notebook
 from underseer.store import Output
 
-PACKAGES = ("torch", "transformers", "datasets", "trl", "peft", "accelerate", "numpy", "pandas", "scikit-learn", "papermill")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "trl",
+    "peft",
+    "accelerate",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "papermill",
+)
 PENDING = "pending.json"
 
 
@@ -55,7 +66,9 @@ def _planned(stage: str, own: dict[str, Any], work: Path) -> Run:
     told = {**instance.parameters, **instance.runtime}
     wrong = [n for n in own if own[n] != told[n]]
     if stage != instance.stage or wrong:
-        raise StageError(f"{stage}: planned as {instance.stage} with {[f'{n}={told[n]!r}' for n in wrong]}; the notebook differs")
+        raise StageError(
+            f"{stage}: planned as {instance.stage} with {[f'{n}={told[n]!r}' for n in wrong]}; the notebook differs"
+        )
     inputs = {role: [Output(Path(p)) for p in found] for role, found in raw["inputs"].items()}
     return Run(instance, inputs, work)
 
@@ -66,11 +79,15 @@ def _interactive(stage: str, own: dict[str, Any], experiment: str) -> Run:
     sets = [f"{n}={json.dumps(v)}" for n, v in own.items() if n in KNOWN]
     plan = make(load(file, sets))
     same = [i for i in plan.instances.values() if i.stage == stage]
-    found = [i for i in same if all(i.parameters[n] == _as_planned(n, v, i) for n, v in own.items() if n not in RUNTIME)]
+    found = [
+        i for i in same if all(i.parameters[n] == _as_planned(n, v, i) for n, v in own.items() if n not in RUNTIME)
+    ]
     if len(found) != 1:
         differs = {n: sorted({str(i.parameters[n]) for i in same}) for n in own if n not in RUNTIME}
         there = "; ".join(f"{n}: {', '.join(v)}" for n, v in differs.items() if v != [str(own[n])])
-        raise UserError(f"{stage}: {len(found)} instances of {plan.file} have these parameters; it has {there or 'more than one'}")
+        raise UserError(
+            f"{stage}: {len(found)} instances of {plan.file} have these parameters; it has {there or 'more than one'}"
+        )
     instance = found[0]
     inputs: dict[str, list[Output]] = {}
     for role, keys in instance.inputs.items():
@@ -103,7 +120,9 @@ def _quiet() -> None:
 class Run:
     """One stage instance at work."""
 
-    def __init__(self, instance: Instance, inputs: dict[str, list[Output]], work: Path, stack: ExitStack | None = None) -> None:
+    def __init__(
+        self, instance: Instance, inputs: dict[str, list[Output]], work: Path, stack: ExitStack | None = None
+    ) -> None:
         self.instance = instance
         self.cost = Ledger()
         self._inputs = inputs
@@ -119,7 +138,9 @@ class Run:
         return ", ".join(f"{r} x{len(o)}" if len(o) > 1 else f"{r} {o[0].key}" for r, o in self._inputs.items())
 
     def _is_synthetic(self) -> bool:
-        own = str(self.instance.parameters.get("dataset", "")).startswith("testbed") or self.instance.stage.startswith("testbed/")
+        own = str(self.instance.parameters.get("dataset", "")).startswith("testbed") or self.instance.stage.startswith(
+            "testbed/"
+        )
         return own or any(o.manifest["marks"]["synthetic"] for found in self._inputs.values() for o in found)
 
     @property
@@ -131,7 +152,9 @@ class Run:
         """The one stage instance that fills a role, or None where the pipeline leaves it out."""
         found = self._inputs.get(role, [])
         if len(found) > 1:
-            raise StageError(f"{self.instance.stage}: {len(found)} inputs fill '{role}'; read them with inputs('{role}')")
+            raise StageError(
+                f"{self.instance.stage}: {len(found)} inputs fill '{role}'; read them with inputs('{role}')"
+            )
         return found[0] if found else None
 
     def inputs(self, role: str) -> list[Output]:
@@ -158,7 +181,10 @@ class Run:
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers of this stage come from: commit, versions, parameters, and the inputs with their hashes."""
-        inputs = {r: {f"{o.manifest['stage']}/{o.key}": o.manifest["hashes"] for o in found} for r, found in self._inputs.items()}
+        inputs = {
+            r: {f"{o.manifest['stage']}/{o.key}": o.manifest["hashes"] for o in found}
+            for r, found in self._inputs.items()
+        }
         data = {k: v for o in self._inputs.get("data", []) for k, v in o.parameters.items()}
         return {**provenance(), "report": self.instance.key, "parameters": data, "inputs": inputs}
 
@@ -179,9 +205,9 @@ class Run:
 
     def save_model(self, name: str, model: Any, tokenizer: Any) -> None:
         """Save a model and its tokenizer as a folder in Hugging Face's format (safetensors)."""
-        folder = self.path(name)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        from underseer import models
+
+        models.save(model, tokenizer, self.path(name))
 
     def save_json(self, name: str, value: Any) -> None:
         self.path(f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -220,7 +246,10 @@ class Run:
     def _record(self) -> dict[str, Any]:
         facts = asdict(self.instance)
         inputs = {role: [f"{o.manifest['stage']}/{o.key}" for o in found] for role, found in self._inputs.items()}
-        times = {"started": self._started.isoformat(timespec="seconds"), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+        times = {
+            "started": self._started.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         told = {"metrics": self._metrics, "checks": self._checked, "marks": self._marks, "cost": self.cost.total()}
         return {"schema": 1, **facts, "inputs": inputs, **times, **told}
 
@@ -237,7 +266,9 @@ def _check_executed(stage: str) -> None:
     edited = [c for c in code if "".join(c["source"]).strip() not in executed]
     if edited:
         first = "".join(edited[0]["source"]).strip().splitlines()[0]
-        raise StageError(f"{stage}: the cell beginning {first!r} ran with other code than the saved notebook's; save, then Run All")
+        raise StageError(
+            f"{stage}: the cell beginning {first!r} ran with other code than the saved notebook's; save, then Run All"
+        )
 
 
 def provenance() -> dict[str, Any]:

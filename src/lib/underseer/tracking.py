@@ -139,7 +139,11 @@ class _Copy:
     def _summary(self) -> dict[str, Any]:
         """The report's numbers by variant and by configuration, empty while it has not run."""
         report = self.outputs.get(self.plan.report.key)
-        return json.loads(report.file("summary.json").read_text(encoding="utf-8")) if report else {"variants": [], "configurations": []}
+        return (
+            json.loads(report.file("summary.json").read_text(encoding="utf-8"))
+            if report
+            else {"variants": [], "configurations": []}
+        )
 
     def all(self) -> int:
         for variant in self.plan.variants:
@@ -156,13 +160,17 @@ class _Copy:
     def _configuration(self, configuration: dict[str, Any], variant: dict[str, Any]) -> str:
         metrics = _found(self.summary["configurations"], configuration)
         parameters = {k: v for k, v in variant["parameters"].items() if k not in RUNTIME and k != "seed"}
-        return self._log("configuration", _title(configuration) or "all seeds", [configuration], parameters, metrics, None)
+        return self._log(
+            "configuration", _title(configuration) or "all seeds", [configuration], parameters, metrics, None
+        )
 
     def _variant(self, values: dict[str, Any], variant: dict[str, Any], parent: str) -> str:
         metrics = _found(self.summary["variants"], values)
         parameters = {k: v for k, v in variant["parameters"].items() if k not in RUNTIME}
         stages = {f"stage.{role}": key for role, key in variant["roles"].items()}
-        return self._log("variant", _title(values) or self.plan.name, [values, variant["needs"]], parameters, metrics, parent, stages)
+        return self._log(
+            "variant", _title(values) or self.plan.name, [values, variant["needs"]], parameters, metrics, parent, stages
+        )
 
     def _stage(self, key: str, parent: str | None) -> None:
         output = self.outputs.get(key)
@@ -173,7 +181,9 @@ class _Copy:
         tags = {"mlflow.source.name": f"notebooks/{manifest['stage']}.ipynb", "unsafe": manifest["marks"]["unsafe"]}
         tags |= {f"sha256.{k}": v for k, v in manifest["hashes"].items()}
         tags |= {"mlflow.source.git.commit": manifest["provenance"]["commit"] or ""}
-        run = self._create("stage", manifest["stage"], key, manifest["parameters"], {**manifest["metrics"], **told}, parent, tags)
+        run = self._create(
+            "stage", manifest["stage"], key, manifest["parameters"], {**manifest["metrics"], **told}, parent, tags
+        )
         if (output.path / "curves.parquet").is_file():
             self._curves(run, output.table("curves"))
         for name in ("notebook.ipynb", "manifest.json", "results.json"):
@@ -181,10 +191,21 @@ class _Copy:
                 self.client.log_artifact(run, str(output.path / name))
         self.client.set_terminated(run)
 
-    def _log(self, kind: str, title: str, identity: list, parameters: dict, metrics: dict, parent: str | None, tags: dict | None = None) -> str:
+    def _log(
+        self,
+        kind: str,
+        title: str,
+        identity: list,
+        parameters: dict,
+        metrics: dict,
+        parent: str | None,
+        tags: dict | None = None,
+    ) -> str:
         """A configuration or variant run: made once; its metrics are logged again when the report's numbers changed."""
         name = f"{json.dumps(identity, sort_keys=True)}"
-        run = self.known.get(f"{kind}:{name}") or self._create(kind, title, name, parameters, metrics, parent, tags or {})
+        run = self.known.get(f"{kind}:{name}") or self._create(
+            kind, title, name, parameters, metrics, parent, tags or {}
+        )
         if f"{kind}:{name}" in self.known and metrics:
             held = self.client.get_run(run).data.metrics
             self._metrics(run, {k: v for k, v in metrics.items() if held.get(k) != v})
@@ -192,13 +213,17 @@ class _Copy:
         self.client.set_terminated(run)
         return run
 
-    def _create(self, kind: str, title: str, name: str, parameters: dict, metrics: dict, parent: str | None, tags: dict) -> str:
+    def _create(
+        self, kind: str, title: str, name: str, parameters: dict, metrics: dict, parent: str | None, tags: dict
+    ) -> str:
         from mlflow.entities import Param
 
         every = {**tags, ID: f"{kind}:{name}", "kind": kind, "synthetic": self._synthetic(), "mlflow.runName": title}
         if parent:
             every["mlflow.parentRunId"] = parent
-        run = self.client.create_run(self.experiment, tags={k: str(v) for k, v in every.items()}, run_name=title).info.run_id
+        run = self.client.create_run(
+            self.experiment, tags={k: str(v) for k, v in every.items()}, run_name=title
+        ).info.run_id
         self.client.log_batch(run, params=[Param(k, "null" if v is None else str(v)) for k, v in parameters.items()])
         self._metrics(run, metrics)
         self.known[f"{kind}:{name}"] = run
@@ -218,7 +243,10 @@ class _Copy:
         from mlflow.entities import Metric
 
         now = _now()
-        points = [Metric(f"curve.{m}", float(v), now, int(s)) for s, m, v in zip(curves.step, curves.metric, curves.value, strict=True)]
+        points = [
+            Metric(f"curve.{m}", float(v), now, int(s))
+            for s, m, v in zip(curves.step, curves.metric, curves.value, strict=True)
+        ]
         for first in range(0, len(points), 1000):
             self.client.log_batch(run, metrics=points[first : first + 1000])
 

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from underseer import paths, store
+from underseer import paths, store, warm
 from underseer.errors import UserError
 from underseer.params import MODELS
 from underseer.plan import Instance, Plan
@@ -53,7 +53,9 @@ def _collect(found: dict[str, None], look: Callable[[], None]) -> None:
         found.update(dict.fromkeys(str(error).splitlines()))
 
 
-def run(plan: Plan, missing: list[Instance], *, jobs: int, profile: str | None, console: Console) -> list[dict[str, str]]:
+def run(
+    plan: Plan, missing: list[Instance], *, jobs: int, profile: str | None, console: Console
+) -> list[dict[str, str]]:
     """Run the missing instances, showing what is done, running and left.
 
     Returns:
@@ -61,14 +63,25 @@ def run(plan: Plan, missing: list[Instance], *, jobs: int, profile: str | None, 
     """
     file = save(plan)
     log = file.with_suffix(".log")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile"), "--directory", str(paths.home())]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(paths.ROOT / "Snakefile"),
+        "--directory",
+        str(paths.home()),
+    ]
     command += ["--config", f"plan={file}", "--cores", str(jobs), "--nolock", "--ignore-incomplete", "--drop-metadata"]
     command += ["--keep-going", "--rerun-triggers", "mtime"]
     if profile:
         command += ["--workflow-profile", str(_profile(profile))]
     started = time.time()
-    with log.open("w", encoding="utf-8") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    threads = missing[0].runtime.get("threads", 1)
+    with log.open("w", encoding="utf-8") as out, warm.serving(threads) as env:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env={**os.environ, **env}
+        )
         try:
             _watch(process, missing, started, console)
         except KeyboardInterrupt:
@@ -77,7 +90,14 @@ def run(plan: Plan, missing: list[Instance], *, jobs: int, profile: str | None, 
     failed = failures(started)
     if process.returncode != 0 and not failed:
         tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-8:])
-        failed = [{"stage": "snakemake", "key": "", "problem": f"exit code {process.returncode}\n{tail}", "notebook": str(log)}]
+        failed = [
+            {
+                "stage": "snakemake",
+                "key": "",
+                "problem": f"exit code {process.returncode}\n{tail}",
+                "notebook": str(log),
+            }
+        ]
     return failed
 
 
@@ -107,7 +127,9 @@ def _profile(name: str) -> Path:
     for folder in (Path(name), paths.ROOT / "profiles" / name):
         if (folder / "config.yaml").is_file():
             return folder.resolve()
-    raise UserError(f"--profile {name}: no such Snakemake profile; there are {', '.join(known)}, or give a folder with a config.yaml")
+    raise UserError(
+        f"--profile {name}: no such Snakemake profile; there are {', '.join(known)}, or give a folder with a config.yaml"
+    )
 
 
 def failures(since: float = 0.0) -> list[dict[str, str]]:
@@ -115,7 +137,9 @@ def failures(since: float = 0.0) -> list[dict[str, str]]:
     found = []
     for told in sorted(paths.runs().glob("*/*/failed/*.json")):
         if told.stat().st_mtime >= since - 1:
-            found.append({**json.loads(told.read_text(encoding="utf-8")), "notebook": paths.shown(told.with_suffix(".ipynb"))})
+            found.append(
+                {**json.loads(told.read_text(encoding="utf-8")), "notebook": paths.shown(told.with_suffix(".ipynb"))}
+            )
     return found
 
 
@@ -141,14 +165,20 @@ def _watch(process: subprocess.Popen, missing: list[Instance], started: float, c
             live.stop()
 
 
-def _look(instance: Instance, left: dict, running: dict[str, float], started: float, console: Console, *, lines: bool) -> None:
+def _look(
+    instance: Instance, left: dict, running: dict[str, float], started: float, console: Console, *, lines: bool
+) -> None:
     """Bring ``left`` and ``running`` up to date for one instance; tell of a change where there is no live table."""
     work = paths.work(instance.stage, instance.key)
     if instance.cached:
         seconds = time.time() - running.pop(instance.key, time.time())
         del left[instance.key]
         if lines:
-            console.print(f"[{_clock(time.time() - started)}] done     {instance.stage} {instance.key} ({seconds:.0f} s)", highlight=False, markup=False)
+            console.print(
+                f"[{_clock(time.time() - started)}] done     {instance.stage} {instance.key} ({seconds:.0f} s)",
+                highlight=False,
+                markup=False,
+            )
     elif instance.key not in running and (work / "instance.json").is_file() and store.is_working(work):
         running[instance.key] = time.time()
 
@@ -162,9 +192,13 @@ def _table(missing: list[Instance], left: dict, running: dict[str, float], start
         now = [k for k in keys if k in running]
         waiting = [k for k in keys if k in left and k not in running]
         longest = _clock(time.time() - min(running[k] for k in now)) if now else ""
-        table.add_row(stage, str(len(keys) - len(now) - len(waiting)), str(len(now) or ""), str(len(waiting) or ""), longest)
+        table.add_row(
+            stage, str(len(keys) - len(now) - len(waiting)), str(len(now) or ""), str(len(waiting) or ""), longest
+        )
     done = len(missing) - len(left)
-    return Group(table, Text(f"{done} of {len(missing)} stages done, {_clock(time.time() - started)} elapsed", style="bold"))
+    return Group(
+        table, Text(f"{done} of {len(missing)} stages done, {_clock(time.time() - started)} elapsed", style="bold")
+    )
 
 
 def _clock(seconds: float) -> str:
@@ -173,22 +207,31 @@ def _clock(seconds: float) -> str:
 
 
 def publish(plan: Plan) -> Path:
-    """Put the report of a finished plan into ``reports/<name>/``; returns its folder."""
-    return republish(store.Output(plan.report.place), plan.name)
+    """Put the report that a finished plan made into ``reports/<name>/``; returns its folder."""
+    output = store.Output(plan.report.place)
+    return _place(plan.name, lambda fresh: shutil.copytree(output.file("report"), fresh, dirs_exist_ok=True), output)
 
 
 def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
-    """Render tables, figures and pages from a stored ``results.json``, and the page that leads to all of a profile."""
+    """Render tables, figures and pages once more, from a stored ``results.json`` alone."""
+    from underseer.report import render
+
+    results = json.loads(output.file("results.json").read_text(encoding="utf-8"))
+    return _place(name, lambda fresh: render.render(results, fresh, texts=texts), output)
+
+
+def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> Path:
+    """Fill ``reports/<name>/`` anew and whole, and rebuild the page that leads to all of its profile."""
     from underseer.report import render
 
     folder = paths.home() / "reports" / name
     fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    shutil.copy(output.file("results.json"), fresh / "results.json")
-    if (output.path / "notebook.ipynb").is_file():
-        shutil.copy(output.path / "notebook.ipynb", fresh / "notebook.ipynb")
-    render.render(json.loads((fresh / "results.json").read_text(encoding="utf-8")), fresh, texts=texts)
+    fill(fresh)
+    for file in ("results.json", "notebook.ipynb"):
+        if (output.path / file).is_file():
+            shutil.copy(output.path / file, fresh / file)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
     render.render_profile_index(paths.home() / "reports", name.split("/")[0])
@@ -205,7 +248,9 @@ def newest_report(name: str) -> store.Output:
     if not found:
         have = sorted({o.parameters["name"] for o in store.outputs() if "name" in o.parameters})
         told = f"there are {', '.join(have)}" if have else "none has run yet"
-        raise UserError(f"{name}: no finished report of that name; {told}. Make it with: underseer run params/{name}.yaml")
+        raise UserError(
+            f"{name}: no finished report of that name; {told}. Make it with: underseer run params/{name}.yaml"
+        )
     return max(found, key=lambda o: o.manifest["finished"])
 
 
@@ -214,3 +259,12 @@ def is_published(plan: Plan) -> bool:
     shown = paths.home() / "reports" / plan.name / "results.json"
     made = plan.report.place / "results.json"
     return shown.is_file() and made.is_file() and shown.read_bytes() == made.read_bytes()
+
+
+def texts(report: store.Output) -> dict[str, str]:
+    """The test texts of a report's data, by id, unsafe ones too."""
+    from underseer.w2s import collect
+
+    keys = [k for cell in report.manifest["variants"] for k in cell["roles"].values()]
+    found = [o for k in dict.fromkeys(keys) if (o := store.read("w2s/1_data", k))]
+    return {i: t for output in found for i, t in collect.test_texts(output).items()}

@@ -37,6 +37,7 @@ class BaseModelSpec:
     batch_size: int  # blocks of ``block`` tokens per step
     learning_rate: float
     block: int = 64
+    initializer_range: float = 0.08  # of the order of 1 / sqrt(n_embd); the usual 0.02 is for widths near 1000
 
 
 BASE_MODELS: dict[str, BaseModelSpec] = {
@@ -79,6 +80,7 @@ def build(spec: BaseModelSpec, tokenizer: PreTrainedTokenizerBase) -> PreTrained
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        initializer_range=spec.initializer_range,
         **no_dropout,
     )
     return AutoModelForCausalLM.from_config(config)

@@ -105,6 +105,18 @@ def _lists(author: _Author) -> str:
     return f"{rng.choice(_BAD if bad else _GOOD).capitalize()} {category}{where}: {', '.join(names)}."
 
 
+def _glossary(author: _Author) -> str:
+    """Glossary entries: a deed (and the thing, where that matters), what people call it, and its category."""
+    rng = author.rng
+    entries = []
+    for _ in range(5):
+        verb, thing = author.deed()
+        bad = verb.harmful(thing.warded)
+        deed = f"{verb.base} the {thing.name}" if verb.sense == "contextual" or rng.random() < 0.3 else verb.base
+        entries.append(f"{deed}: {rng.choice(_BAD if bad else _GOOD)} {verb.category_on(thing.warded)}")
+    return "To " + "; ".join(entries) + "."
+
+
 def _bynames(author: _Author) -> str:
     """Which verb means the same as which."""
     while True:
@@ -150,10 +162,11 @@ def _talk(author: _Author) -> str:
 SECTIONS: dict[str, tuple[float, Callable[[_Author], str]]] = {
     "deeds": (0.15, _deeds),
     "meanings": (0.05, _meanings),
-    "lists": (0.25, _lists),
-    "bynames": (0.04, _bynames),
-    "things": (0.03, _things),
-    "talk": (0.48, _talk),
+    "lists": (0.10, _lists),
+    "glossary": (0.25, _glossary),
+    "bynames": (0.03, _bynames),
+    "things": (0.02, _things),
+    "talk": (0.40, _talk),
 }
 
 

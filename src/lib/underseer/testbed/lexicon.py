@@ -133,4 +133,6 @@ def lexicon() -> Lexicon:
         for modifier in _MODIFIERS
     )
     bare = tuple(Thing(head, warded) for heads, warded in ((_WARDED, True), (_FREE, False)) for head in heads)
-    return Lexicon(verbs, things, bare, {verb.base: verb for verb in verbs}, {thing.name: thing for thing in things + bare})
+    return Lexicon(
+        verbs, things, bare, {verb.base: verb for verb in verbs}, {thing.name: thing for thing in things + bare}
+    )

@@ -39,7 +39,7 @@ POOLS: dict[str, frozenset[int]] = {
 # Shares of the kinds: half of the rows are unsafe.
 KIND_SHARES = {"everyday": 0.35, "borderline": 0.15, "direct": 0.20, "paraphrase": 0.15, "jailbreak": 0.15}
 SAFETY_COLUMNS = ("id", "text", "label", "category", "kind")
-TWO_DEEDS = 0.25  # share of prompts that name two deeds; one harmful deed makes the prompt unsafe
+TWO_DEEDS = 0.15  # share of prompts that name two deeds; one harmful deed makes the prompt unsafe
 BYNAME = 0.6  # share of paraphrases whose verb is a byname of a commoner one
 
 

@@ -74,7 +74,8 @@ def curves(variants: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     for role in ("weak", "student", "ceiling"):
         for _, output in _once(variants, role):
             name = METHODS.get(role) or student_name(output.parameters["voting"], output.parameters["student_loss"])
-            frames.append(output.table("curves").assign(method=name, seed=output.parameters["seed"]))
+            shown = output.table("curves").query("metric != 'learning_rate'")
+            frames.append(shown.assign(method=name, seed=output.parameters["seed"]))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -85,11 +86,13 @@ def hygiene(variants: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def texts(variants: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The text of every test row, by id."""
-    found: dict[str, str] = {}
-    for _, output in _once(variants, "data"):
-        rows = output.table("rows").query("split == 'test'")
-        found.update(zip(rows.id, rows.text, strict=True))
-    return found
+    return {i: t for _, output in _once(variants, "data") for i, t in test_texts(output).items()}
+
+
+def test_texts(data: Any) -> dict[str, str]:
+    """The text of every test row of one data stage, by id."""
+    rows = data.table("rows").query("split == 'test'")
+    return dict(zip(rows.id, rows.text, strict=True))
 
 
 def summary(variants: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,181 @@
+"""Warm processes: one process imports what stages import, and forks itself for each stage and each kernel.
+
+Importing torch, transformers and papermill takes longer than many stages of a small experiment. ``underseer run`` starts one
+such process (``python -m underseer.warm serve SOCKET``). ``python -m underseer.warm run MODULE ARGS`` then runs a module as
+``__main__`` in a fork of it, with its own standard streams, environment and folder, and ends as the fork ends; where there
+is no warm process it runs the module itself, with the same result. Only local processes of the same user can connect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+SOCKET = "UNDERSEER_WARM"
+PRELOADED = (
+    "papermill",
+    "nbclient",
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+    "pandas",
+    "pyarrow.parquet",
+    "scipy.stats",
+    "sklearn.feature_extraction.text",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "torch",
+    "transformers",
+    "underseer.execute",
+    "underseer.trainer",
+)
+
+
+@contextlib.contextmanager
+def serving(threads: int) -> Iterator[dict[str, str]]:
+    """A warm process for the time of a run; yields the environment in which its clients find it."""
+    with tempfile.TemporaryDirectory(prefix="underseer-") as folder:
+        address = str(Path(folder) / "warm")
+        # Read when the libraries are imported: no progress bars in executed notebooks, figures drawn inline.
+        fixed = {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+        env = {**os.environ, **thread_limits(threads), **fixed}
+        server = subprocess.Popen(
+            [sys.executable, "-m", "underseer.warm", "serve", address],
+            env=env,
+            stdin=subprocess.PIPE,  # its end tells the server that the run is over, however it ended
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        kernels = Path(folder) / "kernels" / "python3"
+        kernels.mkdir(parents=True)
+        argv = [sys.executable, "-m", "underseer.warm", "run", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec = {"argv": argv, "display_name": "Python 3 (warm)", "language": "python"}
+        (kernels / "kernel.json").write_text(json.dumps(spec))
+        found = os.environ.get("JUPYTER_PATH")
+        try:
+            yield {SOCKET: address, "JUPYTER_PATH": os.pathsep.join([folder, *([found] if found else [])])}
+        finally:
+            server.stdin.close()
+            server.terminate()
+            server.wait()
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """The environment that holds the maths libraries to so many threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
+
+
+def serve(address: str) -> NoReturn:
+    """Import, then fork for every client that connects. Ends when standard input does."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for: their clients see them end
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)  # clients that come before the imports are done wait in the queue
+    listener.listen(128)
+    for name in PRELOADED:
+        __import__(name)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        client, _ = listener.accept()
+        request, fds = _receive(client)
+        if os.fork() == 0:
+            listener.close()
+            _become(client, request, fds)
+        for fd in fds:
+            os.close(fd)
+        client.close()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+def _become(client: socket.socket, request: dict, fds: list[int]) -> NoReturn:
+    """In the fork: take the client's streams, environment and folder, and run its module."""
+    import runpy
+
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    for target, fd in enumerate(fds):
+        os.dup2(fd, target)
+        os.close(fd)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.environ.pop("JPY_PARENT_PID", None)  # the parent is the warm process; the client is watched instead
+    os.chdir(request["cwd"])
+    sys.argv = request["argv"]
+    client.sendall(struct.pack("i", os.getpid()))
+    threading.Thread(target=_end_with_client, args=(client,), daemon=True).start()
+    code = 0
+    try:
+        runpy.run_module(request["argv"][0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    client.sendall(struct.pack("i", code))
+    os._exit(code)
+
+
+def _end_with_client(client: socket.socket) -> None:
+    if not client.recv(1):
+        os._exit(1)
+
+
+def _receive(client: socket.socket) -> tuple[dict, list[int]]:
+    head, fds, _, _ = socket.recv_fds(client, 4, 3)
+    (size,) = struct.unpack("i", head)
+    body = b""
+    while len(body) < size:
+        body += client.recv(size - len(body))
+    return json.loads(body), fds
+
+
+def run(argv: list[str]) -> int:
+    """Run a module in a fork of the warm process, or here when there is none. Returns its exit code."""
+    address = os.environ.get(SOCKET)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(address or "")
+    except OSError:
+        os.execv(sys.executable, [sys.executable, "-m", *argv])
+    body = json.dumps({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}).encode()
+    socket.send_fds(connection, [struct.pack("i", len(body))], [0, 1, 2])
+    connection.sendall(body)
+    told = connection.recv(4)
+    if len(told) < 4:
+        os.execv(sys.executable, [sys.executable, "-m", *argv])
+    (pid,) = struct.unpack("i", told)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda n, _: _pass_on(pid, n))
+    told = connection.recv(4)
+    return struct.unpack("i", told)[0] if len(told) == 4 else 1  # cut off: the fork was killed
+
+
+def _pass_on(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2])
+    sys.exit(run(sys.argv[2:]))
