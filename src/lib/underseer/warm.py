@@ -41,8 +41,13 @@ PRELOADED = (
 )
 
 
+def is_safe() -> bool:
+    """Not beside a CUDA device: CUDA does not survive a fork once any library has looked at it, and stages there are long."""
+    return not Path("/dev/nvidiactl").exists()
+
+
 @contextlib.contextmanager
-def serving(threads: int) -> Iterator[dict[str, str]]:
+def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[dict[str, str]]:
     """A warm process for the time of a run; yields the environment in which its clients find it."""
     with tempfile.TemporaryDirectory(prefix="underseer-") as folder:
         address = str(Path(folder) / "warm")
@@ -50,7 +55,7 @@ def serving(threads: int) -> Iterator[dict[str, str]]:
         fixed = {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         env = {**os.environ, **thread_limits(threads), **fixed}
         server = subprocess.Popen(
-            [sys.executable, "-m", "underseer.warm", "serve", address],
+            [sys.executable, "-m", "underseer.warm", "serve", address, *preloaded],
             env=env,
             stdin=subprocess.PIPE,  # its end tells the server that the run is over, however it ended
             stdout=subprocess.DEVNULL,
@@ -77,13 +82,13 @@ def thread_limits(threads: int) -> dict[str, str]:
     return dict.fromkeys(names, str(threads))
 
 
-def serve(address: str) -> NoReturn:
+def serve(address: str, preloaded: list[str]) -> NoReturn:
     """Import, then fork for every client that connects. Ends when standard input does."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for: their clients see them end
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)  # clients that come before the imports are done wait in the queue
     listener.listen(128)
-    for name in PRELOADED:
+    for name in preloaded:
         __import__(name)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
@@ -177,5 +182,5 @@ def _pass_on(pid: int, number: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        serve(sys.argv[2])
+        serve(sys.argv[2], sys.argv[3:])
     sys.exit(run(sys.argv[2:]))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -77,8 +78,8 @@ def run(
     if profile:
         command += ["--workflow-profile", str(_profile(profile))]
     started = time.time()
-    threads = missing[0].runtime.get("threads", 1)
-    with log.open("w", encoding="utf-8") as out, warm.serving(threads) as env:
+    warmth = warm.serving(missing[0].runtime.get("threads", 1)) if warm.is_safe() else nullcontext({})
+    with log.open("w", encoding="utf-8") as out, warmth as env:
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env={**os.environ, **env}
         )

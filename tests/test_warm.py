@@ -1,0 +1,86 @@
+"""Warm processes: a module run in a fork behaves as one run by Python itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from underseer import warm
+
+SCRIPT = """
+import os, sys
+if __name__ == "__main__":
+    print(sys.argv[1:], os.environ["COLOUR"], os.getcwd(), "json" in sys.modules)
+    print("to stderr", file=sys.stderr)
+    if sys.argv[1] == "raise":
+        raise ValueError("boom")
+    if sys.argv[1] == "wait":
+        print("waiting", flush=True)
+        import time; time.sleep(60)
+    sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    (tmp_path / "told.py").write_text(SCRIPT)
+    return tmp_path
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "underseer.warm", "run", "told", *args]
+
+
+def environment(folder: Path, found: dict[str, str]) -> dict[str, str]:
+    path = os.pathsep.join([str(folder), str(Path(warm.__file__).parents[1])])
+    return {**os.environ, **found, "PYTHONPATH": path, "COLOUR": "blue"}
+
+
+@pytest.fixture
+def served(script: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", environment(script, {})["PYTHONPATH"])
+    with warm.serving(1, preloaded=("json",)) as found:
+        yield environment(script, found)
+
+
+@pytest.mark.parametrize("code", ["0", "3"])
+def test_streams_environment_folder_and_exit_code(script: Path, served: dict[str, str], code: str) -> None:
+    cold = subprocess.run(command(code), env=environment(script, {}), capture_output=True, text=True, cwd=script)
+    hot = subprocess.run(command(code), env=served, capture_output=True, text=True, cwd=script)
+    assert hot.returncode == cold.returncode == int(code)
+    assert hot.stdout == f"['{code}'] blue {script} True\n" and hot.stderr == cold.stderr == "to stderr\n"
+
+
+def test_an_exception_is_shown(script: Path, served: dict[str, str]) -> None:
+    done = subprocess.run(command("raise"), env=served, capture_output=True, text=True, cwd=script)
+    assert done.returncode == 1 and "ValueError: boom" in done.stderr
+
+
+def test_the_fork_ends_with_its_client(script: Path, served: dict[str, str]) -> None:
+    client = subprocess.Popen(command("wait"), env=served, stdout=subprocess.PIPE, text=True, cwd=script)
+    client.stdout.readline()
+    assert client.stdout.readline() == "waiting\n"
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    started = time.monotonic()
+    client.stdout.read()  # ends when the fork, which holds the other end, has ended
+    assert time.monotonic() - started < 5
+
+
+def test_a_signal_reaches_the_fork(script: Path, served: dict[str, str]) -> None:
+    client = subprocess.Popen(command("wait"), env=served, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=script)
+    client.stdout.readline()
+    client.stdout.readline()
+    client.send_signal(signal.SIGINT)
+    assert client.wait(timeout=10) == 1 and "KeyboardInterrupt" in client.stderr.read()
+
+
+def test_without_a_warm_process_the_module_runs_all_the_same(script: Path) -> None:
+    env = environment(script, {warm.SOCKET: str(script / "gone")})
+    assert subprocess.run(command("4"), env=env, capture_output=True, cwd=script).returncode == 4
