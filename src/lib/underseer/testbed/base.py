@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-VOCABULARY = 2000  # entries of the tokenizer
-TOKENIZER_TEXTS = 20_000  # texts it is trained on
+VOCABULARY = 2500  # entries of the tokenizer
+TOKENIZER_TEXTS = 30_000  # texts it is trained on
 CONTEXT = 128  # longest input in tokens; the prompts of the tasks have at most about 48
 VALIDATION_TEXTS = 500
 VALIDATION_SEED = 1_000_003  # a sample of the corpus that no model is trained on

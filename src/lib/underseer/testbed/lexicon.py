@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 WORLD_SEED = 2410
-N_VERBS = 300
+N_VERBS = 700
 SENSES = ("harmful", "harmless", "contextual")
 
 # What each category's deeds lead to; the pre-training text tells it, the task's prompts never do.

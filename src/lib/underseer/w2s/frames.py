@@ -53,10 +53,10 @@ def vote(answers: pd.DataFrame, voting: str) -> pd.DataFrame:
     return answers[["id", "split"]].assign(weak_label=label, p=mean, share=share)
 
 
-def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None, student_loss: str) -> pd.DataFrame:
+def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None) -> pd.DataFrame:
     """What a student learns from: transfer and validation rows with weak labels, or with the truth where there are none.
 
-    ``label`` is the target; losses on probabilities find them in ``p``.
+    ``label`` is the target of a loss on labels, ``p`` that of a loss on probabilities.
 
     Raises:
         UserError: a row without a weak label.
@@ -70,8 +70,7 @@ def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None, student_loss: st
     missing = int(found.weak_label.isna().sum())
     if missing:
         raise UserError(f"{missing} of {len(found)} rows have no weak label; the labels were made for other rows")
-    found = found.rename(columns={"weak_label": "label"}).astype({"label": int})
-    return found if student_loss == "soft_ce" else found.drop(columns="p")
+    return found.rename(columns={"weak_label": "label"}).astype({"label": int})
 
 
 def scores(truth: pd.DataFrame, predictions: pd.DataFrame, prefix: str = "validation") -> dict[str, float]:

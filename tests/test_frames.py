@@ -1,0 +1,87 @@
+"""The tables between stages: joined by id, never by order."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from underseer.errors import StageError, UserError
+from underseer.w2s import collect, frames
+
+
+def predictions(**p: float) -> pd.DataFrame:
+    return pd.DataFrame({"id": list(p), "split": "transfer", "p": list(p.values())})
+
+
+def test_supervisors_are_aligned_by_id() -> None:
+    aligned = frames.align([predictions(a=0.1, b=0.9), predictions(b=0.8, a=0.2)])
+    assert aligned[["p0", "p1"]].to_numpy().tolist() == [[0.1, 0.2], [0.9, 0.8]]
+    with pytest.raises(UserError, match="supervisor 1 answered other rows"):
+        frames.align([predictions(a=0.1, b=0.9), predictions(a=0.1, c=0.9)])
+    with pytest.raises(UserError, match="bootstraps = 0"):
+        frames.align([])
+
+
+def test_votes_by_hand() -> None:
+    """Three supervisors: hard takes the majority of labels, soft the mean probability; they differ on row b."""
+    answers = frames.align([predictions(a=0.9, b=0.45, c=0.2), predictions(a=0.8, b=0.45, c=0.1), predictions(a=0.4, b=0.95, c=0.3)])
+    hard, soft = frames.vote(answers, "hard"), frames.vote(answers, "soft")
+    assert hard.weak_label.tolist() == [1, 0, 0] and soft.weak_label.tolist() == [1, 1, 0]
+    assert hard.share.tolist() == pytest.approx([2 / 3, 2 / 3, 1]) and soft.share.tolist() == pytest.approx([2 / 3, 1 / 3, 1])
+    assert hard.p.tolist() == pytest.approx([0.7, 0.61667, 0.2], abs=1e-4)
+
+
+def test_an_even_vote_that_ties_goes_to_the_higher_mean() -> None:
+    answers = frames.align([predictions(a=0.9, b=0.6), predictions(a=0.2, b=0.1)])
+    assert frames.vote(answers, "hard").weak_label.tolist() == [1, 0]
+
+
+def test_identical_supervisors_agree_with_one() -> None:
+    one = predictions(a=0.7, b=0.3)
+    single = frames.vote(frames.align([one]), "none")
+    for voting in ("hard", "soft"):
+        voted = frames.vote(frames.align([one, one, one]), voting)
+        assert voted.weak_label.tolist() == single.weak_label.tolist() and voted.share.eq(1).all()
+    with pytest.raises(UserError, match="2 supervisors; one is needed"):
+        frames.vote(frames.align([one, one]), "none")
+
+
+ROWS = pd.DataFrame(
+    {"id": ["a", "b", "c", "d"], "text": list("wxyz"), "label": [0, 1, 1, None], "split": ["transfer", "transfer", "validation", "test"]}
+)
+
+
+def test_the_student_sees_weak_labels_only() -> None:
+    weak = pd.DataFrame({"id": ["c", "b", "a"], "split": "transfer", "weak_label": [0, 0, 1], "p": [0.1, 0.2, 0.9], "share": 1.0})
+    taught = frames.teach(ROWS, weak)
+    assert dict(zip(taught.id, taught.label, strict=True)) == {"a": 1, "b": 0, "c": 0}
+    assert taught.set_index("id").p.to_dict() == {"a": 0.9, "b": 0.2, "c": 0.1}
+    assert frames.teach(ROWS, None).label.tolist() == [0, 1, 1]  # the ceiling
+    with pytest.raises(UserError, match="1 of 3 rows have no weak label"):
+        frames.teach(ROWS, weak.iloc[:2])
+
+
+def test_predictions_of_other_rows_are_refused() -> None:
+    truth = pd.DataFrame({"id": ["a", "b"], "label": [0, 1]})
+    with pytest.raises(StageError, match="2 of 3 ids stand on one side only"):
+        collect._join(truth, predictions(a=0.1, c=0.2), "x")
+
+
+@pytest.mark.parametrize(
+    ("voting", "loss", "name"),
+    [
+        ("none", "hard_ce", "w2s_naive"),
+        ("hard", "hard_ce", "w2s_hard_vote"),
+        ("soft", "hard_ce", "w2s_soft_vote"),
+        ("none", "aux_conf", "w2s_aux_conf"),
+        ("soft", "soft_ce", "w2s_soft_vote_soft_ce"),
+    ],
+)
+def test_names_of_methods(voting: str, loss: str, name: str) -> None:
+    assert collect.student_name(voting, loss) == name
+
+
+def test_replicate_zero_is_all_rows() -> None:
+    assert frames.sample(ROWS, 0, 1) is ROWS
+    drawn = frames.sample(ROWS, 3, 1)
+    assert len(drawn) == 4 and drawn.id.tolist() == frames.sample(ROWS, 3, 1).id.tolist()
