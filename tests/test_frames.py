@@ -24,10 +24,14 @@ def test_supervisors_are_aligned_by_id() -> None:
 
 def test_votes_by_hand() -> None:
     """Three supervisors: hard takes the majority of labels, soft the mean probability; they differ on row b."""
-    answers = frames.align([predictions(a=0.9, b=0.45, c=0.2), predictions(a=0.8, b=0.45, c=0.1), predictions(a=0.4, b=0.95, c=0.3)])
+    answers = frames.align(
+        [predictions(a=0.9, b=0.45, c=0.2), predictions(a=0.8, b=0.45, c=0.1), predictions(a=0.4, b=0.95, c=0.3)]
+    )
     hard, soft = frames.vote(answers, "hard"), frames.vote(answers, "soft")
     assert hard.weak_label.tolist() == [1, 0, 0] and soft.weak_label.tolist() == [1, 1, 0]
-    assert hard.share.tolist() == pytest.approx([2 / 3, 2 / 3, 1]) and soft.share.tolist() == pytest.approx([2 / 3, 1 / 3, 1])
+    assert hard.share.tolist() == pytest.approx([2 / 3, 2 / 3, 1]) and soft.share.tolist() == pytest.approx(
+        [2 / 3, 1 / 3, 1]
+    )
     assert hard.p.tolist() == pytest.approx([0.7, 0.61667, 0.2], abs=1e-4)
 
 
@@ -47,12 +51,19 @@ def test_identical_supervisors_agree_with_one() -> None:
 
 
 ROWS = pd.DataFrame(
-    {"id": ["a", "b", "c", "d"], "text": list("wxyz"), "label": [0, 1, 1, None], "split": ["transfer", "transfer", "validation", "test"]}
+    {
+        "id": ["a", "b", "c", "d"],
+        "text": list("wxyz"),
+        "label": [0, 1, 1, None],
+        "split": ["transfer", "transfer", "validation", "test"],
+    }
 )
 
 
 def test_the_student_sees_weak_labels_only() -> None:
-    weak = pd.DataFrame({"id": ["c", "b", "a"], "split": "transfer", "weak_label": [0, 0, 1], "p": [0.1, 0.2, 0.9], "share": 1.0})
+    weak = pd.DataFrame(
+        {"id": ["c", "b", "a"], "split": "transfer", "weak_label": [0, 0, 1], "p": [0.1, 0.2, 0.9], "share": 1.0}
+    )
     taught = frames.teach(ROWS, weak)
     assert dict(zip(taught.id, taught.label, strict=True)) == {"a": 1, "b": 0, "c": 0}
     assert taught.set_index("id").p.to_dict() == {"a": 0.9, "b": 0.2, "c": 0.1}

@@ -142,6 +142,8 @@ def test_plain_papermill_and_its_missing_input(finished: Path, tmp_path: Path) -
 
     experiment = ["-p", "experiment", "params/test/w2s_safety.yaml"]
     assert papermill(finished, *experiment, "-p", "voting", "soft").returncode == 0
+    told = papermill(finished, *experiment, "-p", "votng", "soft")
+    assert told.returncode != 0 and "votng: unknown parameter; did you mean 'voting'" in told.stderr
     told = papermill(tmp_path / "empty", *experiment, "-p", "seed", "3")
     assert told.returncode != 0
     assert "w2s/1_data makes it. Run: underseer run params/test/w2s_safety.yaml --set seed=3" in told.stderr

@@ -74,7 +74,9 @@ def test_the_fork_ends_with_its_client(script: Path, served: dict[str, str]) -> 
 
 
 def test_a_signal_reaches_the_fork(script: Path, served: dict[str, str]) -> None:
-    client = subprocess.Popen(command("wait"), env=served, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=script)
+    client = subprocess.Popen(
+        command("wait"), env=served, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=script
+    )
     client.stdout.readline()
     client.stdout.readline()
     client.send_signal(signal.SIGINT)

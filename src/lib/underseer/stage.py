@@ -7,6 +7,7 @@ here, from the values of the notebook's parameters over the experiment file that
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import platform
@@ -21,7 +22,7 @@ from typing import Any
 
 from underseer import paths, store
 from underseer.cost import Ledger
-from underseer.errors import StageError, UserError
+from underseer.errors import StageError, UserError, nearest
 from underseer.params import KNOWN, RUNTIME, load
 from underseer.plan import Instance, make, read_notebook
 from underseer.store import Output
@@ -75,6 +76,7 @@ def _planned(stage: str, own: dict[str, Any], work: Path) -> Run:
 
 def _interactive(stage: str, own: dict[str, Any], experiment: str) -> Run:
     """Plan the experiment with this notebook's values, and take the instance that they name."""
+    _check_injected(stage, own)
     file = paths.ROOT / experiment
     sets = [f"{n}={json.dumps(v)}" for n, v in own.items() if n in KNOWN]
     plan = make(load(file, sets))
@@ -101,6 +103,24 @@ def _interactive(stage: str, own: dict[str, Any], experiment: str) -> Run:
     stack = ExitStack()
     work = stack.enter_context(store.working(stage, instance.key))
     return Run(instance, inputs, work, stack)
+
+
+def _check_injected(stage: str, own: dict[str, Any]) -> None:
+    """Refuse what ``papermill -p`` was given and the notebook does not declare: papermill itself only warns."""
+    for cell in _executed():
+        if cell.startswith("# Parameters\n"):
+            given = [node.targets[0].id for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
+            unknown = [name for name in given if name not in own and name != "experiment"]
+            if unknown:
+                hint = nearest(unknown[0], own) or f"; it declares {', '.join(own)}"
+                raise UserError(f"{stage}: {unknown[0]}: unknown parameter{hint}")
+
+
+def _executed() -> list[str]:
+    """The cells that ran in this kernel."""
+    import __main__
+
+    return [cell.strip() for cell in getattr(__main__, "In", [])]
 
 
 def _as_planned(name: str, value: Any, instance: Instance) -> Any:
@@ -256,9 +276,7 @@ class Run:
 
 def _check_executed(stage: str) -> None:
     """Refuse to store what other cells than those of the saved notebook computed: the key is the notebook's on disk."""
-    import __main__
-
-    executed = {cell.strip() for cell in getattr(__main__, "In", [])}
+    executed = _executed()
     if not executed:
         return
     cells = json.loads(read_notebook(stage).path.read_text(encoding="utf-8"))["cells"]

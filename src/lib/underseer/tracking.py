@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -182,14 +183,21 @@ class _Copy:
         tags |= {f"sha256.{k}": v for k, v in manifest["hashes"].items()}
         tags |= {"mlflow.source.git.commit": manifest["provenance"]["commit"] or ""}
         run = self._create(
-            "stage", manifest["stage"], key, manifest["parameters"], {**manifest["metrics"], **told}, parent, tags
+            "stage",
+            manifest["stage"],
+            key,
+            manifest["parameters"],
+            {**manifest["metrics"], **told},
+            parent,
+            tags,
+            started=_moment(manifest["started"]),
         )
         if (output.path / "curves.parquet").is_file():
             self._curves(run, output.table("curves"))
         for name in ("notebook.ipynb", "manifest.json", "results.json"):
             if (output.path / name).is_file() and not manifest["marks"]["unsafe"]:
                 self.client.log_artifact(run, str(output.path / name))
-        self.client.set_terminated(run)
+        self.client.set_terminated(run, end_time=_moment(manifest["finished"]))
 
     def _log(
         self,
@@ -214,7 +222,15 @@ class _Copy:
         return run
 
     def _create(
-        self, kind: str, title: str, name: str, parameters: dict, metrics: dict, parent: str | None, tags: dict
+        self,
+        kind: str,
+        title: str,
+        name: str,
+        parameters: dict,
+        metrics: dict,
+        parent: str | None,
+        tags: dict,
+        started: int | None = None,
     ) -> str:
         from mlflow.entities import Param
 
@@ -222,7 +238,7 @@ class _Copy:
         if parent:
             every["mlflow.parentRunId"] = parent
         run = self.client.create_run(
-            self.experiment, tags={k: str(v) for k, v in every.items()}, run_name=title
+            self.experiment, start_time=started, tags={k: str(v) for k, v in every.items()}, run_name=title
         ).info.run_id
         self.client.log_batch(run, params=[Param(k, "null" if v is None else str(v)) for k, v in parameters.items()])
         self._metrics(run, metrics)
@@ -231,7 +247,7 @@ class _Copy:
         return run
 
     def _synthetic(self) -> bool:
-        return any(o.manifest["marks"]["synthetic"] for o in list(self.outputs.values())[:1])
+        return any(o.manifest["marks"]["synthetic"] for o in self.outputs.values())
 
     def _metrics(self, run: str, metrics: dict[str, float | None]) -> None:
         from mlflow.entities import Metric
@@ -257,6 +273,11 @@ def _found(rows: list[dict[str, Any]], values: dict[str, Any]) -> dict[str, floa
 
 def _title(values: dict[str, Any]) -> str:
     return " ".join(f"{k}={v}" for k, v in values.items())
+
+
+def _moment(text: str) -> int:
+    """A time of a manifest in MLflow's milliseconds since the epoch."""
+    return int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 def _now() -> int:
