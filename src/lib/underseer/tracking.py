@@ -9,11 +9,11 @@ holds already, by tag, is not logged again, so one process copies after any numb
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,13 @@ def sync(plan: Plan) -> int:
         Unreachable: when the tracking server does not answer.
     """
     _reachable(uri())
-    with _patient_for_seconds_not_minutes():
-        import mlflow
-        from mlflow.exceptions import MlflowException
+    mlflow = _quiet_mlflow()
+    from mlflow.exceptions import MlflowException
 
-        try:
-            logged = _Copy(mlflow.MlflowClient(tracking_uri=uri()), plan).all()
-        except MlflowException as error:
-            raise Unreachable(str(error).splitlines()[0]) from None
+    try:
+        logged = _Copy(mlflow.MlflowClient(tracking_uri=uri()), plan).all()
+    except MlflowException as error:
+        raise Unreachable(str(error).splitlines()[0]) from None
     _remember(plan)
     return logged
 
@@ -90,16 +89,15 @@ def _reachable(address: str) -> None:
         raise Unreachable(f"{address}: {error}") from None
 
 
-@contextmanager
-def _patient_for_seconds_not_minutes() -> Iterator[None]:
+def _quiet_mlflow() -> Any:
+    """MLflow, patient for seconds and not for minutes, and silent about its own set-up."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
-    import logging
+    import mlflow
 
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    yield
+    return mlflow
 
 
 class _Copy:

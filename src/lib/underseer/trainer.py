@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from underseer.batches import LengthGroupedBatches, TokenRows, sorted_batches
+from underseer.errors import UserError
 from underseer.models import quiet
 
 if TYPE_CHECKING:
@@ -236,6 +237,10 @@ def fit(
             if use_cache is not None:
                 model.config.use_cache = use_cache
     steps = trainer.state.global_step
+    if steering.best and not math.isfinite(steering.best_loss):
+        raise UserError(
+            f"training diverged: the validation loss never was finite; lower learning_rate = {settings.learning_rate:g}"
+        )
     if steering.best and steering.best_step != steps:
         steering.restore(model)
     model.eval()

@@ -33,10 +33,11 @@ class BaseModelSpec:
     n_layer: int
     n_embd: int
     n_head: int
-    n_texts: int  # texts of the pre-training corpus, each read once
+    n_texts: int  # texts of the pre-training corpus
     batch_size: int  # blocks of ``block`` tokens per step
     learning_rate: float
-    block: int = 64
+    epochs: int = 1  # times that each text is read
+    block: int = 64  # tokens
     initializer_range: float = 0.08  # of the order of 1 / sqrt(n_embd); the usual 0.02 is for widths near 1000
 
 
@@ -111,7 +112,7 @@ def pretrain(
         torch.manual_seed(seed)
         model = build(spec, tokenizer)
     settings = TrainSettings(
-        epochs=1,
+        epochs=spec.epochs,
         batch_size=spec.batch_size,
         learning_rate=spec.learning_rate,
         warmup_ratio=0.05,
