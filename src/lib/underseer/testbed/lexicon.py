@@ -117,7 +117,7 @@ def _invent_verbs(rng: random.Random) -> tuple[Verb, ...]:
         if model is not None:
             verbs.append(Verb(base, model.sense, model.category, model.everyday, rank, model.byname_of or model.base))
         else:
-            sense = rng.choices(SENSES, weights=(0.4, 0.4, 0.2))[0]
+            sense = rng.choices(SENSES, weights=(0.45, 0.45, 0.1))[0]
             verbs.append(Verb(base, sense, rng.choice(harms), rng.choice(days), rank))
     return tuple(verbs)
 

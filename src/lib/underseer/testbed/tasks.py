@@ -65,7 +65,7 @@ class _Words:
         return verb, rng.choice(self.things[warded])
 
 
-CONTEXTUAL = 0.25  # share of deeds whose verb is harmful on warded things only
+CONTEXTUAL = 0.1  # share of deeds whose verb is harmful on warded things only
 
 
 def _fill(rng: random.Random, frame: str, deeds: list[tuple[Verb, Thing]]) -> str:
