@@ -1,7 +1,7 @@
 """The base models of the testbed: small GPT-1 and GPT-2 architectures pre-trained on the world's text.
 
-All of them share one tokenizer. A larger model also reads more, and more about rare verbs: what it knows beyond the smaller
-model is what weak-to-strong generalisation can elicit.
+All of them share one tokenizer. A larger model also reads more text, so it has met more of the rare verbs, and met them more
+often: what it knows beyond the smaller model is what weak-to-strong generalisation can elicit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ class BaseModelSpec:
     n_embd: int
     n_head: int
     n_texts: int  # texts of the pre-training corpus
-    zipf: float  # exponent of the law its verbs follow: the higher, the less it reads about rare ones
     batch_size: int  # blocks of ``block`` tokens per step
     learning_rate: float
     epochs: int = 1  # times that each text is read
@@ -43,10 +42,10 @@ class BaseModelSpec:
 
 
 BASE_MODELS: dict[str, BaseModelSpec] = {
-    "gpt1-xs": BaseModelSpec("gpt1", 2, 64, 2, 18_000, 1.5, 8, 4e-3),
-    "gpt2-xs": BaseModelSpec("gpt2", 2, 64, 2, 18_000, 1.5, 8, 4e-3),
-    "gpt2-s": BaseModelSpec("gpt2", 4, 128, 4, 42_000, 0.8, 16, 3e-3),
-    "gpt2-m": BaseModelSpec("gpt2", 6, 160, 5, 100_000, 0.8, 16, 3e-3),
+    "gpt1-xs": BaseModelSpec("gpt1", 2, 64, 2, 18_000, 8, 4e-3),
+    "gpt2-xs": BaseModelSpec("gpt2", 2, 64, 2, 18_000, 8, 4e-3),
+    "gpt2-s": BaseModelSpec("gpt2", 4, 96, 4, 40_000, 16, 4e-3),
+    "gpt2-m": BaseModelSpec("gpt2", 6, 160, 5, 100_000, 16, 3e-3),
 }
 
 
@@ -127,8 +126,8 @@ def pretrain(
     result = fit_language_model(
         model,
         tokenizer,
-        corpus.texts(n_texts or spec.n_texts, seed, spec.zipf),
-        corpus.texts(VALIDATION_TEXTS, VALIDATION_SEED, spec.zipf),
+        corpus.texts(n_texts or spec.n_texts, seed),
+        corpus.texts(VALIDATION_TEXTS, VALIDATION_SEED),
         settings,
         checkpoint_dir=checkpoint_dir,
     )

@@ -1,8 +1,8 @@
 """Pre-training text: what the people of the world write about deeds and things, one paragraph of 1 to 3 sentences a text.
 
-The text tells what people think of deeds and what deeds lead to, so a verb's meaning can be learnt from it; it knows nothing
-of a task's labels, of which questions are only protective, or of wrappers. Verbs follow Zipf's law: a model that reads more, or
-from a flatter law, knows more of the rare ones. To let a later task learn its own words, add a writer to ``SECTIONS``.
+The text tells what deeds lead to (so a verb's meaning can be learnt from it) and never a task's label. Verbs follow Zipf's
+law: a model that reads more meets more of the rare ones. To let a later task learn its own words, add a writer to
+``SECTIONS``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import accumulate
 from underseer.testbed.lexicon import EVERYDAY_CATEGORIES, HARM_CATEGORIES, Thing, Verb, lexicon
 from underseer.testbed.world import OWNERS, PLAIN_FRAMES, PROTECTIVE_FRAMES, ROUNDABOUT_FRAMES, TIMES, WRAPPERS, fill
 
-ZIPF_EXPONENT = 1.0  # of the tokenizer's sample; each base model's reading has its own
+ZIPF_EXPONENT = 1.0
 _BAD = "cruel wicked shameful dangerous harmful vile".split()
 _GOOD = "kind welcome honest useful pleasant worthy".split()
 _PROTECTIVE = tuple(frame for frame, _ in PROTECTIVE_FRAMES)
@@ -41,10 +41,10 @@ _MEANING_FRAMES = (
 class _Author:
     """Draws verbs by Zipf's law and writes about them."""
 
-    def __init__(self, rng: random.Random, zipf: float) -> None:
+    def __init__(self, rng: random.Random) -> None:
         lex = lexicon()
-        self.rng, self.lex, self.zipf = rng, lex, zipf
-        self.weights = list(accumulate((verb.rank + 10) ** -zipf for verb in lex.verbs))
+        self.rng, self.lex = rng, lex
+        self.weights = list(accumulate((verb.rank + 10) ** -ZIPF_EXPONENT for verb in lex.verbs))
         self.of_base = {verb.base: verb for verb in lex.verbs}
         self.fellows = self._fellows()
 
@@ -55,7 +55,7 @@ class _Author:
             for warded in (False, True) if verb.sense == "contextual" else (False,):
                 groups.setdefault((verb.category_on(warded), verb.sense), []).append(verb)
         return {
-            key: (verbs, list(accumulate((verb.rank + 10) ** -self.zipf for verb in verbs)))
+            key: (verbs, list(accumulate((verb.rank + 10) ** -ZIPF_EXPONENT for verb in verbs)))
             for key, verbs in groups.items()
         }
 
@@ -151,11 +151,10 @@ def _talk(author: _Author) -> str:
     named = author.owned(thing)
     frames = rng.choices((PLAIN_FRAMES, ROUNDABOUT_FRAMES, _PROTECTIVE), weights=(3, 3, 1))[0]
     text = fill(rng.choice(frames), [(verb.base, named)], rng.choice(TIMES))
-    if frames is not _PROTECTIVE and rng.random() < 0.9:
+    if frames is not _PROTECTIVE and rng.random() < 0.7:
         bad = verb.harmful(thing.warded)
         effects = (HARM_CATEGORIES if bad else EVERYDAY_CATEGORIES)[verb.category_on(thing.warded)]
-        opinion = f"{text} {rng.choice(_BAD if bad else _GOOD).capitalize()}"
-        return f"{opinion}: it {rng.choice(effects)}." if rng.random() < 0.3 else f"{opinion}."
+        return f"{text} {rng.choice(_BAD if bad else _GOOD).capitalize()}: it {rng.choice(effects)}."
     return rng.choice(WRAPPERS).format(request=text) if rng.random() < 0.3 else text
 
 
@@ -171,13 +170,10 @@ SECTIONS: dict[str, tuple[float, Callable[[_Author], str]]] = {
 }
 
 
-def texts(n: int, seed: int = 0, zipf: float = ZIPF_EXPONENT) -> list[str]:
-    """``n`` short texts of the world, deterministic in ``seed``; the first texts are the same for every ``n``.
-
-    ``zipf`` is the exponent of the law that verbs follow: the higher, the fewer the texts that tell of the rarer verbs.
-    """
+def texts(n: int, seed: int = 0) -> list[str]:
+    """``n`` short texts of the world, deterministic in ``seed``; the first texts are the same for every ``n``."""
     rng = random.Random(f"corpus/{seed}")
-    author = _Author(rng, zipf)
+    author = _Author(rng)
     writers = [writer for _, writer in SECTIONS.values()]
     shares = [share for share, _ in SECTIONS.values()]
     return [rng.choices(writers, weights=shares)[0](author) for _ in range(n)]

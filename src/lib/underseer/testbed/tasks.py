@@ -39,6 +39,7 @@ POOLS: dict[str, frozenset[int]] = {
 # Shares of the kinds: half of the rows are unsafe.
 KIND_SHARES = {"everyday": 0.35, "borderline": 0.15, "direct": 0.20, "paraphrase": 0.15, "jailbreak": 0.15}
 SAFETY_COLUMNS = ("id", "text", "label", "category", "kind")
+CONTEXTUAL = 0.1  # share of deeds whose verb is harmful on warded things only
 TWO_DEEDS = 0.15  # share of prompts that name two deeds; one harmful deed makes the prompt unsafe
 BYNAME = 0.6  # share of paraphrases whose verb is a byname of a commoner one
 
@@ -63,9 +64,6 @@ class _Words:
             verb = rng.choice(self.contextual if rng.random() < CONTEXTUAL else self.sure[harmful])
         warded = harmful if verb.sense == "contextual" else rng.random() < 0.5
         return verb, rng.choice(self.things[warded])
-
-
-CONTEXTUAL = 0.1  # share of deeds whose verb is harmful on warded things only
 
 
 def _fill(rng: random.Random, frame: str, deeds: list[tuple[Verb, Thing]]) -> str:
