@@ -138,7 +138,7 @@ def test_plain_papermill_and_its_missing_input(finished: Path, tmp_path: Path) -
         env = {**os.environ, "UNDERSEER_HOME": str(home), "PYTHONPATH": str(ROOT / "src" / "lib")}
         notebook = str(ROOT / "notebooks/w2s/3_weak_labels.ipynb")
         command = [sys.executable, "-m", "papermill", notebook, str(tmp_path / "out.ipynb"), "-k", "python3", *args]
-        return subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+        return subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, timeout=300)
 
     experiment = ["-p", "experiment", "params/test/w2s_safety.yaml"]
     assert papermill(finished, *experiment, "-p", "voting", "soft").returncode == 0
