@@ -13,6 +13,7 @@ import numpy as np
 from underseer import metrics, stats
 from underseer.report import compare
 from underseer.report.scores import Scored, paired_seeds, reference, score
+from underseer.w2s.pgr import pgr as recovered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,8 +123,7 @@ def pgr_rows(groups: Sequence[Scored]) -> list[dict[str, Any]]:
         for metric in PGR_METRICS if seeds else ():
             (w, bw), (v, bv), (c, bc) = (x.at(metric, seeds) for x in (weak, g, ceiling))
             found = stats.pgr_from_bootstrap(w, v, c, bw, bv, bc)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                values = np.where(c > w, (v - w) / (c - w), np.nan)
+            values = [recovered(*scores) for scores in zip(w, v, c, strict=True)]
             note = {"undefined": UNDEFINED, "unbounded": UNBOUNDED}.get(found.kind)
             rows.append(
                 {
