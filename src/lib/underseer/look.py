@@ -140,10 +140,10 @@ def labelled(truth: pd.DataFrame, weak_labels: pd.DataFrame, labels: Sequence[st
 
 
 def table(report: Path, name: str) -> Any:
-    """A table of the report, as it stands in its folder."""
-    import pandas as pd
+    """A table of the report with its caption, as it stands in its folder."""
+    from IPython.display import Markdown
 
-    return _wide(pd.read_csv(report / "tables" / f"{name}.csv", keep_default_na=False))
+    return Markdown((report / "tables" / f"{name}.md").read_text(encoding="utf-8"))
 
 
 def figure(report: Path, name: str) -> Any:

@@ -127,9 +127,10 @@ class Steering(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         model.train()
+        shown = {} if self.settings.progress else {"disable": True}  # else as TQDM_DISABLE says
         self.bar = tqdm(
             total=state.max_steps, initial=state.global_step, desc="train", unit="step",
-            disable=not self.settings.progress, mininterval=0.5, leave=False,
+            mininterval=0.5, leave=False, **shown,
         )  # fmt: skip
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
