@@ -112,6 +112,7 @@ def _become(client: socket.socket, request: dict, fds: list[int]) -> NoReturn:
     import runpy
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background inherits it ignored
     os.setsid()
     for target, fd in enumerate(fds):
         os.dup2(fd, target)
