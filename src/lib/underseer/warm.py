@@ -163,15 +163,19 @@ def run(argv: list[str]) -> int:
         connection.connect(address or "")
     except OSError:
         os.execv(sys.executable, [sys.executable, "-m", *argv])
+    held = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)  # until there is a fork to pass them on to
     body = json.dumps({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}).encode()
     socket.send_fds(connection, [struct.pack("i", len(body))], [0, 1, 2])
     connection.sendall(body)
     told = connection.recv(4)
     if len(told) < 4:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
         os.execv(sys.executable, [sys.executable, "-m", *argv])
     (pid,) = struct.unpack("i", told)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in held:
         signal.signal(number, lambda n, _: _pass_on(pid, n))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
     told = connection.recv(4)
     return struct.unpack("i", told)[0] if len(told) == 4 else 1  # cut off: the fork was killed
 
