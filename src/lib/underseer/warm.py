@@ -1,7 +1,7 @@
 """Warm processes: one process imports what stages import, and forks itself for each stage and each kernel.
 
 Importing torch, transformers and papermill takes longer than many stages of a small experiment. ``underseer run`` starts one
-such process (``python -m underseer.warm serve SOCKET``). ``python -m underseer.warm run MODULE ARGS`` then runs a module as
+such process (``python -m underseer.warm serve``). ``python -m underseer.warm run MODULE ARGS`` then runs a module as
 ``__main__`` in a fork of it, with its own standard streams, environment and folder, and ends as the fork ends; where there
 is no warm process it runs the module itself, with the same result. Only local processes of the same user can connect.
 """
@@ -54,14 +54,19 @@ def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[di
         # Read when the libraries are imported: no progress bars in executed notebooks, figures drawn inline.
         fixed = {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         env = {**os.environ, **thread_limits(threads), **fixed}
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(address)  # clients that come before the imports are done wait in the queue
+        listener.listen(128)
         server = subprocess.Popen(
-            [sys.executable, "-m", "underseer.warm", "serve", address, *preloaded],
+            [sys.executable, "-m", "underseer.warm", "serve", str(listener.fileno()), *preloaded],
+            pass_fds=[listener.fileno()],
             env=env,
             stdin=subprocess.PIPE,  # its end tells the server that the run is over, however it ended
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        listener.close()
         kernels = Path(folder) / "kernels" / "python3"
         kernels.mkdir(parents=True)
         argv = [sys.executable, "-m", "underseer.warm", "run", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -82,12 +87,10 @@ def thread_limits(threads: int) -> dict[str, str]:
     return dict.fromkeys(names, str(threads))
 
 
-def serve(address: str, preloaded: list[str]) -> NoReturn:
+def serve(descriptor: int, preloaded: list[str]) -> NoReturn:
     """Import, then fork for every client that connects. Ends when standard input does."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for: their clients see them end
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)  # clients that come before the imports are done wait in the queue
-    listener.listen(128)
+    listener = socket.socket(fileno=descriptor)
     for name in preloaded:
         __import__(name)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -187,5 +190,5 @@ def _pass_on(pid: int, number: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        serve(sys.argv[2], sys.argv[3:])
+        serve(int(sys.argv[2]), sys.argv[3:])
     sys.exit(run(sys.argv[2:]))
