@@ -28,15 +28,18 @@ def texts(found: Sequence[str]) -> Any:
 
 
 def examples(rows: pd.DataFrame, labels: Sequence[str], *, synthetic: bool, n: int = 3) -> Any:
-    """Some rows of each class. Unsafe texts of real data are redacted: only their id and number of words are shown."""
+    """Some rows of each class. Texts of real data that any row calls unsafe are redacted: id and number of words."""
     import pandas as pd
 
+    from underseer.data import normalise
+
     found = pd.concat([part.head(n) for _, part in rows.sort_values("id").groupby("label")])
-    told = [
-        t if synthetic or not label else redacted(i, t)
-        for i, t, label in zip(found.id, found.text, found.label, strict=True)
+    unsafe = {normalise(text) for text in rows.text[rows.label == 1]}  # published sets label some texts both ways
+    shown = [
+        t if synthetic or normalise(t) not in unsafe else redacted(i, t)
+        for i, t in zip(found.id, found.text, strict=True)
     ]
-    return _wide(pd.DataFrame({"id": found.id, "label": [labels[label] for label in found.label], "text": told}))
+    return _wide(pd.DataFrame({"id": found.id, "label": [labels[label] for label in found.label], "text": shown}))
 
 
 def redacted(row: str, text: str) -> str:
