@@ -29,12 +29,3 @@ class Ledger:
         megabytes = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
         counts = {k: v for k, v in vars(self).items() if not k.startswith("_")}
         return {**counts, "seconds": round(time.monotonic() - self._begun, 2), "peak_memory_mb": round(megabytes)}
-
-
-def combine(ledgers: list[dict[str, float]]) -> dict[str, float]:
-    """The sum over stages; peak memory is the largest."""
-    total: dict[str, float] = {}
-    for ledger in ledgers:
-        for name, value in ledger.items():
-            total[name] = max(total.get(name, 0), value) if name == "peak_memory_mb" else total.get(name, 0) + value
-    return {k: round(v, 2) for k, v in total.items()}
