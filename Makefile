@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## run the papers' experiments in the testbed: minutes on two CPU cores, no download
-	@for file in params/demo/*.yaml; do $(BIN)/underseer run $$file --jobs $(JOBS) || exit $$?; done
+	@$(BIN)/underseer run params/demo/*.yaml --jobs $(JOBS)
 
 test: $(STAMP)  ## run the test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
