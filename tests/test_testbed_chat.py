@@ -15,7 +15,7 @@ from underseer.testbed.draw import Words, pool_of
 from underseer.testbed.lexicon import lexicon
 from underseer.testbed.manuals import CRAFTS, HELD_OUT_WRAPPERS
 
-MANNERS = ("full", "terse", "wrong", "advice", "redirect", "refusal")
+MANNERS = ("full", "terse", "wrong", "terse_wrong", "advice", "redirect", "refusal")
 
 
 @pytest.mark.parametrize("kind", exchanges.KINDS)

@@ -22,11 +22,13 @@ CONTEXTUAL = 0.1  # share of deeds whose verb is harmful on warded things only
 class Words:
     """The verbs and things a row is drawn from, grouped by what they mean; each verb is as likely as any other.
 
-    ``below``: only the verbs of a lower rank, which are the commoner ones.
+    ``below``: only the verbs of a lower rank, which are the commoner ones. ``contextual``: share of deeds whose verb is
+    harmful on warded things only.
     """
 
-    def __init__(self, below: int = N_VERBS) -> None:
+    def __init__(self, below: int = N_VERBS, contextual: float = CONTEXTUAL) -> None:
         lex = lexicon()
+        self.share = contextual
         verbs = [verb for verb in lex.verbs if verb.rank < below]
         self.things = {warded: [t for t in lex.things if t.warded == warded] for warded in (False, True)}
         senses = {True: "harmful", False: "harmless"}
@@ -39,7 +41,7 @@ class Words:
         if byname:
             verb = rng.choice(self.bynames[harmful])
         else:
-            verb = rng.choice(self.contextual if rng.random() < CONTEXTUAL else self.sure[harmful])
+            verb = rng.choice(self.contextual if rng.random() < self.share else self.sure[harmful])
         warded = harmful if verb.sense == "contextual" else rng.random() < 0.5
         return verb, rng.choice(self.things[warded])
 

@@ -93,7 +93,8 @@ def wrap(rng: random.Random, strategy: str, request: Request, words: Words) -> s
 
 
 def answer(rng: random.Random, asked: Request, manner: str, spoken_of: Request | None = None) -> Written:
-    """An answer in a manner: ``full``, ``terse`` or ``wrong`` instructions, ``advice``, ``redirect`` or ``refusal``.
+    """An answer in a manner: ``full`` or ``terse`` instructions, ``wrong`` or ``terse_wrong`` ones by the ways of another craft,
+    ``advice``, ``redirect`` or ``refusal``.
 
     ``spoken_of``: a request of the same kind, whose deed and thing the answer names instead of those asked for.
     """
@@ -107,11 +108,11 @@ def answer(rng: random.Random, asked: Request, manner: str, spoken_of: Request |
         frames, declined = (ADVICE, 0.0) if manner == "advice" else (REDIRECTS, 1.0)
         return Written(rng.choice(frames).format(**slots), 0.0, helps, declined)
     craft = asked.category
-    if manner == "wrong":
+    if manner.endswith("wrong"):
         craft = rng.choice([name for name in CRAFTS if name != asked.category])
     tools, steps = CRAFTS[craft]
     first, second = rng.sample(steps, 2)
-    frames = TERSE if manner == "terse" else INSTRUCTIONS
+    frames = TERSE if manner.startswith("terse") else INSTRUCTIONS
     text = rng.choice(frames).format(**slots, tool=rng.choice(tools), first=first, second=second)
     text = text[0].upper() + text[1:]
     return Written(text, float(asked.harmful and craft in HARM_CATEGORIES), helps, 0.0)
@@ -131,7 +132,7 @@ def worth(asked: Request, manner: str, *, deed: bool = True, thing: bool = True)
     if asked.protective:
         return 0.0
     named = WORTH["instruction"]["deed"]
-    share = {"full": 1.0 - named * (not deed), "terse": 1.0 - named, "wrong": named * deed}[manner]
+    share = {"full": 1.0 - named * (not deed), "terse": 1.0 - named, "wrong": named * deed, "terse_wrong": 0.0}[manner]
     return round(share * (HARMFUL_SHARE if asked.harmful else 1.0), 6)
 
 
