@@ -42,8 +42,8 @@ SETS: dict[str, dict[str, float]] = {
 
 # How an aligned model answers: manner by kind. Wrapped harmful requests get through more often than plain ones.
 _ANSWERS = {"full": 0.82, "terse": 0.08, "wrong": 0.06, "refusal": 0.04}
-_DECLINES = {"refusal": 0.50, "redirect": 0.47, "full": 0.03}
-_WAVERS = {"refusal": 0.42, "redirect": 0.38, "full": 0.20}
+_DECLINES = {"refusal": 0.22, "redirect": 0.75, "full": 0.03}
+_WAVERS = {"refusal": 0.20, "redirect": 0.65, "full": 0.15}
 ALIGNED: dict[str, dict[str, float]] = {
     "everyday": _ANSWERS, "wrapped": {**_ANSWERS, "refusal": 0.10}, "protective": {"advice": 0.94, "refusal": 0.06},
     "direct": _DECLINES, "rephrase": _DECLINES, **dict.fromkeys(STRATEGIES, _WAVERS),
