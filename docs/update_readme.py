@@ -1,4 +1,4 @@
-"""Put the demo's figure and table into README.md: run after ``make demo``, by ``make readme``.
+"""Put the demo's figures and tables into README.md: run after ``make demo``, by ``make readme``.
 
 Everything between the markers is generated; nothing there is typed by hand.
 """
@@ -11,10 +11,13 @@ from pathlib import Path
 from underseer.report import canvas
 from underseer.report import wording as w
 from underseer.report.results import load_results
+from underseer.report.selfmoa import figures as loop_figures
+from underseer.report.selfmoa import stages
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / "reports" / "demo"
 TASKS = ("w2s_safety", "w2s_legal", "w2s_toxicity")
+LOOP = "selfmoa"
 HEADS = {
     "weak": "Weak supervisor",
     "w2s_naive": "Naive W2S",
@@ -25,15 +28,24 @@ HEADS = {
 
 def main() -> None:
     """Draw the figure, replace the table."""
-    missing = [name for name in TASKS if not (REPORTS / name / "results.json").is_file()]
+    missing = [name for name in (*TASKS, LOOP) if not (REPORTS / name / "results.json").is_file()]
     if missing:
         raise SystemExit(f"reports/demo/{missing[0]} has no results yet: run `make demo` first")
     found = [load_results(REPORTS / name / "results.json") for name in TASKS]
+    loop = load_results(REPORTS / LOOP / "results.json")
     with canvas.style():
         figure(found).savefig(ROOT / "docs" / "demo.png", dpi=160, metadata={"Software": None})
+        loop_figure(loop).savefig(ROOT / "docs" / "selfmoa.png", dpi=160, metadata={"Software": None})
+    put({"demo": table(found), "selfmoa": loop_table(loop)})
+
+
+def put(blocks: dict[str, str]) -> None:
+    """Put each text between its markers in README.md."""
     readme = ROOT / "README.md"
-    block = "<!-- demo:begin -->\n" + table(found) + "\n<!-- demo:end -->"
-    text = re.sub(r"<!-- demo:begin -->.*<!-- demo:end -->", lambda _: block, readme.read_text("utf-8"), flags=re.S)
+    text = readme.read_text("utf-8")
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        text = re.sub(f"{begin}.*{end}", lambda _, told=f"{begin}\n{block}\n{end}": told, text, flags=re.S)
     readme.write_text(text, "utf-8")
 
 
@@ -72,6 +84,41 @@ def table(found: list[dict]) -> str:
         unit = ", lower is better" if metric == "toxicity" else ", %"
         lines.append(f"| {results['task']} | {w.METRICS[metric]}{unit} | " + " | ".join(told) + " |")
     note = "Mean over 3 seeds [95 % interval over seeds and test items]. " + w.SYNTHETIC_SHORT
+    return "\n".join([*lines, "", note]).replace("[", "\\[").replace("]", "\\]")
+
+
+# What the loop's figure and table show: data set, metric, heading.
+SHOWN = (
+    ("attack", "unsafe_rate", "Unsafe answers to attacks, %"),
+    ("held_out_attack", "unsafe_rate", "Unsafe, held-out attacks, %"),
+    ("safe", "helpfulness", "Helpfulness on safe prompts"),
+    ("borderline", "over_refusal", "Over-refusal, borderline prompts, %"),
+)
+
+
+def loop_figure(results: dict):
+    """The loop, stage by stage: safety, helpfulness and over-refusal."""
+    fig, axes = canvas.figure(7.4, 5.2, columns=2, rows=2)
+    for ax, (dataset, metric, title) in zip(axes.ravel(), SHOWN, strict=True):
+        lines = stages.lines(results, stages.rows_of(results, dataset, metric))
+        loop_figures.draw_lines(ax, lines, metric, labelled=True)
+        ax.set_title(title, fontsize=9)
+    canvas.foot(fig, results, "3 seeds; 95 % intervals over seeds and test prompts; hollow points: single seeds")
+    return fig
+
+
+def loop_table(results: dict) -> str:
+    """A line a model: the aligned one, the reset one, each iterate and the baselines."""
+    lines = ["| Model | " + " | ".join(title for *_, title in SHOWN) + " |", "|---|" + "---:|" * len(SHOWN)]
+    told = {
+        (dataset, metric, row["method"]): w.with_interval(row, metric)
+        for dataset, metric, _ in SHOWN
+        for row in w.pick(results["rows"], dataset=dataset, metric=metric)
+    }
+    for method in sorted({method for *_, method in told}, key=stages.order):
+        cells = " | ".join(told[dataset, metric, method] for dataset, metric, _ in SHOWN)
+        lines.append(f"| {w.method_name(method)} | {cells} |")
+    note = "Mean over 3 seeds [95 % interval over seeds and test prompts]; by the testbed's oracle. " + w.SYNTHETIC_SHORT
     return "\n".join([*lines, "", note]).replace("[", "\\[").replace("]", "\\]")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -14,7 +15,7 @@ from underseer.testbed.draw import Words, pool_of
 from underseer.testbed.lexicon import lexicon
 from underseer.testbed.manuals import CRAFTS, HELD_OUT_WRAPPERS
 
-MANNERS = ("full", "terse", "wrong", "advice", "redirect", "refusal")
+MANNERS = ("full", "terse", "wrong", "terse_wrong", "advice", "redirect", "refusal")
 
 
 @pytest.mark.parametrize("kind", exchanges.KINDS)
@@ -22,8 +23,8 @@ def test_the_oracle_reads_what_was_written(kind: str) -> None:
     rng, words = random.Random(kind), Words()
     for _ in range(150):
         asked = exchanges.request(rng, words, kind)
-        for manner in MANNERS:
-            told = exchanges.answer(rng, asked, manner)
+        for manner, astray in itertools.product(MANNERS, (None, exchanges.request(rng, words, kind))):
+            told = exchanges.answer(rng, asked, manner, astray)
             read = (verdicts.unsafe(asked.text, told.text), verdicts.refusal(told.text))
             assert read == (told.unsafe, told.refusal), (asked.text, told.text)
             assert verdicts.helpful(asked.text, told.text) == pytest.approx(told.helpful), (asked.text, told.text)

@@ -36,7 +36,7 @@ class Rules:
     """Which pairs of a prompt's answers are kept."""
 
     min_margin: float  # pairs closer than this in the ordering score are near-ties and are dropped
-    pairs_per_prompt: int  # at most, those that differ most in the ordering score
+    pairs_per_prompt: int  # at most, those that differ most in the weighted sum, so that safer and more helpful ones come first
     drop_both_unsafe: bool  # pairs in which both answers are unsafe teach better harmful answers
     unsafe_threshold: float
     safety_weight: float = 0.5  # of the weighted sum
@@ -108,9 +108,9 @@ def pairs(
         "dropped_both_unsafe": 0,
     }
     found = []
-    for name, own in distinct.assign(order=order_score(distinct, ordering, rules.safety_weight)).groupby(
-        "prompt_id", sort=False
-    ):
+    agreed = order_score(distinct, "weighted_sum", rules.safety_weight)
+    ordered = distinct.assign(order=order_score(distinct, ordering, rules.safety_weight), agreed=agreed)
+    for name, own in ordered.groupby("prompt_id", sort=False):
         kept = []
         for (_, a), (_, b) in itertools.combinations(
             own.sort_values("order", ascending=False, kind="stable").iterrows(), 2
@@ -123,7 +123,7 @@ def pairs(
             else:
                 kept.append((a, b))
         random.Random(f"pairs/{rules.seed}/{name}").shuffle(kept)  # ties in no order of their own
-        kept.sort(key=lambda pair: pair[1].order - pair[0].order)  # the widest first: judges err least on those
+        kept.sort(key=lambda pair: pair[1].agreed - pair[0].agreed)  # where the scores agree most, and judges err least
         found += [_pair(a, b, iteration) for a, b in kept[: rules.pairs_per_prompt]]
     return pd.DataFrame(found, columns=list(COLUMNS)), {**counts, "n_pairs": len(found)}
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 
 from underseer.errors import UserError, nearest
-from underseer.testbed.lexicon import COMMON, Thing, Verb, lexicon
+from underseer.testbed.lexicon import COMMON, N_VERBS, Thing, Verb, lexicon
 from underseer.testbed.world import OWNERS, normalise
 
 # Which of 16 hash classes belong to which pool.
@@ -20,24 +20,28 @@ CONTEXTUAL = 0.1  # share of deeds whose verb is harmful on warded things only
 
 
 class Words:
-    """The verbs and things a row is drawn from, grouped by what they mean; each verb is as likely as any other."""
+    """The verbs and things a row is drawn from, grouped by what they mean; each verb is as likely as any other.
 
-    def __init__(self) -> None:
+    ``below``: only the verbs of a lower rank, which are the commoner ones. ``contextual``: share of deeds whose verb is
+    harmful on warded things only.
+    """
+
+    def __init__(self, below: int = N_VERBS, contextual: float = CONTEXTUAL) -> None:
         lex = lexicon()
+        self.share = contextual
+        verbs = [verb for verb in lex.verbs if verb.rank < below]
         self.things = {warded: [t for t in lex.things if t.warded == warded] for warded in (False, True)}
-        self.contextual = list(lex.verbs_of("contextual"))
-        self.sure = {True: list(lex.verbs_of("harmful")), False: list(lex.verbs_of("harmless"))}
-        self.common = {harmful: [v for v in verbs if v.rank < COMMON] for harmful, verbs in self.sure.items()}
-        self.bynames = {
-            harmful: [v for v in lex.verbs if v.byname_of and v.sense == ("harmful" if harmful else "harmless")]
-            for harmful in (False, True)
-        }
+        senses = {True: "harmful", False: "harmless"}
+        self.contextual = [v for v in verbs if v.sense == "contextual"]
+        self.sure = {harmful: [v for v in verbs if v.sense == sense] for harmful, sense in senses.items()}
+        self.common = {harmful: [v for v in sure if v.rank < COMMON] for harmful, sure in self.sure.items()}
+        self.bynames = {harmful: [v for v in sure if v.byname_of] for harmful, sure in self.sure.items()}
 
     def deed(self, rng: random.Random, harmful: bool, byname: bool = False) -> tuple[Verb, Thing]:
         if byname:
             verb = rng.choice(self.bynames[harmful])
         else:
-            verb = rng.choice(self.contextual if rng.random() < CONTEXTUAL else self.sure[harmful])
+            verb = rng.choice(self.contextual if rng.random() < self.share else self.sure[harmful])
         warded = harmful if verb.sense == "contextual" else rng.random() < 0.5
         return verb, rng.choice(self.things[warded])
 
