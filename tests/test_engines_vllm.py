@@ -83,8 +83,9 @@ def tokens(found):
     return [[answer.token_ids for answer in answers] for answers in found]
 
 
-def agree(ours, theirs):
-    """Greedy answers are the same, or part where rounding may decide: at two all but equally likely tokens."""
+def agree(ours, theirs, unfinished=""):
+    """Greedy answers are the same, or part where rounding may decide: at two all but equally likely tokens. What stands
+    for ``unfinished`` characters at a text's end may differ."""
     for (mine,), (other,) in zip(ours, theirs, strict=True):
         pairs = enumerate(zip(mine.token_ids, other.token_ids, strict=False))
         apart = next((i for i, (a, b) in pairs if a != b), None)
@@ -92,11 +93,10 @@ def agree(ours, theirs):
             assert abs(mine.log_probs[apart] - other.log_probs[apart]) < 1e-4
         else:
             assert mine.token_ids == other.token_ids
-            assert (mine.text, mine.finish_reason, mine.n_prompt_tokens) == (
-                other.text,
-                other.finish_reason,
-                other.n_prompt_tokens,
+            assert (
+                mine.text.rstrip(unfinished) == other.text.rstrip(unfinished) if unfinished else mine.text == other.text
             )
+            assert (mine.finish_reason, mine.n_prompt_tokens) == (other.finish_reason, other.n_prompt_tokens)
             assert np.allclose(mine.log_probs, other.log_probs, atol=1e-3)
     return np.mean([mine == other for mine, other in zip(tokens(ours), tokens(theirs), strict=True)])
 
@@ -311,7 +311,7 @@ def test_a_server_answers_as_transformers_do(served, stock, world, tmp_path, wit
     with opened("openai", "base", url=served, cache=tmp_path / "kept", **how) as engine:
         assert "vllm 0.3" in engine.version
         ours = engine.generate(prompts, GREEDY, log_probs=True)
-        assert agree(ours, stock.generate(prompts, GREEDY, log_probs=True)) >= 5 / 6
+        assert agree(ours, stock.generate(prompts, GREEDY, log_probs=True), unfinished="\ufffd") >= 5 / 6
         sampled = engine.generate(prompts, SAMPLED)
     with opened("openai", "base", url=served, cache=tmp_path / "again", **how) as engine:
         assert tokens(engine.generate(prompts[::-1], SAMPLED))[::-1] == tokens(sampled)
@@ -322,7 +322,8 @@ def test_a_server_serves_adapters_by_name_and_takes_new_ones(served, stock, worl
     with opened("openai", "base", url=served, cache=tmp_path / "kept", tokenizer=str(root / "llama")) as engine:
         for name, folder in (("first", "adapter1"), (root / "adapter2", "adapter2")):
             ours = engine.generate(TEXTS, GREEDY, adapter=name, log_probs=True)
-            assert agree(ours, stock.generate(TEXTS, GREEDY, adapter=root / folder, log_probs=True)) >= 4 / 5
+            theirs = stock.generate(TEXTS, GREEDY, adapter=root / folder, log_probs=True)
+            assert agree(ours, theirs, unfinished="\ufffd") >= 4 / 5
             texts, contexts = [" knows", " a lamp"], ["who", chats.ask("the river")]
             scores = engine.score(texts, contexts=contexts, adapter=name)
             theirs = stock.score(texts, contexts=contexts, adapter=root / folder)

@@ -183,6 +183,8 @@ class _Builder:
         notebook = read_notebook(stage)
         declared = {k: values[k] for k in notebook.defaults if k not in RUNTIME}
         runtime = {k: values[k] for k in RUNTIME if k in values}
+        if declared.get("engine"):
+            declared["engine"] = _engine(declared, runtime.get("device", "auto"))
         keys = {role: [i.key for i in _listed(found)] for role, found in inputs.items() if found is not None}
         hashes = _contents(declared)
         identity = [stage, {**declared, **hashes}, keys, variants or [], *(["rehearsal"] if self.rehearsal else [])]
@@ -362,7 +364,18 @@ def _contents(declared: dict[str, Any]) -> dict[str, str]:
     if declared.get("dataset_path") is not None:
         read = [_files_hash(v, declared["dataset_path"]) for k, v in declared.items() if k in DATASETS]
         found["dataset_path"] = read[0] if len(read) == 1 else _sha(" ".join(read))
+    if declared.get("engine"):
+        from underseer import engines
+
+        found["engine"] = engines.identity(declared["engine"], declared["precision"])
     return found
+
+
+def _engine(declared: dict[str, Any], device: str) -> str:
+    """The engine's name; ``auto`` is decided here, so that the key says which engine answers, and that one does."""
+    from underseer import engines
+
+    return engines.choose(declared["engine"], [v for k, v in declared.items() if k in MODELS], device)
 
 
 @cache
