@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -247,6 +248,60 @@ def test_a_vllm_killed_half_way_ends_in_one_line_and_repeats_nothing(llama, worl
     finally:
         llama.generate = again
     assert len(asked) == 3 and tokens(found) == tokens(llama.generate(TEXTS, GREEDY))
+
+
+IN_A_STAGE = """
+import sys, time
+from pathlib import Path
+from underseer.engines import Sampling, open_engine
+
+def main():
+    model, keep, *prompts = sys.argv[1:]
+    how = {"precision": "fp32", "progress": False, "max_length": 96, "batch_size": 1}
+    engine = open_engine("vllm", model, lora_rank=4, keep=Path(keep), **how)
+    generate, engine._block = engine._engine.generate, 2
+    engine._engine.generate = lambda *args, **how: time.sleep(1) or generate(*args, **how)
+    engine.generate(prompts, Sampling(max_new_tokens=12))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_stage_killed_half_way_leaves_no_process_of_vllm_and_its_answers(llama, world, tmp_path):
+    script, keep = tmp_path / "stage.py", tmp_path / "kept"
+    script.write_text(IN_A_STAGE)
+    model = str(world[0] / "llama")
+    process = subprocess.Popen([sys.executable, str(script), model, str(keep), *TEXTS], stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 240
+        while not kept_in(keep):
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        workers = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.kill()
+        process.wait()
+    assert workers and not psutil.wait_procs(workers, timeout=60)[1]
+    asked, again = [], llama.generate
+    llama.generate = lambda prompts, *args, **how: asked.extend(prompts) or again(prompts, *args, **how)
+    n_kept = kept_in(keep)
+    try:
+        found = KeepingEngine(llama, Kept(keep), models.fingerprint(model)).generate(TEXTS, GREEDY)
+    finally:
+        llama.generate = again
+    assert 2 <= n_kept < len(TEXTS) and len(asked) == len(TEXTS) - n_kept
+    assert tokens(found) == tokens(llama.generate(TEXTS, GREEDY))
+
+
+def kept_in(file):
+    """Answers that are kept in a file, which another process may be about to make."""
+    with (
+        contextlib.suppress(sqlite3.OperationalError),
+        contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db,
+    ):
+        return db.execute("SELECT count(*) FROM kept").fetchone()[0]
+    return 0
 
 
 @pytest.mark.slow
