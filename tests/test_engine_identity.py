@@ -162,6 +162,15 @@ def test_code_of_an_engine_reruns_what_it_answers_alone(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- stages
 
 
+def test_a_notebook_that_runs_on_its_own_is_the_stage_that_its_plan_has() -> None:
+    """Its parameters cell says ``auto``; what that is stands in the plan that is made of it."""
+    from underseer.stage import _as_planned
+
+    for instance in make().instances.values():
+        if "engine" in instance.parameters:
+            assert _as_planned("engine", "auto", instance) == instance.parameters["engine"]
+
+
 def stage(tmp_path: Path, engine: str, **runtime: object) -> SimpleNamespace:
     instance = SimpleNamespace(parameters={"engine": engine}, runtime={"device": "cpu", "threads": 1, **runtime})
     run = SimpleNamespace(instance=instance, cost=Ledger(), checkpoints=tmp_path / "checkpoints", opened=[])

@@ -158,6 +158,7 @@ class _Builder:
         self.pipeline, self.rehearsal = pipeline, rehearsal
         self.instances: dict[str, Instance] = {}
         self._memo: dict[str, Instance] = {}
+        self._engines: dict[tuple[str, ...], str] = {}
 
     def variant(self, parameters: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
         needs: dict[str, None] = {}
@@ -184,7 +185,7 @@ class _Builder:
         declared = {k: values[k] for k in notebook.defaults if k not in RUNTIME}
         runtime = {k: values[k] for k in RUNTIME if k in values}
         if declared.get("engine"):
-            declared["engine"] = _engine(declared, runtime.get("device", "auto"))
+            declared["engine"] = self._engine(declared, runtime.get("device", "auto"))
         keys = {role: [i.key for i in _listed(found)] for role, found in inputs.items() if found is not None}
         hashes = _contents(declared)
         identity = [stage, {**declared, **hashes}, keys, variants or [], *(["rehearsal"] if self.rehearsal else [])]
@@ -196,6 +197,16 @@ class _Builder:
             instance = Instance(stage, key, declared, runtime, keys, hashes, variants or [], self.rehearsal)
             self._memo[memo] = self.instances.setdefault(key, instance)
         return self._memo[memo]
+
+    def _engine(self, declared: dict[str, Any], device: str) -> str:
+        """The engine's name; ``auto`` is decided here, so that the key says which engine answers, and that one does."""
+        from underseer import engines
+
+        models = tuple(v for k, v in declared.items() if k in MODELS)
+        asked = (declared["engine"], device, *models)
+        if asked not in self._engines:  # else the machine would be looked at for every stage
+            self._engines[asked] = engines.choose(declared["engine"], models, device)
+        return self._engines[asked]
 
 
 def _listed(found: Any) -> list[Instance]:
@@ -369,13 +380,6 @@ def _contents(declared: dict[str, Any]) -> dict[str, str]:
 
         found["engine"] = engines.identity(declared["engine"], declared["precision"])
     return found
-
-
-def _engine(declared: dict[str, Any], device: str) -> str:
-    """The engine's name; ``auto`` is decided here, so that the key says which engine answers, and that one does."""
-    from underseer import engines
-
-    return engines.choose(declared["engine"], [v for k, v in declared.items() if k in MODELS], device)
 
 
 @cache
