@@ -6,6 +6,7 @@ An engine starts in half a minute and is shared by the tests of a module; a ``vl
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import sqlite3
@@ -19,6 +20,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from tqdm.auto import tqdm
 
 from tiny import save_adapter, save_model
 from underseer import chats, models
@@ -201,6 +203,16 @@ def test_mistakes_are_named(llama, world, tmp_path):
         open_engine("vllm", "/nowhere/at/all")
     with pytest.raises(UserError, match="reads saved models only"):
         open_engine("vllm", f"scratch:llama?{SHAPE}")
+
+
+def test_it_answers_where_progress_bars_are_off(llama, monkeypatch):
+    """As in a stage's notebook."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setattr(llama, "_progress", True)
+    monkeypatch.setattr(
+        "tqdm.auto.tqdm", functools.partial(tqdm, disable=True)
+    )  # tqdm reads the variable when imported
+    assert llama.generate(TEXTS[:2], GREEDY)
 
 
 def test_nothing_of_it_is_in_the_version_but_what_decides(llama):

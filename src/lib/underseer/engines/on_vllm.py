@@ -188,7 +188,8 @@ class VllmEngine:
         if not rows:
             return []
         lora = None if adapter is None else self._adapter(Path(adapter))
-        bar = (lambda *args, **kwargs: tqdm(*args, **{**kwargs, "leave": False})) if self._progress else False
+        shown = self._progress and not os.environ.get("TQDM_DISABLE")  # by the time that a hidden bar took vLLM divides
+        bar = (lambda *args, **kwargs: tqdm(*args, **{**kwargs, "leave": False})) if shown else False
         prompts = [{"prompt_token_ids": row.tolist()} for row in rows]
         try:
             with _watched(self._llm.llm_engine.engine_core):
