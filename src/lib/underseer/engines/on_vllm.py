@@ -20,7 +20,7 @@ import numpy as np
 
 from underseer.engines import Answer, Prompt, Sampling, adapters
 from underseer.engines.seeds import seeds_of
-from underseer.errors import StageError, UserError
+from underseer.errors import EngineEnded, UserError
 
 if TYPE_CHECKING:
     from underseer.cost import Ledger
@@ -196,7 +196,7 @@ class VllmEngine:
                 return self._llm.generate(prompts, list(settings), use_tqdm=bar, lora_request=lora)
         except Exception as error:
             if type(error).__name__ == "EngineDeadError":
-                raise StageError("vLLM's process ended while it generated (its log says why); run again") from error
+                raise EngineEnded("vLLM's process ended while it generated (its log says why); run again") from error
             raise
 
     def _linear(self) -> list[str]:
