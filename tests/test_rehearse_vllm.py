@@ -21,14 +21,17 @@ pytestmark = [
 ]
 
 PARAMS = ROOT / "params/paper/selfmoa_qwen2.5-1.5b.yaml"
-# As it is written but for what costs starts and shows nothing more of vLLM: one round instead of two, no baselines, and a
-# classifier as the judge that steers (the guard that reports runs in vLLM, as does the rubric).
+# As it is written but for what costs starts of vLLM and shows nothing more of it: one round instead of two, no reset, no
+# baselines, and a classifier as the judge that steers (the guard and the rubric that report write their verdicts in vLLM).
+# That classifier is a random one, which may call every answer unsafe.
 SETS = {
     "engine": "vllm",
     "seed": 0,
     "iterations": 1,
+    "reset": "false",
     "baselines": "false",
     "training_judge": "classifier:unitary/toxic-bert",
+    "drop_both_unsafe": "false",
 }
 MODEL_STAGES = {"selfmoa/2_red_team", "selfmoa/3_preferences", "selfmoa/5_evaluate"}
 
@@ -37,7 +40,7 @@ MODEL_STAGES = {"selfmoa/2_red_team", "selfmoa/3_preferences", "selfmoa/5_evalua
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("rehearsed")
     sets = [part for name, value in SETS.items() for part in ("--set", f"{name}={value}")]
-    done = underseer(home, "run", PARAMS, "--rehearse", "--jobs", 1, *sets)
+    done = underseer(home, "run", PARAMS, "--rehearse", "--jobs", 1, *sets, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     return home
 
@@ -56,11 +59,11 @@ def test_the_iterate_is_an_adapter_that_vllm_applied(rehearsed: Path) -> None:
     tables = {
         o.parameters["method"]: o.table("evaluation") for o in store.outputs(rehearsed / "runs/selfmoa/5_evaluate")
     }
-    assert set(tables) == {"aligned", "reset", "selfmoa_iter1"}
+    assert set(tables) == {"aligned", "selfmoa_iter1"}
     for table in tables.values():
         assert table.answer.str.len().gt(0).mean() > 0.5 and table.failure.isna().mean() > 0.5
         assert table.unsafe.notna().any() and table.helpful.notna().any()
-    assert (tables["selfmoa_iter1"].answer != tables["reset"].answer).any()
+    assert (tables["selfmoa_iter1"].answer != tables["aligned"].answer).any()
 
 
 def test_its_report_stands_and_means_nothing(rehearsed: Path) -> None:
