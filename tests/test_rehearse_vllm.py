@@ -32,6 +32,7 @@ SETS = {
     "baselines": "false",
     "training_judge": "classifier:unitary/toxic-bert",
     "drop_both_unsafe": "false",
+    "learning_rate": 0.01,  # what a few pairs teach is to be seen
 }
 MODEL_STAGES = {"selfmoa/2_red_team", "selfmoa/3_preferences", "selfmoa/5_evaluate"}
 
@@ -63,7 +64,8 @@ def test_the_iterate_is_an_adapter_that_vllm_applied(rehearsed: Path) -> None:
     for table in tables.values():
         assert table.answer.str.len().gt(0).mean() > 0.5 and table.failure.isna().mean() > 0.5
         assert table.unsafe.notna().any() and table.helpful.notna().any()
-    assert (tables["selfmoa_iter1"].answer != tables["aligned"].answer).any()
+    perplexities = {o.json("utility")["perplexity"] for o in store.outputs(rehearsed / "runs/selfmoa/5_evaluate")}
+    assert len(perplexities) == 2  # of the same texts, by the same weights, without the adapter and with it
 
 
 def test_its_report_stands_and_means_nothing(rehearsed: Path) -> None:
