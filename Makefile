@@ -42,8 +42,8 @@ $(VLLM): requirements.lock requirements-vllm.lock pyproject.toml
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-test-vllm: $(VLLM)  ## run the tests of the vLLM engine and of a vllm serve, on a CPU (minutes)
-	.venv-vllm/bin/python -m pytest -m vllm tests/test_engines_vllm.py
+test-vllm: $(VLLM)  ## test the vLLM engine, a vllm serve and a rehearsal through vLLM, on a CPU (minutes)
+	.venv-vllm/bin/python -m pytest -m vllm --durations=10 tests/test_engines_vllm.py tests/test_rehearse_vllm.py
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab, on 127.0.0.1
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir .

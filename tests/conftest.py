@@ -22,9 +22,8 @@ def underseer(home: Path, *args: object, **kwargs) -> subprocess.CompletedProces
     """Run the command line with a store of its own."""
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200"}
     command = [sys.executable, "-m", "underseer.cli", *map(str, args)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=env, cwd=kwargs.pop("cwd", ROOT), timeout=900, **kwargs
-    )
+    kwargs = {"cwd": ROOT, "timeout": 900, **kwargs}
+    return subprocess.run(command, capture_output=True, text=True, env=env, **kwargs)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from underseer import chats, judges, models, train
 from underseer.cost import Ledger
 from underseer.engines import Answer, Sampling, local
-from underseer.errors import StageError, UserError
+from underseer.errors import EngineEnded, StageError, UserError
 from underseer.judges import base, calls, evaluator, exchange, guard, reward, rubric, strings
 from underseer.judges.asking import IN_MEMORY, ExchangeJudge
 from underseer.judges.exchange import open_exchange_judge
@@ -827,6 +827,17 @@ def test_a_text_that_an_engine_cannot_score_fails_alone():
     engine = Scripted(lambda chat: "safe", score)
     scores = open_exchange_judge("guard:x", "unsafe", engine=_named(engine), **_llm()).score(["a", "bb"], ["p", "p"])
     assert judges.failure_counts(scores) == {"call failed: NoScore": 2}
+
+
+def test_an_engine_that_ended_while_it_scored_stops_the_judge_in_one_line():
+    """Verdicts that are missing because nothing answers any more are no verdicts that the judge failed to give."""
+
+    def score(text):
+        raise EngineEnded("vLLM's process ended while it generated; run again")
+
+    judge = open_exchange_judge("guard:x", "unsafe", engine=_named(Scripted(lambda chat: "safe", score)), **_llm())
+    with pytest.raises(StageError, match="^vLLM's process ended while it generated; run again$"):
+        judge.score(["a", "bb"], ["p", "p"])
 
 
 @pytest.mark.parametrize("spec", ["rubric:x", "guard:x"])

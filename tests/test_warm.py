@@ -86,3 +86,16 @@ def test_a_signal_reaches_the_fork(script: Path, served: dict[str, str]) -> None
 def test_without_a_warm_process_the_module_runs_all_the_same(script: Path) -> None:
     env = environment(script, {warm.SOCKET: str(script / "gone")})
     assert subprocess.run(command("4"), env=env, capture_output=True, cwd=script).returncode == 4
+
+
+def test_a_kernels_own_streams_leave_the_forks_open_for_what_it_starts(script: Path, served: dict[str, str]) -> None:
+    """A kernel puts other objects in the place of sys.stdout; vLLM's workers, which it starts, write to the stream itself."""
+    kernel = script / "kernel.py"
+    kernel.write_text(
+        "import io, subprocess, sys\n"
+        "sys.stdout = sys.stderr = io.StringIO()\n"
+        "subprocess.run([sys.executable, '-c', 'import sys; print(sys.stdout is None, sys.stderr is None)'], check=True)\n"
+    )
+    run = [sys.executable, "-m", "underseer.warm", "run", "kernel"]
+    done = subprocess.run(run, env=served, capture_output=True, text=True, cwd=script)
+    assert (done.returncode, done.stdout) == (0, "False False\n"), done.stderr

@@ -18,6 +18,10 @@ class StageError(Exception):
     """A stage that cannot go on, in one line: a missing input, a failed check (exit code 1)."""
 
 
+class EngineEnded(StageError):
+    """An engine that answers nothing any more: whatever else it is asked would fail as well."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the allowed name closest to ``name``, or an empty string when none is close."""
     close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)

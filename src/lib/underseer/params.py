@@ -169,6 +169,12 @@ class Schema(BaseModel):
     device: str = _runtime("auto, cpu, cuda, cuda:N or mps", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     threads: int = _runtime("CPU threads of one stage; with 1, results do not depend on --jobs", ge=1)
     eval_batch_size: int = _runtime("rows in one forward pass without gradients", ge=1)
+    tensor_parallel: int = _runtime("GPUs that share one model; engine vllm", ge=1)
+    data_parallel: int = _runtime("copies of a model that share its prompts; engine vllm", ge=1)
+    kv_cache_gb: float = _runtime("GiB of memory for the keys and values of one model; engine vllm", gt=0)
+    server_concurrency: int = _runtime("calls at a time; engine openai", ge=1)
+    server_timeout: float = _runtime("seconds that a call may take; engine openai", gt=0)
+    server_tries: int = _runtime("tries of a call to a busy or broken server; engine openai", ge=1)
 
 
 KNOWN = tuple(Schema.model_fields)

@@ -44,6 +44,7 @@ DYNAMIC: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "selfmoa.pools": ("dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
     "judges.evaluation_rows": ("exchange_dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
     "data.loading": ("dataset", lambda names: "testbed.tasks" if "testbed" in names else None),
+    "engines": ("engine", lambda name: f"engines.on_{name}" if name else None),  # planning has decided on ``auto``
 }
 """Modules that import another by a parameter's value: the parameter, and the module that a value names."""
 
@@ -166,7 +167,10 @@ def _evaluator(add: Add, spec: str, measure: str, exchanges: str) -> Any:
     if kind == "oracle" or (kind != "trained" and not known):
         return None
     base = _pretrained(add, model) if model else None
-    return add("judges/evaluator", {"judge": spec, "measure": measure}, base=base)
+    told = {"judge": spec, "measure": measure}
+    if kind not in ("rubric", "guard"):
+        told["engine"] = None  # it asks none: the same judge, whatever engine answers elsewhere
+    return add("judges/evaluator", told, base=base)
 
 
 PIPELINES: dict[str, Callable[[Add, dict[str, Any]], dict[str, Any]]] = {"w2s": w2s, "selfmoa": selfmoa}

@@ -158,6 +158,7 @@ class _Builder:
         self.pipeline, self.rehearsal = pipeline, rehearsal
         self.instances: dict[str, Instance] = {}
         self._memo: dict[str, Instance] = {}
+        self._engines: dict[tuple[str, ...], str] = {}
 
     def variant(self, parameters: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
         needs: dict[str, None] = {}
@@ -183,6 +184,8 @@ class _Builder:
         notebook = read_notebook(stage)
         declared = {k: values[k] for k in notebook.defaults if k not in RUNTIME}
         runtime = {k: values[k] for k in RUNTIME if k in values}
+        if declared.get("engine"):
+            declared["engine"] = self._engine(declared, runtime.get("device", "auto"))
         keys = {role: [i.key for i in _listed(found)] for role, found in inputs.items() if found is not None}
         hashes = _contents(declared)
         identity = [stage, {**declared, **hashes}, keys, variants or [], *(["rehearsal"] if self.rehearsal else [])]
@@ -194,6 +197,16 @@ class _Builder:
             instance = Instance(stage, key, declared, runtime, keys, hashes, variants or [], self.rehearsal)
             self._memo[memo] = self.instances.setdefault(key, instance)
         return self._memo[memo]
+
+    def _engine(self, declared: dict[str, Any], device: str) -> str:
+        """The engine's name; ``auto`` is decided here, so that the key says which engine answers, and that one does."""
+        from underseer import engines
+
+        models = tuple(v for k, v in declared.items() if k in MODELS)
+        asked = (declared["engine"], device, *models)
+        if asked not in self._engines:  # else the machine would be looked at for every stage
+            self._engines[asked] = engines.choose(declared["engine"], models, device)
+        return self._engines[asked]
 
 
 def _listed(found: Any) -> list[Instance]:
@@ -362,6 +375,10 @@ def _contents(declared: dict[str, Any]) -> dict[str, str]:
     if declared.get("dataset_path") is not None:
         read = [_files_hash(v, declared["dataset_path"]) for k, v in declared.items() if k in DATASETS]
         found["dataset_path"] = read[0] if len(read) == 1 else _sha(" ".join(read))
+    if declared.get("engine"):
+        from underseer import engines
+
+        found["engine"] = engines.identity(declared["engine"], declared["precision"])
     return found
 
 

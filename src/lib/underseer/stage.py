@@ -126,8 +126,10 @@ def _executed() -> list[str]:
 
 
 def _as_planned(name: str, value: Any, instance: Instance) -> Any:
-    """Paths are planned as absolute paths; a notebook may hold a relative one."""
+    """Paths are planned as absolute paths; a notebook may hold a relative one. Which engine answers, the plan decides."""
     planned = instance.parameters[name]
+    if name == "engine":
+        return planned
     same_path = isinstance(value, str) and isinstance(planned, str) and Path(planned).is_absolute()
     return planned if same_path and (paths.ROOT / value).resolve() == Path(planned) else value
 
@@ -153,6 +155,7 @@ class Run:
         self._metrics: dict[str, float] = {}
         self._checked: list[str] = []
         self._unmet: list[str] = []
+        self._engines: dict[str, None] = {}
         self._started = datetime.now(UTC)
         self._marks = {"synthetic": self._is_synthetic(), "unsafe": False, "rehearsal": instance.rehearsal}
         self._check_apart()
@@ -249,6 +252,10 @@ class Run:
         """Final numbers of this stage, for its manifest and MLflow."""
         self._metrics.update({k: float(v) for k, v in values.items()})
 
+    def used(self, engine: Any) -> None:
+        """Name an engine that was opened, for the manifest: of a server only now is known what it runs."""
+        self._engines[f"{engine.name}: {engine.version}"] = None
+
     def mark_unsafe(self) -> None:
         """Fence the outputs: they hold, or can produce, unsafe material."""
         self._marks["unsafe"] = True
@@ -290,6 +297,7 @@ class Run:
         }
         told = {"metrics": self._metrics, "checks": self._checked, "marks": self._marks, "cost": self.cost.total()}
         told |= {"unmet": self._unmet} if self._unmet else {}
+        told |= {"engines": list(self._engines)} if self._engines else {}
         return {"schema": 1, **facts, "inputs": inputs, **times, **told}
 
 

@@ -120,7 +120,8 @@ def _become(client: socket.socket, request: dict, fds: list[int]) -> NoReturn:
     for target, fd in enumerate(fds):
         os.dup2(fd, target)
         os.close(fd)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)
+    kept = {"closefd": False}  # a kernel puts streams of its own in their place; processes that it starts inherit these
+    sys.stdin, sys.stdout, sys.stderr = open(0, **kept), open(1, "w", 1, **kept), open(2, "w", 1, **kept)
     os.environ.clear()
     os.environ.update(request["env"])
     os.environ.pop("JPY_PARENT_PID", None)  # the parent is the warm process; the client is watched instead

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,6 +109,16 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """What an engine takes beside what all take."""
 
+PARAMETERS = {
+    "tensor_parallel": "tensor_parallel",
+    "data_parallel": "data_parallel",
+    "kv_cache_gb": "kv_cache_gb",
+    "server_concurrency": "concurrency",
+    "server_timeout": "timeout",
+    "server_tries": "tries",
+}
+"""Parameters of an experiment that say how an engine runs, and the option that each is."""
+
 
 def resolve(engine: str) -> str:
     """The engine that ``auto`` stands for on this machine: vLLM where it and an NVIDIA GPU are, else transformers.
@@ -124,13 +135,36 @@ def resolve(engine: str) -> str:
     return "vllm" if find_spec("vllm") is not None and gpus.visible() else "transformers"
 
 
-def identity(engine: str, precision: str = "fp32", tensor_parallel: int = 1) -> str:
-    """What of the engine decides a stage's answers, for its key: name, package versions, settings. Needs no torch.
+def choose(engine: str, models: Sequence[str] = (), device: str = "auto") -> str:
+    """``resolve`` for a stage: ``auto`` keeps to transformers off the GPU, and for models of the testbed, which are small
+    and of a family (GPT-2) whose adapters vLLM does not serve."""
+    if engine == "auto" and (device in ("cpu", "mps") or any(m.startswith(("testbed:", "scratch:")) for m in models)):
+        return "transformers"
+    return resolve(engine)
 
-    Of a server only that it is one is known before it is asked; what it runs stands in the opened engine's ``version``.
+
+@cache
+def identity(engine: str, precision: str = "fp32") -> str:
+    """What of the engine decides a stage's answers, for its key: name, package versions, precision. Needs no torch.
+
+    How many GPUs share the work is left out, as the device is. Of a server only that it is one is known before it is
+    asked; what it runs stands in the opened engine's ``version``, which goes into the stage's manifest.
     """
     name = resolve(engine)
-    return f"{name}: {import_module(f'underseer.engines.on_{name}').version(precision, tensor_parallel)}"
+    return f"{name}: {import_module(f'underseer.engines.on_{name}').version(precision)}"
+
+
+def check(engine: str) -> None:
+    """Raise UserError where an engine is unknown or, as far as can be seen before it is opened, cannot be opened here."""
+    module = import_module(f"underseer.engines.on_{resolve(engine)}")
+    getattr(module, "check", lambda: None)()
+
+
+def planned(run: Any, engine: str) -> dict[str, Any]:
+    """How a stage opens engines: as its plan chose for ``auto``, with the options that the experiment gives."""
+    instance = run.instance
+    options = {option: instance.runtime[name] for name, option in PARAMETERS.items() if name in instance.runtime}
+    return {"engine": instance.parameters["engine"] if engine == "auto" else engine, **options}
 
 
 def open_engine(

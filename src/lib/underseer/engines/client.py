@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import urlsplit
 
-from underseer.errors import StageError, UserError
+from underseer.errors import EngineEnded, UserError
 
 URL_VARIABLE, KEY_VARIABLE = "UNDERSEER_OPENAI_URL", "OPENAI_API_KEY"
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -206,9 +206,9 @@ def said_by(content: bytes) -> str:
     return next((f", {n}" for n in names if isinstance(n, str) and re.fullmatch(r"[A-Za-z][\w.-]{2,60}", n)), "")
 
 
-def away(url: str, n: int, reason: str, n_done: int) -> StageError:
+def away(url: str, n: int, reason: str, n_done: int) -> EngineEnded:
     """The error where a server gives no answers any more."""
-    return StageError(
+    return EngineEnded(
         f"the server at {url} gave no answer {n} times in a row ({reason}); {n_done} answers are kept: run again when it "
         "works, and only the others are asked for"
     )

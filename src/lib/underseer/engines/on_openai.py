@@ -2,7 +2,8 @@
 
 Where the model's tokenizer is at hand (its folder, or the option ``tokenizer``), prompts are rendered and cut here and
 travel as token ids, so that no content can open a turn of a chat, and scoring is possible; else as text and messages.
-Every answer is kept as soon as it comes. One that the server does not give is an answer with a ``failure``.
+Every answer is kept as soon as it comes. One that the server does not give is an answer with a ``failure``. Texts are
+the server's: vLLM's leaves out bytes at an answer's end that are no whole character yet.
 """
 
 from __future__ import annotations
@@ -27,9 +28,14 @@ if TYPE_CHECKING:
 API = "openai 1"  # raised where what is sent changes
 
 
-def version(precision: str = "", tensor_parallel: int = 1) -> str:
+def version(precision: str = "") -> str:
     """What is known before a server is asked."""
     return API
+
+
+def check() -> None:
+    """Raise UserError where no server is named, or its key cannot be one."""
+    server_url(None), server_key()
 
 
 def open_(
@@ -198,7 +204,7 @@ class ServerEngine:
         """A value or a ``Failed`` for each request; what was kept is not asked again."""
         from tqdm.auto import tqdm
 
-        identity = [API, self._client.url, adapter]
+        identity = [self.version, self._client.url, adapter]
         found = [self._kept.get([*identity, *request]) for request in requests]
         missing = [i for i, reply in enumerate(found) if reply is None]
         in_a_row, done, limit = 0, 0, self._concurrency + 4

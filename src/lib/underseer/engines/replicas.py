@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from underseer.engines import Answer, Prompt, Sampling
-from underseer.errors import StageError, UserError
+from underseer.errors import EngineEnded, StageError, UserError
 
 if TYPE_CHECKING:
     from underseer.cost import Ledger
@@ -99,7 +99,7 @@ class Replicas:
         try:
             outcome, value = self._pipes[i].recv()
         except (EOFError, OSError) as error:
-            raise StageError(f"replica {i} of the vLLM engine ended (its log says why); run again") from error
+            raise EngineEnded(f"replica {i} of the vLLM engine ended (its log says why); run again") from error
         if outcome == "error":
             raise value
         return value

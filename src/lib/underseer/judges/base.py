@@ -55,6 +55,11 @@ class Judge(Protocol):
         ...
 
 
+def release(judge: Judge) -> None:
+    """Give back the memory of a judge that runs a model of its own; it is loaded anew when the judge is asked again."""
+    getattr(judge, "close", lambda: None)()
+
+
 @dataclass(frozen=True)
 class Reply:
     """What a judge said of one text: a score, or why there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from underseer.engines import planned
 from underseer.judges import card
 from underseer.judges.calibration import _correlation
 from underseer.judges.evaluator import train_evaluator
@@ -22,26 +23,30 @@ INPUTS = {"unsafe": "training_judge", "helpful": "helpfulness_judge", "refusal":
 """Measure: the role that the judge's stage fills."""
 
 
-def open_one(run: Any, measure: str, spec: str, *, noise: float = 0.0, seed: int = 0, **how: Any) -> Judge:
-    """The judge of a measure: from the folder of its stage where it was trained; with ``noise`` its share of turned verdicts."""
+def open_one(
+    run: Any, measure: str, spec: str, *, engine: str | None, noise: float = 0.0, seed: int = 0, **how: Any
+) -> Judge:
+    """The judge of a measure: from the folder of its stage where it was trained; with ``noise`` its share of turned verdicts.
+    ``engine`` is what a judge that writes its verdicts runs on."""
     found = run.input(INPUTS[measure])
     folder = found.file("model") if found is not None and found.has("model") else None
     version = found.key if folder is not None else ""
+    how |= planned(run, engine)
     one = open_exchange_judge(spec, measure, folder=folder, version=version, cost=run.cost, **how)
     return Noisy(one, noise, seed) if noise else one
 
 
 def open_training(
-    run: Any, *, unsafe: str, helpful: str, noise: float = 0.0, seed: int = 0, **how: Any
+    run: Any, *, unsafe: str, helpful: str, engine: str | None, noise: float = 0.0, seed: int = 0, **how: Any
 ) -> dict[str, Judge]:
     """The judges that steer, by measure."""
     specs = {"unsafe": unsafe, "helpful": helpful}
-    return {m: open_one(run, m, spec, noise=noise, seed=seed, **how) for m, spec in specs.items()}
+    return {m: open_one(run, m, spec, engine=engine, noise=noise, seed=seed, **how) for m, spec in specs.items()}
 
 
 def train_or_open(
     run: Any, spec: str, rows: tuple[pd.DataFrame, pd.DataFrame], settings: TrainSettings, measure: str, *, folder: Path | None,
-    noise: float = 0.0, **how: Any,
+    engine: str | None, noise: float = 0.0, **how: Any,
 ) -> tuple[Judge, pd.DataFrame]:  # fmt: skip
     """A judge of exchanges, and the training curves of one that is trained here (else an empty table).
 
@@ -50,7 +55,7 @@ def train_or_open(
     """
     import pandas as pd
 
-    how["cost"] = run.cost
+    how |= {"cost": run.cost, **planned(run, engine)}
     if parse_exchange(spec).kind != "trained":
         one, curves = open_exchange_judge(spec, measure, **how), pd.DataFrame(columns=["step", "metric", "value"])
     else:

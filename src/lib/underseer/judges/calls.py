@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from underseer.errors import StageError
+from underseer.errors import EngineEnded, StageError
 from underseer.judges.asking import ExchangeJudge
 from underseer.judges.base import Exchange, Reply, Scores
 
@@ -75,6 +75,8 @@ class Caller:
         def ask(some: list[tuple[Chat, str]]) -> Sequence[float]:
             try:
                 sums: np.ndarray = self.engine.score([t for _, t in some], contexts=[c for c, _ in some])[0]
+            except EngineEnded:
+                raise
             except StageError as error:  # an engine's sums have no gaps: it raises where a single text has none
                 raise NoScore(str(error)) from error
             return sums.tolist()

@@ -121,8 +121,10 @@ def _on_engine(judge: JudgeSpec, measure: str, engine: str | Engine, engine_how:
 
     written, judging = (rubric, rubric.RubricJudge) if judge.kind == "rubric" else (guard, guard.GuardJudge)
     if isinstance(engine, str):
+        from underseer.engines import identity as engine_identity
+
         check_chat_model(judge, engine)
-        ran = f"{engine}\x1f{engine_how['precision']}\x1f{engine_how.get('url', '')}"
+        ran = f"{engine_identity(engine, engine_how['precision'])}\x1f{engine_how.get('url', '')}"
     else:
         ran = f"{engine.name}\x1f{engine.version}"
     identity = _model_identity(judge, engine, engine_how["base"])

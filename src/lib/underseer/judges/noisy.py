@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from underseer.errors import UserError
-from underseer.judges.base import Scores
+from underseer.judges.base import Scores, release
 
 if TYPE_CHECKING:
     from underseer.judges.base import Judge
@@ -39,6 +39,10 @@ class Noisy:
         turned = self.turned(texts, prompts)
         values = np.where(turned, 1 - given.values, given.values)
         return Scores(values, given.failures, self.name, self.version, given.details)
+
+    def close(self) -> None:
+        """As the judge itself."""
+        release(self._judge)
 
     def turned(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> np.ndarray:
         """(n,) bool: whose verdict is turned."""

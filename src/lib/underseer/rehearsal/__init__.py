@@ -39,6 +39,7 @@ MOST: dict[str, float] = {
     "max_length": 128,
     "eval_steps": 2,
     "gradient_accumulation": 2,
+    "kv_cache_gb": 1,
 }
 """The most that a parameter may be in a rehearsal; ``RULES`` hold for those that are not named here."""
 

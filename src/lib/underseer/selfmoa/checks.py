@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from underseer import engines
 from underseer.errors import UserError
 from underseer.selfmoa import methods, pools, strategies, targets
 
@@ -21,7 +22,14 @@ def preflight(parameters: Mapping[str, Any]) -> list[str]:
 
     mistakes: list[str] = []
     remarks: list[str] = []
-    looks = (_data, _weights, _mix, lambda p: strategies.chosen(p["attack_strategies"]), _models)
+    looks = (
+        _data,
+        _weights,
+        _mix,
+        lambda p: engines.check(p["engine"]),
+        lambda p: strategies.chosen(p["attack_strategies"]),
+        _models,
+    )
     for look in (*looks, lambda p: remarks.extend(exchange.preflight(p))):
         _collect(mistakes, look, parameters)
     if mistakes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from underseer.judges.base import release
 from underseer.judges.exchange import open_exchange_judge
 
 if TYPE_CHECKING:
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from underseer.judges.base import Judge
 
 
-def reporting(specs: Mapping[str, str], **how: Any) -> dict[str, Judge]:
+def reporting(run: Any, specs: Mapping[str, str], *, engine: str, **how: Any) -> dict[str, Judge]:
     """The reporting judges by measure, from their specifications."""
+    from underseer.engines import planned
     from underseer.judges.exchange_oracle import ExchangeOracle
 
+    how |= {"cost": run.cost, **planned(run, engine)}
     return {m: ExchangeOracle(m) if s == "oracle" else open_exchange_judge(s, m, **how) for m, s in specs.items()}
 
 
@@ -34,6 +37,7 @@ def judge(answers: pd.DataFrame, reporters: Mapping[str, Judge], training: Mappi
     for judges, suffix in ((reporters, ""), (training, "_training")):
         for measure, one in judges.items():
             scores = one.score(texts, prompts)
+            release(one)  # the next one may need its memory
             answers = answers.assign(**{measure + suffix: scores.values})
             name = f"failure{suffix}"
             failures[name] = [old or new for old, new in zip(failures[name], scores.failures, strict=True)]

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from underseer.judges.base import release
 from underseer.selfmoa import answering
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def judge(answers: pd.DataFrame, judges: Mapping[str, Judge]) -> pd.DataFrame:
     names = {}
     for measure, one in judges.items():
         scores = one.score(answers.answer.tolist(), answers.prompt.tolist())
+        release(one)  # the next one may need its memory
         answers = answers.assign(**{measure: scores.values})
         names[measure] = f"{scores.judge}@{scores.version}"
     return answers.assign(judges=json.dumps(names, sort_keys=True))

@@ -48,12 +48,14 @@ def engine(
     run: Any, engine: str, target: Target, *, max_length: int, device: str, precision: str, batch_size: int, lora_rank: int = 0
 ) -> Any:  # fmt: skip
     """The engine that answers for a target. Answers of a stage that was cut short are kept beside its checkpoints."""
-    from underseer.engines import open_engine
+    from underseer.engines import open_engine, planned
 
-    return open_engine(
-        engine, target.spec, base=target.folder, device=device, precision=precision, batch_size=batch_size, max_length=max_length,
-        lora_rank=lora_rank, cost=run.cost,
+    opened = open_engine(
+        model=target.spec, base=target.folder, device=device, precision=precision, batch_size=batch_size, max_length=max_length,
+        lora_rank=lora_rank, keep=run.checkpoints / "answers.sqlite", cost=run.cost, **planned(run, engine),
     )  # fmt: skip
+    run.used(opened)
+    return opened
 
 
 def check_spec(spec: str) -> None:
