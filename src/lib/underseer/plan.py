@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,11 @@ class Notebook:
     code: str
     reached: frozenset[str]
 
+    @cached_property
+    def results(self) -> tuple[str, ...]:
+        """The parameters that decide the result."""
+        return tuple(name for name in self.defaults if name not in RUNTIME)
+
     def modules(self, values: dict[str, Any]) -> str:
         """The hash of the library's modules that the notebook reaches with these values of its parameters."""
         names = [name(values[p]) for m, (p, name) in DYNAMIC.items() if m in self.reached and p in values]
@@ -181,19 +186,22 @@ class _Builder:
 
     def add(self, stage: str, values: dict[str, Any], inputs: dict[str, Any], variants: list | None = None) -> Instance:
         notebook = read_notebook(stage)
-        declared = {k: values[k] for k in notebook.defaults if k not in RUNTIME}
-        runtime = {k: values[k] for k in RUNTIME if k in values}
+        declared = {k: values[k] for k in notebook.results}
         keys = {role: [i.key for i in _listed(found)] for role, found in inputs.items() if found is not None}
-        hashes = _contents(declared)
-        identity = [stage, {**declared, **hashes}, keys, variants or [], *(["rehearsal"] if self.rehearsal else [])]
-        memo = json.dumps(identity)
+        memo = repr((stage, declared, keys, variants))  # most calls name an instance that is there: hash each once
         if memo not in self._memo:
-            modules = notebook.modules(declared)
-            key = _sha(json.dumps([identity, notebook.code, modules], sort_keys=True))[:16]
-            hashes |= {"notebook": notebook.code, "modules": modules}
-            instance = Instance(stage, key, declared, runtime, keys, hashes, variants or [], self.rehearsal)
-            self._memo[memo] = self.instances.setdefault(key, instance)
+            self._memo[memo] = self._new(notebook, declared, values, keys, variants or [])
         return self._memo[memo]
+
+    def _new(self, notebook: Notebook, declared: dict, values: dict, keys: dict, variants: list) -> Instance:
+        hashes = _contents(declared)
+        identity = [notebook.stage, {**declared, **hashes}, keys, variants, *(["rehearsal"] if self.rehearsal else [])]
+        modules = notebook.modules(declared)
+        key = _sha(json.dumps([identity, notebook.code, modules], sort_keys=True))[:16]
+        hashes |= {"notebook": notebook.code, "modules": modules}
+        runtime = {k: values[k] for k in RUNTIME if k in values}
+        instance = Instance(notebook.stage, key, declared, runtime, keys, hashes, variants, self.rehearsal)
+        return self.instances.setdefault(key, instance)
 
 
 def _listed(found: Any) -> list[Instance]:
