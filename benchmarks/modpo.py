@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 from shared import in_turns, medians, parser, public, table, write
 
-LENGTH, RATE, BETA, WARM = 512, 5e-5, 0.1, 2
+LENGTH, RATE, BETA, WARM = 512, 5e-5, 0.1, 1
 TURNS = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|endoftext|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -205,7 +205,7 @@ def main() -> None:
         help="HH-RLHF dialogues (chosen, rejected)",
     )
     made.add_argument("--model", default="scratch:gpt2?n_layer=4&n_embd=256", help="any causal model specification")
-    made.add_argument("--rows", type=int, default=80, help="pairs")
+    made.add_argument("--rows", type=int, default=64, help="pairs")
     made.add_argument("--batch", type=int, default=8, help="pairs per step")
     made.add_argument(
         "--precisions", nargs="+", help="default: fp32, and bf16 where the machine multiplies it natively"
