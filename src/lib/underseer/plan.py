@@ -114,7 +114,13 @@ class Notebook:
     path: Path
     defaults: dict[str, Any]
     code: str
-    reached: frozenset[str]
+    imports: tuple[str, ...]
+
+    @cached_property
+    def reached(self) -> frozenset[str]:
+        """The library's modules that it imports, directly and through others. Found when asked for: a stage that runs only
+        wants the parameters, and following imports reads most of the library."""
+        return frozenset(_reached(self.imports))
 
     @cached_property
     def results(self) -> tuple[str, ...]:
@@ -255,8 +261,8 @@ def read_notebook(stage: str) -> Notebook:
     sources = ["".join(c["source"]) for c in cells if c is not tagged[0]]
     trees = [_parse(source, path) for source in sources]
     code = _sha("\n".join(ast.dump(tree) for tree in trees))
-    reached = frozenset(_reached([name for tree in trees for name in _imports(tree)]))
-    return Notebook(stage, path, defaults, code, reached)
+    imports = tuple(name for tree in trees for name in _imports(tree))
+    return Notebook(stage, path, defaults, code, imports)
 
 
 def _parse(source: str, path: Path) -> ast.Module:
