@@ -35,7 +35,7 @@ from underseer import batches, data, models, train, trainer
 BATCH, LENGTH, RATE = 16, 512, 5e-5
 SIZES = {
     "gpt2 4x256": {"model": "scratch:gpt2?n_layer=4&n_embd=256", "rows": 1024, "epochs": 1, "slow_steps": 2},
-    "gpt2 small": {"model": "scratch:gpt2", "rows": 64, "epochs": 1, "slow_steps": 1},
+    "gpt2 small": {"model": "scratch:gpt2?n_layer=12&n_embd=768&n_head=12", "rows": 64, "epochs": 1, "slow_steps": 1},
 }
 WAYS = ("released", "minibatch", "bare", "ours", "ours, steps")
 

@@ -141,8 +141,8 @@ def show(name: str, found: dict) -> None:
 def main() -> None:
     made = parser(__doc__, "judges")
     made.add_argument("--dataset-path", type=Path, default=public("xstest_v2_completions_mistralinstruct.csv"))
-    made.add_argument("--answers", type=int, default=450, help="judged by the evaluator")
-    made.add_argument("--rubric-answers", type=int, default=48)
+    made.add_argument("--answers", type=int, default=200, help="judged by the evaluator")
+    made.add_argument("--rubric-answers", type=int, default=16)
     args = made.parse_args()
     torch.set_num_threads(args.threads)
     prompts, answers = exchanges_of(args.dataset_path, args.answers)

@@ -46,7 +46,7 @@ from underseer.train import TrainSettings, fit_classifier
 
 TIMES = (1, 2, 4, 8, 16)
 VARIANTS = (1, 4, 16, 64)
-SMALL = {"training": 256, "aligning": 32, "generation": 64, "judging": 64, "hygiene": 250}  # rows at x1
+SMALL = {"training": 128, "aligning": 24, "generation": 32, "judging": 32, "hygiene": 250}  # rows at x1
 TINY = "scratch:gpt2?n_layer=2&n_embd=128&n_head=4"
 EXPERIMENT = ROOT / "params/test/w2s_safety.yaml"
 Points = dict[float, list[float]]  # size -> seconds
