@@ -1,36 +1,43 @@
 """Training one classifier: examples per second of ours, of what others run, and of a bare loop as the ceiling.
 
     python benchmarks/classifier_training.py --dataset-path safety.csv
-    python benchmarks/classifier_training.py            # the testbed's prompts
+    python benchmarks/classifier_training.py            # that file in ../shared/data if it is there, else the testbed
 
-All four train the same model from the same weights on the same rows with AdamW and gradient clipping:
+All four train the same model, a GPT-2 of 4 layers of width 256 and GPT-2 small, from the same weights on the same rows
+with AdamW and gradient clipping:
 
 - ``released``: the recipe released for arXiv 2410.12621 (yeruimeng/WTS, safety/train.py): fp32, batch 16, every row
   padded to 512 tokens. A few steps suffice, since every step costs the same.
 - ``minibatch``: the style of openai/weak-to-strong: fp32, minibatches of 8 accumulated to 16 rows, padded to their own
   longest row, rows in random order.
-- ``bare``: a hand-written loop over batches of 16 of like length, bf16 autocast, fused AdamW: the ceiling.
+- ``bare``: a hand-written loop over batches of 16 of like length, fused AdamW, bf16 autocast where the machine multiplies
+  bf16 natively: the ceiling.
 - ``ours``: ``train.fit_classifier``, the whole call, from strings to the trained model; ``ours, steps``: its loop.
 
 Runs alternate, so that a busy moment of the machine hits all; medians, least and most over the repeats are shown.
+``of peak`` is the model FLOPs of the rate (6 a weight of the layers and real token, 12 a layer, width and pair of tokens in
+attention) against large matrix products, measured in the same run in fp32, and in bf16 where that is what trains.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import time
-from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
+from shared import clocked, in_turns, medians, parser, public, spread, table, write
 
 from underseer import batches, data, models, train, trainer
 
 BATCH, LENGTH, RATE = 16, 512, 5e-5
+SIZES = {
+    "gpt2 4x256": {"model": "scratch:gpt2?n_layer=4&n_embd=256", "rows": 1024, "epochs": 1, "slow_steps": 2},
+    "gpt2 small": {"model": "scratch:gpt2?n_layer=12&n_embd=768&n_head=12", "rows": 64, "epochs": 1, "slow_steps": 1},
+}
+WAYS = ("released", "minibatch", "bare", "ours", "ours, steps")
 
 
 def rows_of(path: str | None, n: int):
@@ -79,11 +86,11 @@ def minibatch(model, tokenizer, df, steps: int) -> float:
     return BATCH * len(seconds) / sum(seconds)
 
 
-def bare(model, tokenizer, df, epochs: int) -> float:
+def bare(model, tokenizer, df, epochs: int, bf16: bool) -> float:
     rows = token_rows(tokenizer, df)
     sampler = batches.LengthGroupedBatches(rows.lengths, BATCH, seed=0)
     stream = (rows.__getitems__(batch) for epoch in range(epochs) for batch in sampler.batches(epoch))
-    seconds = loop(model, stream, bf16=train.native_bf16(torch.device("cpu")), fused=True)
+    seconds = loop(model, stream, bf16=bf16, fused=True)
     return epochs * len(rows) / sum(seconds)
 
 
@@ -102,71 +109,90 @@ def ours(model, tokenizer, df, epochs: int) -> tuple[float, float]:
     original, trainer.Steering = trainer.Steering, Timed
     try:
         start = time.perf_counter()
-        train.fit_classifier(model, tokenizer, df, None, replace(settings))
+        train.fit_classifier(model, tokenizer, df, None, settings)
         whole = time.perf_counter() - start
     finally:
         trainer.Steering = original
     return epochs * len(df) / whole, BATCH * (len(marks) - 1) / (marks[-1] - marks[0])
 
 
-def measure(args: argparse.Namespace) -> dict[str, list[float]]:
-    df = rows_of(args.dataset_path, args.rows)
+def gemm_peak(bf16: bool) -> float:
+    """FLOP/s of large matrix products, the best of some."""
+    n, kind = 2048, torch.bfloat16 if bf16 else torch.float32
+    a, b = (torch.randn(n, n, dtype=kind) for _ in range(2))
+    return 2 * n**3 / min(clocked(lambda: a @ b) for _ in range(5))
+
+
+def flops(model, tokenizer, df) -> float:
+    """Floating-point operations of training on an example, in the mean, without padding and embeddings."""
+    lengths = token_rows(tokenizer, df).lengths.astype(float)
+    weights = models.n_parameters(model) - sum(
+        p.numel() for p in (model.transformer.wte.weight, model.transformer.wpe.weight)
+    )
+    attention = 12 * model.config.n_layer * model.config.n_embd * np.square(lengths)
+    return float(np.mean(6 * weights * lengths + attention))
+
+
+def measure(args: argparse.Namespace, size: dict) -> dict:
+    df = rows_of(args.dataset_path, args.rows or size["rows"])
+    slow, epochs = size["slow_steps"], size["epochs"]
 
     def fresh():
-        return models.load_classifier(args.model, labels=["safe", "unsafe"], texts=df.text, max_length=LENGTH)
+        return models.load_classifier(size["model"], labels=["safe", "unsafe"], texts=df.text, max_length=LENGTH)
 
-    rates: dict[str, list[float]] = {name: [] for name in ("released", "minibatch", "bare", "ours", "ours, steps")}
+    bf16 = train.use_bf16(fresh()[0], torch.device("cpu"))
+    ways = {
+        "released": lambda: released(*fresh(), df, slow),
+        "minibatch": lambda: minibatch(*fresh(), df, min(slow * 10, len(df) // BATCH)),
+        "bare": lambda: bare(*fresh(), df, epochs, bf16),
+        "ours": lambda: ours(*fresh(), df, epochs),
+        "peak": partial(gemm_peak, bf16),
+    }
     ours(*fresh(), df[:64], 1)  # imports and first-call costs, once, for all
-    for _ in range(args.repeats):
-        rates["released"].append(released(*fresh(), df, args.slow_steps))
-        rates["minibatch"].append(minibatch(*fresh(), df, args.slow_steps * 10))
-        rates["bare"].append(bare(*fresh(), df, args.epochs))
-        whole, steps = ours(*fresh(), df, args.epochs)
-        rates["ours"].append(whole)
-        rates["ours, steps"].append(steps)
-    return rates
+    found = in_turns(ways, args.repeats)
+    peak, each = statistics.median(found.pop("peak")), flops(*fresh(), df)
+    both = found.pop("ours")
+    rates = {**found, "ours": [whole for whole, _ in both], "ours, steps": [steps for _, steps in both]}
+    middle = medians(rates)
+    return {
+        "model": size["model"],
+        "rows": len(df),
+        "epochs": epochs,
+        "precision": "bf16" if bf16 else "fp32",
+        "values": rates,
+        "median": middle,
+        "times_released": middle["ours"] / middle["released"],
+        "times_minibatch": middle["ours"] / middle["minibatch"],
+        "share_of_bare": middle["ours"] / middle["bare"],
+        "gemm_peak": peak,
+        "share_of_peak": {way: rate * each / peak for way, rate in middle.items()},
+    }
+
+
+def show(name: str, found: dict) -> None:
+    print(f"\n{name}, {found['rows']} rows, {found['precision']}, GEMM peak {found['gemm_peak'] / 1e9:.0f} GFLOP/s")
+    middle = found["median"]
+    rows = [
+        [way, *spread(found["values"][way], ".1f"), f"{middle[way] / middle['released']:.1f}",
+         f"{middle[way] / middle['minibatch']:.2f}", f"{middle[way] / middle['bare']:.0%}", f"{found['share_of_peak'][way]:.0%}"]
+        for way in WAYS
+    ]  # fmt: skip
+    table(["", "examples/s", "least", "most", "x released", "x minibatch", "of bare", "of peak"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--dataset-path", help="CSV with prompt and is_safe; default: the testbed's prompts")
-    parser.add_argument("--model", default="scratch:gpt2?n_layer=4&n_embd=256", help="any model specification")
-    parser.add_argument("--rows", type=int, default=2048)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--slow-steps", type=int, default=3, help="steps of the released recipe per repeat")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/classifier_training.json"))
-    args = parser.parse_args()
+    made = parser(__doc__, "classifier_training")
+    made.add_argument("--dataset-path", default=public("wts_safety.csv"), help="CSV with prompt and is_safe")
+    made.add_argument("--models", nargs="+", choices=list(SIZES), default=list(SIZES))
+    made.add_argument("--rows", type=int, help="default: 1024, of GPT-2 small 64")
+    args = made.parse_args()
     torch.set_num_threads(args.threads)
-    rates = measure(args)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-
-    print(f"\n{args.model}, {args.threads} threads, {platform.processor() or platform.machine()}")
-    print(f"{'':12} {'examples/s':>10} {'least':>8} {'most':>8} {'x released':>11} {'x minibatch':>12} {'of bare':>8}")
-    for name, values in rates.items():
-        m = medians[name]
-        print(
-            f"{name:12} {m:10.1f} {min(values):8.1f} {max(values):8.1f} {m / medians['released']:11.1f} "
-            f"{m / medians['minibatch']:12.2f} {m / medians['bare']:8.0%}"
-        )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "benchmark": "classifier_training",
-        "model": args.model,
-        "data": "file" if args.dataset_path else "testbed",
-        "rows": args.rows,
-        "epochs": args.epochs,
-        "threads": args.threads,
-        "torch": torch.__version__,
-        "unit": "examples per second",
-        "values": rates,
-        "median": medians,
-        "times_released": medians["ours"] / medians["released"],
-        "times_minibatch": medians["ours"] / medians["minibatch"],
-        "share_of_bare": medians["ours"] / medians["bare"],
-    }
-    args.out.write_text(json.dumps(record, indent=1))
+    results = {}
+    for name in args.models:
+        results[name] = measure(args, SIZES[name])
+        show(name, results[name])
+    source = "file" if args.dataset_path else "testbed"
+    write(args, "classifier_training", unit="examples per second", data=source, results=results)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ import argparse
 import copy
 import json
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,11 +33,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from shared import in_turns, medians, parser, public, spread, table, write
 
 from underseer import data, models
 from underseer.engines import Sampling, local, open_engine
 
-SHARED = Path(__file__).parents[1] / "../shared/data/real_toxicity_prompts.jsonl"
 NEW = 20
 SHAPES = {
     "gpt2 4x256": {"n_layer": 4, "n_embd": 256, "n_head": 4, "vocab_size": 8192},
@@ -177,42 +176,40 @@ def measure(shape: dict[str, int], prompts: list[str], args: argparse.Namespace)
 
 def timed(ways: dict[str, Callable], repeats: int) -> dict:
     """Rates of each way, the ways in turns, and the tokens of the last turn."""
-    rates: dict[str, list[float]] = {name: [] for name in ways}
     tokens = {}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            torch.manual_seed(0)
-            start = time.perf_counter()
-            tokens[name] = way()
-            rates[name].append(sum(map(len, tokens[name])) / (time.perf_counter() - start))
-    return {"values": rates, "tokens": tokens}
+
+    def rate(name: str) -> float:
+        torch.manual_seed(0)
+        start = time.perf_counter()
+        tokens[name] = ways[name]()
+        return sum(map(len, tokens[name])) / (time.perf_counter() - start)
+
+    return {"values": in_turns({name: partial(rate, name) for name in ways}, repeats), "tokens": tokens}
 
 
 def show(name: str, kind: str, found: dict, starting: dict[str, float]) -> dict:
     """Print one table; the record for the JSON file."""
-    medians = {way: statistics.median(values) for way, values in found["values"].items()}
+    middle = medians(found["values"])
     tokens = found.pop("tokens")
     reference = tokens["released fp32"]
     same = {way: np.mean([a == b for a, b in zip(reference, rows, strict=False)]) for way, rows in tokens.items()}
     ceilings = {"ours fp32": "bare fp32", "ours bf16": "bare bf16"}
     ceilings |= {f"vllm ours {p}": f"vllm {p}" for p in starting}
-    shares = {way: medians[way] / medians[ceiling] for way, ceiling in ceilings.items()}
+    shares = {way: middle[way] / middle[ceiling] for way, ceiling in ceilings.items()}
     print(f"\n{name}, {kind}, {len({token for row in tokens['ours fp32'] for token in row})} different tokens")
-    print(f"{'':16} {'tokens/s':>9} {'least':>8} {'most':>8} {'x released':>11} {'of ceiling':>11} {'same tokens':>12}")
+    rows = []
     for way, values in found["values"].items():
         share = format(shares[way], ".0%") if way in shares else ""
         equal = format(same[way], ".0%") if kind == "greedy" else ""
-        print(
-            f"{way:16} {medians[way]:9.0f} {min(values):8.0f} {max(values):8.0f} "
-            f"{medians[way] / medians['released fp32']:11.1f} {share:>11} {equal:>12}"
-        )
+        rows.append([way, *spread(values, ".0f"), f"{middle[way] / middle['released fp32']:.1f}", share, equal])
+    table(["", "tokens/s", "least", "most", "x released", "of ceiling", "same tokens"], rows)
     for precision, seconds in starting.items():
-        pays = break_even(seconds, medians[f"ours {precision} again"], medians[f"vllm ours {precision}"])
+        pays = break_even(seconds, middle[f"ours {precision} again"], middle[f"vllm ours {precision}"])
         print(f"vllm {precision} starts in {seconds:.0f} s; it pays past {pays} new tokens")
     return {
         **found,
-        "median": medians,
-        "times_released": {way: value / medians["released fp32"] for way, value in medians.items()},
+        "median": middle,
+        "times_released": {way: value / middle["released fp32"] for way, value in middle.items()},
         "share_of_ceiling": shares,
         "same_as_released": {way: float(value) for way, value in same.items()} if kind == "greedy" else None,
         "vllm_start_seconds": starting,
@@ -225,16 +222,13 @@ def break_even(seconds: float, here: float, there: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--dataset-path", type=Path, default=SHARED if SHARED.exists() else None)
-    parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
-    parser.add_argument("--prompts", type=int, default=128)
-    parser.add_argument("--slow-prompts", type=int, default=16, help="prompts of the released loop per repeat")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--no-vllm", dest="vllm", action="store_false", default=find_spec("vllm") is not None)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/generation.json"))
-    args = parser.parse_args()
+    made = parser(__doc__, "generation")
+    made.add_argument("--dataset-path", type=Path, default=public("real_toxicity_prompts.jsonl"))
+    made.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    made.add_argument("--prompts", type=int, default=128)
+    made.add_argument("--slow-prompts", type=int, default=16, help="prompts of the released loop per repeat")
+    made.add_argument("--no-vllm", dest="vllm", action="store_false", default=find_spec("vllm") is not None)
+    args = made.parse_args()
     torch.set_num_threads(args.threads)
     prompts = prompts_of(args.dataset_path, args.prompts)
     print(f"{len(prompts)} prompts, {NEW} new tokens, {args.threads} threads, {platform.machine()}")
@@ -243,18 +237,10 @@ def main() -> None:
         found = measure(SHAPES[name], prompts, args)
         starting = found.pop("vllm_start_seconds", {})
         results[name] = {kind: show(name, kind, one, starting) for kind, one in found.items()}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "benchmark": "generation",
-        "data": "file" if args.dataset_path else "testbed",
-        "prompts": len(prompts),
-        "new_tokens": NEW,
-        "threads": args.threads,
-        "torch": torch.__version__,
-        "unit": "new tokens per second",
-        "results": results,
-    }
-    args.out.write_text(json.dumps(record, indent=1))
+    write(
+        args, "generation", unit="new tokens per second", data="file" if args.dataset_path else "testbed",
+        prompts=len(prompts), new_tokens=NEW, results=results,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

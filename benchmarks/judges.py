@@ -16,23 +16,20 @@ Runs alternate, so that a busy moment of the machine hits all; medians, least an
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from shared import in_turns, medians, parser, public, spread, table, write
 
 from underseer import chats, models
 from underseer.judges import evaluator, rubric, xstest
 from underseer.judges.exchange import open_exchange_judge
 
-SHARED = Path(__file__).parents[1] / "../shared/data/xstest_v2_completions_mistralinstruct.csv"
 EVALUATOR = "scratch:gpt2?n_layer=4&n_embd=256&n_head=4&n_positions=512&vocab_size=8192"
 LLAMA = "scratch:llama?n_layer=4&n_embd=256&n_head=4&n_positions=1536&vocab_size=8192"
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
@@ -114,19 +111,20 @@ def _with_cache(bare: Callable, ours: Callable, cache: Path) -> dict[str, Callab
 
 def measure(ways: dict[str, Callable[[], np.ndarray]], n: int, repeats: int) -> dict:
     """Answers judged per second of each way, and the largest difference of ours from bare."""
-    rates: dict[str, list[float]] = {name: [] for name in ways}
     said = {name: way() for name, way in ways.items()}  # first calls
-    for _ in range(repeats):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            said[name] = way()
-            rates[name].append(n / (time.perf_counter() - start))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+
+    def rate(name: str) -> float:
+        start = time.perf_counter()
+        said[name] = ways[name]()
+        return n / (time.perf_counter() - start)
+
+    rates = in_turns({name: partial(rate, name) for name in ways}, repeats)
+    middle = medians(rates)
     apart = np.abs(said["cold"] - said["bare"])
     return {
         "values": rates,
-        "median": medians,
-        "times_bare": {name: value / medians["bare"] for name, value in medians.items()},
+        "median": middle,
+        "times_bare": {name: value / middle["bare"] for name, value in middle.items()},
         "largest_difference": None if np.isnan(apart).all() else float(np.nanmax(apart)),
         "without_verdict": int(np.isnan(said["cold"]).sum()),
         "same_when_warm": bool(np.array_equal(said["cold"], said["warm"], equal_nan=True)),
@@ -136,22 +134,16 @@ def measure(ways: dict[str, Callable[[], np.ndarray]], n: int, repeats: int) -> 
 def show(name: str, found: dict) -> None:
     print(f"\n{name}: warm as cold {found['same_when_warm']}, without verdict {found['without_verdict']}, "
           f"largest difference {found['largest_difference']}")  # fmt: skip
-    print(f"{'':6} {'answers/s':>10} {'least':>10} {'most':>10} {'x bare':>8}")
-    for way, values in found["values"].items():
-        print(
-            f"{way:6} {found['median'][way]:10.1f} {min(values):10.1f} {max(values):10.1f} {found['times_bare'][way]:8.1f}"
-        )
+    rows = [[way, *spread(values, ".1f"), f"{found['times_bare'][way]:.1f}"] for way, values in found["values"].items()]
+    table(["", "answers/s", "least", "most", "x bare"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--dataset-path", type=Path, default=SHARED if SHARED.exists() else None)
-    parser.add_argument("--answers", type=int, default=450, help="judged by the evaluator")
-    parser.add_argument("--rubric-answers", type=int, default=48)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/judges.json"))
-    args = parser.parse_args()
+    made = parser(__doc__, "judges")
+    made.add_argument("--dataset-path", type=Path, default=public("xstest_v2_completions_mistralinstruct.csv"))
+    made.add_argument("--answers", type=int, default=200, help="judged by the evaluator")
+    made.add_argument("--rubric-answers", type=int, default=16)
+    args = made.parse_args()
     torch.set_num_threads(args.threads)
     prompts, answers = exchanges_of(args.dataset_path, args.answers)
     few = min(args.rubric_answers, len(answers))
@@ -160,17 +152,8 @@ def main() -> None:
         for name, n, ways in (("evaluator", len(answers), evaluator_ways), ("rubric", few, rubric_ways)):
             results[name] = measure(ways(prompts[:n], answers[:n], Path(folder)), n, args.repeats) | {"answers": n}
             show(name, results[name])
-    record = {
-        "benchmark": "judges",
-        "data": "file" if args.dataset_path else "made up",
-        "threads": args.threads,
-        "machine": platform.machine(),
-        "torch": torch.__version__,
-        "unit": "answers judged per second",
-        "results": results,
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=1))
+    source = "file" if args.dataset_path else "made up"
+    write(args, "judges", unit="answers judged per second", data=source, results=results)
 
 
 if __name__ == "__main__":

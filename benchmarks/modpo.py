@@ -10,8 +10,8 @@ All train the same model from the same weights on the same token ids, AdamW, gra
 - ``bare``: a hand-written loop over batches of like length, reference log-probabilities given, logits of the answers' tokens only: the ceiling;
 - ``ours``: ``selfmoa.align.align``, MODPO with one extra objective.
 
-Every run is a process of its own, so that its peak memory is its own; runs alternate, so that a busy moment of the machine
-hits all. ``steps`` is the rate of the training loop after the first steps; ``whole`` counts everything from strings to the
+Every run is a process of its own, forked once libraries are imported, so that its peak memory is its own; runs alternate, so
+that a busy moment of the machine hits all. ``steps`` is the rate of the training loop after the first steps; ``whole`` counts everything from strings to the
 trained model once libraries are imported: tokenising, the reference pass where there is one, set-up. Rates of ``bare`` are of its loop alone.
 ``cpu`` are steps per second of processor time, all threads together: what a busy machine disturbs least.
 """
@@ -19,21 +19,22 @@ trained model once libraries are imported: tokenising, the reference pass where 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import multiprocessing
 import os
-import platform
 import resource
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from shared import in_turns, medians, parser, public, table, write
 
-LENGTH, RATE, BETA, WARM = 512, 5e-5, 0.1, 2
+LENGTH, RATE, BETA, WARM = 512, 5e-5, 0.1, 1
 TURNS = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|endoftext|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -42,7 +43,7 @@ VARIANTS = ("online", "precomputed", "bare", "ours")
 MEASURED = ("steps", "steps_cpu", "whole", "memory_mb")
 
 
-def pairs_of(path: str | None, n: int) -> pd.DataFrame:
+def pairs_of(path: str | Path | None, n: int) -> pd.DataFrame:
     """Pairs with scores: HH-RLHF dialogues (the answers are the last turns), or random words of like lengths."""
     rng = np.random.default_rng(0)
     if path:
@@ -91,14 +92,14 @@ def rates(marks: list[tuple[float, float]], batch: int) -> dict[str, float]:
     return {name: pairs / (marks[-1][i] - marks[WARM][i]) for i, name in enumerate(("steps", "steps_cpu"))}
 
 
-def stock(args, pairs: pd.DataFrame) -> dict[str, float]:
+def stock(args, pairs: pd.DataFrame, variant: str, precision: str) -> dict[str, float]:
     import copy
 
     from datasets import Dataset, disable_progress_bars
     from trl import DPOConfig, DPOTrainer
 
     disable_progress_bars()
-    online = args.variant == "online"
+    online = variant == "online"
     start = time.perf_counter()
     model, tokenizer = fresh(args.model, pairs)
     columns = {
@@ -107,7 +108,7 @@ def stock(args, pairs: pd.DataFrame) -> dict[str, float]:
     }
     with tempfile.TemporaryDirectory() as folder:
         config = DPOConfig(
-            output_dir=folder, beta=BETA, max_length=LENGTH, bf16=args.precision == "bf16", use_cpu=True,
+            output_dir=folder, beta=BETA, max_length=LENGTH, bf16=precision == "bf16", use_cpu=True,
             gradient_checkpointing=False, precompute_ref_log_probs=not online, per_device_train_batch_size=args.batch,
             num_train_epochs=1, learning_rate=RATE, report_to="none", disable_tqdm=True, save_strategy="no", seed=0,
         )  # fmt: skip
@@ -115,11 +116,12 @@ def stock(args, pairs: pd.DataFrame) -> dict[str, float]:
             model=model, ref_model=copy.deepcopy(model) if online else None, args=config,
             train_dataset=Dataset.from_dict(columns), processing_class=tokenizer,
         )  # fmt: skip
-        trainer.train()
+        with contextlib.redirect_stdout(io.StringIO()):
+            trainer.train()
     return {**rates(trainer.marks, args.batch), "whole": len(pairs) / (time.perf_counter() - start)}
 
 
-def ours(args, pairs: pd.DataFrame) -> dict[str, float]:
+def ours(args, pairs: pd.DataFrame, precision: str) -> dict[str, float]:
     from underseer.selfmoa import pair_trainer
     from underseer.selfmoa.align import AlignSettings, align
     from underseer.train import TrainSettings
@@ -128,7 +130,7 @@ def ours(args, pairs: pd.DataFrame) -> dict[str, float]:
     start = time.perf_counter()
     model, tokenizer = fresh(args.model, pairs)
     train = TrainSettings(
-        epochs=1, batch_size=args.batch, learning_rate=RATE, max_length=LENGTH, device="cpu", precision=args.precision,
+        epochs=1, batch_size=args.batch, learning_rate=RATE, max_length=LENGTH, device="cpu", precision=precision,
         progress=False,
     )  # fmt: skip
     found = align(model, tokenizer, pairs, AlignSettings(train, beta=BETA, lora=None))
@@ -137,7 +139,7 @@ def ours(args, pairs: pd.DataFrame) -> dict[str, float]:
     return {**rates(marks, args.batch), "whole": len(pairs) / (time.perf_counter() - start)}
 
 
-def bare(args, pairs: pd.DataFrame) -> dict[str, float]:
+def bare(args, pairs: pd.DataFrame, precision: str) -> dict[str, float]:
     import torch
 
     from underseer.batches import LengthGroupedBatches, pad
@@ -157,7 +159,7 @@ def bare(args, pairs: pd.DataFrame) -> dict[str, float]:
         ids, mask = pad(sequences, tokenizer.pad_token_id)
         learnt = torch.from_numpy(mask * (np.arange(ids.shape[1]) >= begins[:, None]))[:, 1:].bool()
         ids, mask = torch.from_numpy(ids), torch.from_numpy(mask)
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state[:, :-1]
             logits = model.lm_head(hidden[learnt])
         each = -torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][learnt], reduction="none")
@@ -171,91 +173,76 @@ def bare(args, pairs: pd.DataFrame) -> dict[str, float]:
     return {**rates(marks, args.batch), "whole": float("nan")}
 
 
-def one(args: argparse.Namespace) -> None:
-    """One run, in this process; prints its result as JSON on the last line."""
+def one(args: argparse.Namespace, pairs: pd.DataFrame, variant: str, precision: str) -> dict[str, float]:
+    """One run, in this process."""
     import torch
-    import trl.trainer.dpo_trainer  # noqa: F401  (imported before the clock starts, as everything else)
 
     torch.set_num_threads(args.threads)
-    pairs = pairs_of(args.dataset_path, args.rows)
-    run = {"bare": bare, "ours": ours}.get(args.variant, stock)
-    found = run(args, pairs)
-    found["memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print("\n" + json.dumps(found))
+    run = {"bare": bare, "ours": ours}.get(variant) or partial(stock, variant=variant)
+    found = run(args, pairs, precision=precision)
+    return {**found, "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
 
 
-def measure(args: argparse.Namespace, given: list[str]) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """precision -> variant -> (steps | steps_cpu | whole | memory_mb) -> values."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    found = {p: {v: {name: [] for name in MEASURED} for v in VARIANTS} for p in args.precisions.split(",")}
-    for _ in range(args.repeats):
-        for precision, variants in found.items():
-            for variant, values in variants.items():
-                command = [sys.executable, __file__, *given, "--variant", variant, "--precision", precision]
-                done = subprocess.run(command, capture_output=True, text=True, env=environment)
-                if done.returncode:
-                    sys.exit(f"{variant}, {precision} failed:\n{done.stderr[-3000:]}")
-                for name, value in json.loads(done.stdout.strip().splitlines()[-1]).items():
-                    values[name].append(value)
-    return found
+def forked(*args) -> dict[str, float]:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(one, args)
+
+
+def precisions() -> list[str]:
+    import torch
+
+    from underseer import train
+
+    return ["fp32", "bf16"] if train.native_bf16(torch.device("cpu")) else ["fp32"]
 
 
 def main() -> None:
-    from underseer import train
-
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--dataset-path", help="HH-RLHF dialogues (jsonl: chosen, rejected); default: random words")
-    parser.add_argument("--model", default="scratch:gpt2?n_layer=4&n_embd=256", help="any causal model specification")
-    parser.add_argument("--rows", type=int, default=256, help="pairs")
-    parser.add_argument("--batch", type=int, default=8, help="pairs per step")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precisions", help="default: fp32, and bf16 where the machine multiplies it natively")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/modpo.json"))
-    parser.add_argument("--variant", choices=VARIANTS, help="one run only, in this process")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of the one run")
-    args = parser.parse_args()
-    if args.variant:
-        return one(args)
-    if args.precisions is None:
-        import torch
-
-        args.precisions = "fp32,bf16" if train.native_bf16(torch.device("cpu")) else "fp32"
-    found = measure(args, sys.argv[1:])
-    medians = {
-        p: {v: {name: statistics.median(xs) for name, xs in values.items()} for v, values in variants.items()}
-        for p, variants in found.items()
-    }
-    base = medians["fp32"]["online"] if "fp32" in medians else next(iter(medians.values()))["online"]
-
-    print(f"\n{args.model}, {args.rows} pairs, {args.batch} a step, {args.threads} threads, {platform.machine()}")
-    print("pairs per second; x: times TRL's online reference in fp32")
-    print(
-        f"{'':18} {'steps':>8} {'least':>8} {'most':>8} {'x':>6} {'cpu':>8} {'x':>6} {'whole':>8} {'x':>6} {'peak MB':>8}"
+    made = parser(__doc__, "modpo")
+    made.add_argument(
+        "--dataset-path",
+        type=Path,
+        default=public("hh_harmless_base.jsonl"),
+        help="HH-RLHF dialogues (chosen, rejected)",
     )
-    for precision, variants in found.items():
-        for variant, values in variants.items():
-            m = medians[precision][variant]
-            print(
-                f"{precision + ' ' + variant:18} {m['steps']:8.2f} {min(values['steps']):8.2f} {max(values['steps']):8.2f} "
-                f"{m['steps'] / base['steps']:6.2f} "
-                f"{m['steps_cpu']:8.2f} {m['steps_cpu'] / base['steps_cpu']:6.2f} {m['whole']:8.2f} {m['whole'] / base['whole']:6.2f} {m['memory_mb']:8.0f}"
-            )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {  # values and medians are per variant, ratios are of ours
-        "benchmark": "modpo",
-        "model": args.model,
-        "data": "file" if args.dataset_path else "random words",
-        "rows": args.rows,
-        "batch": args.batch,
-        "threads": args.threads,
-        "unit": "pairs per second",
-        "values": found,
-        "median": medians,
-        "times_online": {p: ms["ours"]["steps"] / base["steps"] for p, ms in medians.items()},
-        "share_of_bare": {p: ms["ours"]["steps"] / ms["bare"]["steps"] for p, ms in medians.items()},
-    }
-    args.out.write_text(json.dumps(record, indent=1).replace("NaN", "null"))
+    made.add_argument("--model", default="scratch:gpt2?n_layer=4&n_embd=256", help="any causal model specification")
+    made.add_argument("--rows", type=int, default=64, help="pairs")
+    made.add_argument("--batch", type=int, default=8, help="pairs per step")
+    made.add_argument(
+        "--precisions", nargs="+", help="default: fp32, and bf16 where the machine multiplies it natively"
+    )
+    args = made.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    import underseer.selfmoa.pair_trainer  # noqa: F401  (before the clocks start, as everything else)
+
+    pairs = pairs_of(args.dataset_path, args.rows)
+    runs = [(precision, variant) for precision in args.precisions or precisions() for variant in VARIANTS]
+    told = in_turns({(p, v): partial(forked, args, pairs, v, p) for p, v in runs}, args.repeats)
+    found = {run: {name: [one[name] for one in many] for name in MEASURED} for run, many in told.items()}
+    show(args, found)
+
+
+def show(args: argparse.Namespace, found: dict[tuple[str, str], dict[str, list[float]]]) -> None:
+    middle = {run: medians(values) for run, values in found.items()}
+    base = middle[next(iter(found))]  # TRL's online reference, in fp32 where that is measured
+    print(f"\n{args.model}, {args.rows} pairs, {args.batch} a step, {args.threads} threads")
+    print("pairs per second; x: times TRL's online reference in fp32")
+    rows = []
+    for (precision, variant), values in found.items():
+        m = middle[precision, variant]
+        times = {name: format(m[name] / base[name], ".2f") for name in MEASURED}
+        rows.append(
+            [f"{precision} {variant}", f"{m['steps']:.2f}", f"{min(values['steps']):.2f}", f"{max(values['steps']):.2f}",
+             times["steps"], f"{m['steps_cpu']:.2f}", times["steps_cpu"], f"{m['whole']:.2f}", times["whole"], f"{m['memory_mb']:.0f}"]
+        )  # fmt: skip
+    table(["", "steps", "least", "most", "x", "cpu", "x", "whole", "x", "peak MB"], rows)
+    ours = {p: m["steps"] for (p, variant), m in middle.items() if variant == "ours"}
+    write(
+        args, "modpo", unit="pairs per second", model=args.model, data="file" if args.dataset_path else "random words",
+        rows=args.rows, batch=args.batch, values={" ".join(run): values for run, values in found.items()},
+        median={" ".join(run): m for run, m in middle.items()},
+        times_online={p: rate / base["steps"] for p, rate in ours.items()},
+        share_of_bare={p: rate / middle[p, "bare"]["steps"] for p, rate in ours.items()},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

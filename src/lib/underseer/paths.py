@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -11,7 +12,13 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def home() -> Path:
     """The folder of runs/, reports/ and mlflow.db: ``UNDERSEER_HOME``, or the repository itself."""
-    return Path(os.environ.get("UNDERSEER_HOME") or ROOT).expanduser().resolve()
+    return _resolved(os.environ.get("UNDERSEER_HOME") or str(ROOT), os.getcwd())
+
+
+@cache
+def _resolved(folder: str, current: str) -> Path:
+    """Kept, since a plan asks for each of its stages; ``current`` is the folder that a relative path starts from."""
+    return Path(folder).expanduser().resolve()
 
 
 def runs() -> Path:

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,18 @@ class Notebook:
     path: Path
     defaults: dict[str, Any]
     code: str
-    reached: frozenset[str]
+    imports: tuple[str, ...]
+
+    @cached_property
+    def reached(self) -> frozenset[str]:
+        """The library's modules that it imports, directly and through others. Found when asked for: a stage that runs only
+        wants the parameters, and following imports reads most of the library."""
+        return frozenset(_reached(self.imports))
+
+    @cached_property
+    def results(self) -> tuple[str, ...]:
+        """The parameters that decide the result."""
+        return tuple(name for name in self.defaults if name not in RUNTIME)
 
     def modules(self, values: dict[str, Any]) -> str:
         """The hash of the library's modules that the notebook reaches with these values of its parameters."""
@@ -182,20 +193,13 @@ class _Builder:
 
     def add(self, stage: str, values: dict[str, Any], inputs: dict[str, Any], variants: list | None = None) -> Instance:
         notebook = read_notebook(stage)
-        declared = {k: values[k] for k in notebook.defaults if k not in RUNTIME}
-        runtime = {k: values[k] for k in RUNTIME if k in values}
+        declared = {k: values[k] for k in notebook.results}
         if declared.get("engine"):
-            declared["engine"] = self._engine(declared, runtime.get("device", "auto"))
+            declared["engine"] = self._engine(declared, values.get("device", "auto"))
         keys = {role: [i.key for i in _listed(found)] for role, found in inputs.items() if found is not None}
-        hashes = _contents(declared)
-        identity = [stage, {**declared, **hashes}, keys, variants or [], *(["rehearsal"] if self.rehearsal else [])]
-        memo = json.dumps(identity)
+        memo = repr((stage, declared, keys, variants))  # most calls name an instance that is there: hash each once
         if memo not in self._memo:
-            modules = notebook.modules(declared)
-            key = _sha(json.dumps([identity, notebook.code, modules], sort_keys=True))[:16]
-            hashes |= {"notebook": notebook.code, "modules": modules}
-            instance = Instance(stage, key, declared, runtime, keys, hashes, variants or [], self.rehearsal)
-            self._memo[memo] = self.instances.setdefault(key, instance)
+            self._memo[memo] = self._new(notebook, declared, values, keys, variants or [])
         return self._memo[memo]
 
     def _engine(self, declared: dict[str, Any], device: str) -> str:
@@ -207,6 +211,16 @@ class _Builder:
         if asked not in self._engines:  # else the machine would be looked at for every stage
             self._engines[asked] = engines.choose(declared["engine"], models, device)
         return self._engines[asked]
+
+    def _new(self, notebook: Notebook, declared: dict, values: dict, keys: dict, variants: list) -> Instance:
+        hashes = _contents(declared)
+        identity = [notebook.stage, {**declared, **hashes}, keys, variants, *(["rehearsal"] if self.rehearsal else [])]
+        modules = notebook.modules(declared)
+        key = _sha(json.dumps([identity, notebook.code, modules], sort_keys=True))[:16]
+        hashes |= {"notebook": notebook.code, "modules": modules}
+        runtime = {k: values[k] for k in RUNTIME if k in values}
+        instance = Instance(notebook.stage, key, declared, runtime, keys, hashes, variants, self.rehearsal)
+        return self.instances.setdefault(key, instance)
 
 
 def _listed(found: Any) -> list[Instance]:
@@ -260,8 +274,8 @@ def read_notebook(stage: str) -> Notebook:
     sources = ["".join(c["source"]) for c in cells if c is not tagged[0]]
     trees = [_parse(source, path) for source in sources]
     code = _sha("\n".join(ast.dump(tree) for tree in trees))
-    reached = frozenset(_reached([name for tree in trees for name in _imports(tree)]))
-    return Notebook(stage, path, defaults, code, reached)
+    imports = tuple(name for tree in trees for name in _imports(tree))
+    return Notebook(stage, path, defaults, code, imports)
 
 
 def _parse(source: str, path: Path) -> ast.Module:

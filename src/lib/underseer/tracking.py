@@ -90,9 +90,10 @@ def _reachable(address: str) -> None:
 
 
 def _quiet_mlflow() -> Any:
-    """MLflow, patient for seconds and not for minutes, and silent about its own set-up."""
+    """MLflow, patient for seconds and not for minutes, silent about its own set-up, and telling nobody of its use."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
 
     for name in ("alembic", "mlflow"):

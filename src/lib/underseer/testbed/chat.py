@@ -49,7 +49,15 @@ ALIGNED: dict[str, dict[str, float]] = {
     "direct": _DECLINES, "rephrase": _DECLINES, **dict.fromkeys(STRATEGIES, _WAVERS),
 }  # fmt: skip
 # Answers of all kinds, for evaluators to learn from.
-_ALL = {"full": 0.25, "terse": 0.15, "wrong": 0.15, "terse_wrong": 0.10, "redirect": 0.18, "advice": 0.05, "refusal": 0.12}
+_ALL = {
+    "full": 0.25,
+    "terse": 0.15,
+    "wrong": 0.15,
+    "terse_wrong": 0.10,
+    "redirect": 0.18,
+    "advice": 0.05,
+    "refusal": 0.12,
+}
 _ASTRAY = 0.2  # share of them that speak of another deed and thing than was asked for, as small models do
 ATTACKER_REFUSES = 0.04  # share of its instructions that the attacker was taught to refuse, as real ones do
 
