@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable
@@ -127,6 +128,12 @@ def test_orderings(ordering: str, best: str) -> None:
         answers([("p", "full", 0.9, 1.0), ("p", "redirect", 0.8, 0.0)]), RULES, ordering=ordering
     )
     assert found.chosen.tolist() == [best]
+
+
+def test_where_few_pairs_are_kept_those_come_first_on_which_both_scores_agree() -> None:
+    rows = [("p", "full", 0.9, 1.0), ("p", "redirect", 0.8, 0.0), ("p", "refusal", 0.1, 0.0), ("p", "terse", 0.7, 1.0)]
+    found, _ = preferences.pairs(answers(rows), dataclasses.replace(RULES, pairs_per_prompt=2))
+    assert list(zip(found.chosen, found.rejected, strict=True)) == [("redirect", "terse"), ("redirect", "refusal")]
 
 
 def test_equal_answers_give_no_pairs_and_a_clear_outcome() -> None:
