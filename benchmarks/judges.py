@@ -57,7 +57,9 @@ def evaluator_ways(prompts: list[str], answers: list[str], root: Path) -> dict[s
     model, tokenizer = models.load_classifier(
         EVALUATOR, labels=evaluator.LABELS["unsafe"], texts=prompts + answers, max_length=512
     )
-    models.save(model, tokenizer, root / "evaluator")
+    models.save(
+        model.eval(), tokenizer, root / "evaluator"
+    )  # a new model has dropout on, and the pipeline leaves it so
     separator = tokenizer.eos_token  # ours joins a pair by it where the tokenizer has no template for pairs
     piped = transformers.pipeline(
         "text-classification", model=model, tokenizer=tokenizer, top_k=None, device="cpu", batch_size=BATCH
@@ -80,7 +82,7 @@ def rubric_ways(prompts: list[str], answers: list[str], root: Path) -> dict[str,
     model, tokenizer = models.load_language_model(LLAMA, texts=asked, max_length=1536)
     tokenizer.chat_template = TEMPLATE
     model.generation_config.eos_token_id = None  # else a random model may stop early: all replies are of one length
-    models.save(model, tokenizer, root / "rubric")
+    models.save(model.eval(), tokenizer, root / "rubric")
     length = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
 
     def bare() -> np.ndarray:
