@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 from conftest import ROOT, underseer
 from underseer import store
@@ -32,7 +33,8 @@ SETS = {
     "baselines": "false",
     "training_judge": "classifier:unitary/toxic-bert",
     "drop_both_unsafe": "false",
-    "learning_rate": 0.01,  # what a few pairs teach is to be seen
+    "batch_size": 4,  # several steps, so that what a few pairs teach is to be seen
+    "learning_rate": 0.01,
 }
 MODEL_STAGES = {"selfmoa/2_red_team", "selfmoa/3_preferences", "selfmoa/5_evaluate"}
 
@@ -56,7 +58,8 @@ def test_every_stage_that_answers_did_so_through_vllm_and_says_so(rehearsed: Pat
 
 def test_the_iterate_is_an_adapter_that_vllm_applied(rehearsed: Path) -> None:
     (aligned,) = store.outputs(rehearsed / "runs/selfmoa/4_align")
-    assert (aligned.file("adapter") / "adapter_model.safetensors").is_file()
+    weights = load_file(aligned.file("adapter") / "adapter_model.safetensors")
+    assert max(abs(value).max() for name, value in weights.items() if "lora_B" in name) > 0.005
     tables = {
         o.parameters["method"]: o.table("evaluation") for o in store.outputs(rehearsed / "runs/selfmoa/5_evaluate")
     }

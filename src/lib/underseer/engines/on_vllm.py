@@ -7,10 +7,9 @@ but equally likely the engines may part. Sampled answers differ between the engi
 
 from __future__ import annotations
 
-import contextlib
+import multiprocessing
 import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from underseer.engines import Answer, Prompt, Sampling, adapters
+from underseer.engines.lifelines import Lifeline, watched
 from underseer.engines.seeds import seeds_of
 from underseer.errors import EngineEnded, UserError
 
@@ -95,6 +95,7 @@ class VllmEngine:
             _check_adaptable(self._config)
         self.version = version(precision) + (f", tensor_parallel {tensor_parallel}" if tensor_parallel > 1 else "")
         kv_cache = _bytes(1.0 if on_cpu and kv_cache_gb is None else kv_cache_gb)
+        others = {process.pid for process in multiprocessing.active_children()}
         self._llm = _start(
             model=self._source,
             revision=revision,
@@ -109,6 +110,7 @@ class VllmEngine:
             use_tqdm_on_load=False,
             **_lora_settings(lora_rank, self._linear()),
         )
+        self._lifeline = Lifeline({process.pid for process in multiprocessing.active_children()} - others)
 
     # ------------------------------------------------------------------------------------------------ the interface
 
@@ -161,6 +163,7 @@ class VllmEngine:
         llm, self._llm = self._llm, None
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
+            self._lifeline.cut()
 
     # ------------------------------------------------------------------------------------------------ vLLM
 
@@ -192,7 +195,7 @@ class VllmEngine:
         bar = (lambda *args, **kwargs: tqdm(*args, **{**kwargs, "leave": False})) if shown else False
         prompts = [{"prompt_token_ids": row.tolist()} for row in rows]
         try:
-            with _watched(self._llm.llm_engine.engine_core):
+            with watched(self._llm.llm_engine.engine_core):
                 return self._llm.generate(prompts, list(settings), use_tqdm=bar, lora_request=lora)
         except Exception as error:
             if type(error).__name__ == "EngineDeadError":
@@ -285,27 +288,6 @@ def _check_adaptable(config: Any) -> None:
             raise UserError(
                 f"engine 'vllm': {name} does not support LoRA there; take engine transformers for its adapters"
             )
-
-
-@contextlib.contextmanager
-def _watched(core: Any) -> Iterator[None]:
-    """Wake vLLM's loop when its process is killed: vLLM 0.32 notes the death, and waits for its output all the same."""
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.5):
-            if core.resources.engine_dead:
-                core.outputs_queue.put_nowait(EngineDeadError())
-                return
-
-    if hasattr(core, "outputs_queue"):  # it runs in a process of its own
-        threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
 
 
 def _lora_settings(rank: int, layers: list[str]) -> dict[str, Any]:
