@@ -10,6 +10,7 @@ All continue the same prompts by 20 tokens with the same randomly initialised mo
   through Hugging Face ``generate``, fp32. Some of the prompts suffice, since each costs alike.
 - ``bare``: Hugging Face ``generate`` on all prompts as one batch, padded on the left; in bf16 the weights are bf16.
 - ``ours``: ``engines.local.generate``, the whole call, from strings to answers; in bf16 under autocast.
+  bf16 is measured where the machine multiplies it natively: elsewhere it is emulated, many times slower than fp32.
 - ``vllm``: ``LLM.generate`` from strings to strings, and ``vllm ours``: our engine around the same ``LLM``. Only where
   vLLM is installed (``make test-vllm`` builds .venv-vllm). Starting it is timed apart, with the number of new tokens
   past which it pays.
@@ -33,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from shared import in_turns, medians, parser, public, spread, table, write
+from shared import in_turns, medians, parser, precisions, public, spread, table, write
 
 from underseer import data, models
 from underseer.engines import Sampling, local, open_engine
@@ -138,14 +139,16 @@ class InVllm:
 
 
 def ways_of(model, tokenizer, prompts: list[str], sampling: Sampling, slow: int) -> dict[str, Callable]:
-    narrow = copy.deepcopy(model).to(torch.bfloat16)
-    return {
+    ways = {
         "released fp32": lambda: released(model, tokenizer, prompts[:slow], sampling),
         "bare fp32": lambda: bare(model, tokenizer, prompts, sampling),
-        "bare bf16": lambda: bare(narrow, tokenizer, prompts, sampling),
         "ours fp32": lambda: ours(model, tokenizer, prompts, sampling, "fp32"),
-        "ours bf16": lambda: ours(model, tokenizer, prompts, sampling, "bf16"),
     }
+    if "bf16" in precisions():
+        narrow = copy.deepcopy(model).to(torch.bfloat16)
+        ways["bare bf16"] = lambda: bare(narrow, tokenizer, prompts, sampling)
+        ways["ours bf16"] = lambda: ours(model, tokenizer, prompts, sampling, "bf16")
+    return ways
 
 
 def measure(shape: dict[str, int], prompts: list[str], args: argparse.Namespace) -> dict:
@@ -157,7 +160,7 @@ def measure(shape: dict[str, int], prompts: list[str], args: argparse.Namespace)
         found[kind] = timed(ways_of(model, tokenizer, prompts, sampling, args.slow_prompts), args.repeats)
     if not args.vllm:
         return found
-    for precision in ("fp32", "bf16"):
+    for precision in precisions():
         served = InVllm(model, tokenizer, precision, len(prompts))
         found.setdefault("vllm_start_seconds", {})[precision] = served.seconds
         for kind, sampling in KINDS.items():
@@ -193,7 +196,7 @@ def show(name: str, kind: str, found: dict, starting: dict[str, float]) -> dict:
     tokens = found.pop("tokens")
     reference = tokens["released fp32"]
     same = {way: np.mean([a == b for a, b in zip(reference, rows, strict=False)]) for way, rows in tokens.items()}
-    ceilings = {"ours fp32": "bare fp32", "ours bf16": "bare bf16"}
+    ceilings = {f"ours {p}": f"bare {p}" for p in precisions()}
     ceilings |= {f"vllm ours {p}": f"vllm {p}" for p in starting}
     shares = {way: middle[way] / middle[ceiling] for way, ceiling in ceilings.items()}
     print(f"\n{name}, {kind}, {len({token for row in tokens['ours fp32'] for token in row})} different tokens")
@@ -226,7 +229,7 @@ def main() -> None:
     made.add_argument("--dataset-path", type=Path, default=public("real_toxicity_prompts.jsonl"))
     made.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     made.add_argument("--prompts", type=int, default=128)
-    made.add_argument("--slow-prompts", type=int, default=16, help="prompts of the released loop per repeat")
+    made.add_argument("--slow-prompts", type=int, default=8, help="prompts of the released loop per repeat")
     made.add_argument("--no-vllm", dest="vllm", action="store_false", default=find_spec("vllm") is not None)
     args = made.parse_args()
     torch.set_num_threads(args.threads)

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from shared import in_turns, medians, parser, public, table, write
+from shared import in_turns, medians, parser, precisions, public, table, write
 
 LENGTH, RATE, BETA, WARM = 512, 5e-5, 0.1, 1
 TURNS = (
@@ -186,14 +186,6 @@ def one(args: argparse.Namespace, pairs: pd.DataFrame, variant: str, precision: 
 def forked(*args) -> dict[str, float]:
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.apply(one, args)
-
-
-def precisions() -> list[str]:
-    import torch
-
-    from underseer import train
-
-    return ["fp32", "bf16"] if train.native_bf16(torch.device("cpu")) else ["fp32"]
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What the benchmarks share: their command line, ways run in turns, tables of medians, records, exponents.
 
-Nothing here imports torch: a benchmark that needs it imports it itself.
+Importing this imports no torch: the pipeline's overhead is measured without it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,15 @@ def parser(doc: str, name: str, *, repeats: int = 3) -> argparse.ArgumentParser:
 def public(name: str) -> Path | None:
     """A public data set's file, where it is."""
     return DATA / name if (DATA / name).exists() else None
+
+
+def precisions() -> list[str]:
+    """What is worth measuring on this CPU: fp32, and bf16 where it multiplies it natively."""
+    import torch
+
+    from underseer import train
+
+    return ["fp32", "bf16"] if train.native_bf16(torch.device("cpu")) else ["fp32"]
 
 
 def clocked(call: Callable[[], Any]) -> float:
