@@ -6,6 +6,7 @@ The files are made here, of plain words; checks on published files run where tho
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,8 @@ EXPERIMENTS = {
     "w2s_safety": {"variants": {"seed": [0], "voting": ["none"]}},
     "w2s_toxicity": {"variants": {"seed": [0], "voting": ["none"]}, "judge_members": 1},
 }
+CLASSES = re.compile("category|type|label|annotation|note|source|filename|^ext$|trace", re.IGNORECASE)
+"""Names of columns that hold names of classes or files, which reports may show."""
 TEXTS = ("prompt", "text", "text_pair", "answer", "chosen", "rejected", "continuation", "reference")
 
 
@@ -39,37 +42,42 @@ class Done(NamedTuple):
 
 
 def given(folder: Path) -> list[str]:
-    """All texts that the files of a folder hold: cells and strings of 20 characters or more."""
-    found: list[str] = []
+    """All texts that the files of a folder hold, in public formats; names of classes (``CLASSES``) are none."""
+    found: list[object] = []
     for file in sorted(folder.iterdir()):
         content = file.read_text(encoding="utf-8")
         if file.suffix in (".csv", ".tsv"):
             table = pd.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", dtype=str, keep_default_na=False)
-            found += [cell for name in table.columns for cell in table[name]]
+            found += [cell for name in table.columns if not CLASSES.search(name) for cell in table[name]]
         elif file.suffix == ".json":
             found += strings(json.loads(content))
         elif file.suffix == ".jsonl":
             found += [text for line in content.splitlines() for text in strings(json.loads(line))]
-        else:
+        elif file.suffix == ".txt":
             found += content.splitlines()
-    return list(dict.fromkeys(text for text in found if len(normalise(text)) >= SHORTEST))
+    return long_ones(found)
 
 
 def strings(value: object) -> Iterable[str]:
+    """The texts in what a JSON file holds."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
+        kept = [v for k, v in value.items() if not CLASSES.search(k)] if isinstance(value, dict) else value
+        for one in kept:
             yield from strings(one)
 
 
 def stored(home: Path) -> list[str]:
     """All texts of the tables that stages stored: prompts, attacks, answers, pairs, continuations."""
-    tables = [
-        output.table(file.stem) for output in store.outputs(home / "runs") for file in output.path.glob("*.parquet")
-    ]
-    found = [text for table in tables for name in TEXTS if name in table.columns for text in table[name].dropna()]
-    return list(dict.fromkeys(text for text in found if isinstance(text, str) and len(normalise(text)) >= SHORTEST))
+    files = [(output, file.stem) for output in store.outputs(home / "runs") for file in output.path.glob("*.parquet")]
+    tables = [output.table(name) for output, name in files]
+    return long_ones(text for table in tables for name in TEXTS if name in table.columns for text in table[name])
+
+
+def long_ones(texts: Iterable[object]) -> list[str]:
+    """Those that the scanner looks for, each once."""
+    return list(dict.fromkeys(t for t in texts if isinstance(t, str) and len(normalise(t)) >= SHORTEST))
 
 
 def seen(home: Path) -> list[Path]:
