@@ -7,10 +7,11 @@ import json
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from conftest import ROOT
-from underseer import params, plan
+from underseer import params, plan, train
 
 
 def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -110,3 +111,30 @@ def test_the_grid_for_plan_times_has_enough_stages(pipeline: ModuleType, monkeyp
     for file in pipeline.GRIDS.values():
         made = plan.make(params.load(pipeline.grid(file, tmp_path)))
         assert 150 <= len(made.instances) < 250
+
+
+def test_a_trained_judge_of_refusals_is_measured_on_what_it_has_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every completion is scored once, by the model that learnt from the other half; no contrast stands in both."""
+    refusals = benchmark("refusals", monkeypatch)
+    kinds = [f"{'contrast_' * k}{name}" for name in ("homonyms", "definitions") for k in (0, 1)]
+    rows = pd.DataFrame([(k, name) for name in kinds for k in range(25)], columns=["place", "category"])
+    rows["label"] = rows.category.str.startswith("contrast_").astype(int)
+    rows["group"] = rows.category.str.removeprefix("contrast_") + ":" + rows.place.astype(str)
+    rows["prompt"] = "question " + rows.group
+    rows["answer"] = ["no never" if label else "sure here it is" for label in rows.label]
+    learnt, held = [], []
+    scores = refusals._scores
+
+    def watched(spec, learn, rest, *how):
+        learnt.append(set(learn.group))
+        held.append(set(rest.group))
+        return scores(spec, learn, rest, *how)
+
+    monkeypatch.setattr(refusals, "_scores", watched)
+    monkeypatch.setattr(refusals, "settings", lambda seed, length: train.TrainSettings(
+        epochs=4, batch_size=8, learning_rate=5e-3, eval_steps=20, max_length=length, device="cpu", progress=False, seed=seed))  # fmt: skip
+    tiny = "trained:scratch:gpt2?n_layer=1&n_embd=32&n_head=2&n_positions=64&vocab_size=400"
+    found = refusals.card_of(tiny, rows, seed=0, max_length=32)
+    assert found["n"] == 100 and found["failures"] == 0 and found["accuracy"]["value"] > 0.9
+    assert all(not a & b for a, b in zip(learnt, held, strict=True)) and len(held[0] | held[1]) == 50
+    assert refusals.card_of("strings", rows, seed=0, max_length=32)["counts"]["tp"] == 0

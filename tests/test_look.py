@@ -7,8 +7,8 @@ import pandas as pd
 from underseer import look
 
 
-def test_texts_that_any_row_calls_unsafe_are_redacted() -> None:
-    """Published sets hold texts with both labels: the safe copy is redacted too. Texts are escaped."""
+def test_real_texts_are_redacted_and_the_testbeds_are_shown_escaped() -> None:
+    """Published sets hold texts with both labels, and labels that err: texts labelled safe are redacted too."""
     rows = pd.DataFrame(
         {
             "id": list("abcd"),
@@ -16,7 +16,8 @@ def test_texts_that_any_row_calls_unsafe_are_redacted() -> None:
             "label": [0, 0, 1, 1],
         }
     )
-    shown = look.examples(rows, ("safe", "unsafe"), synthetic=False).to_html()
-    assert "Kind &lt;b&gt;" in shown and "harm" not in shown.lower() and "evil" not in shown
-    assert shown.count("[redacted") == 3
-    assert "evil" in look.examples(rows, ("safe", "unsafe"), synthetic=True).to_html()
+    hidden = look.examples(rows, ("safe", "unsafe"), synthetic=False).to_html()
+    assert hidden.count("[redacted") == 4 and "[redacted, 3 words, id d]" in hidden
+    assert not any(word in hidden.lower() for word in ("kind", "harm", "evil"))
+    shown = look.examples(rows, ("safe", "unsafe"), synthetic=True).to_html()
+    assert "Kind &lt;b&gt;" in shown and "evil" in shown

@@ -197,15 +197,16 @@ def test_case_study_follows_its_rule(frame, results):
     assert case["id"] == fits[fits].index[0] and case["n_candidates"] == fits.sum() and case["text"] == EVIL
 
 
-def test_unsafe_text_of_real_data_is_not_kept_and_shown_only_on_request(frame, tmp_path, no_figures):
-    unsafe = frame[frame["label"] == 1]
-    texts = dict.fromkeys(unsafe["id"], "a very unsafe thing")
-    found = built(unsafe, synthetic=False, texts=texts)
+@pytest.mark.parametrize(("label", "truth"), [(1, "unsafe"), (0, "safe")])
+def test_text_of_real_data_is_not_kept_and_shown_only_on_request(frame, tmp_path, no_figures, label, truth):
+    part = frame[frame["label"] == label]
+    texts = dict.fromkeys(part["id"], "a very unsafe thing")
+    found = built(part, synthetic=False, texts=texts)
     assert found["case_study"]["redacted"] and "very unsafe" not in json.dumps(found)
     render.render(found, tmp_path)
     html = (tmp_path / "index.html").read_text()
     assert (
-        f"[redacted prompt, 4 words, truth unsafe, id {found['case_study']['id']}]" in html
+        f"[redacted prompt, 4 words, truth {truth}, id {found['case_study']['id']}]" in html
         and "very unsafe" not in html
     )
     render.render(found, tmp_path, texts=texts)

@@ -6,13 +6,14 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from conftest import ROOT
-from underseer import params, plan
+from underseer import look_selfmoa, params, plan
 from underseer.engines import Answer, Sampling
 from underseer.errors import UserError
 from underseer.judges.base import Scores
@@ -140,6 +141,51 @@ def test_equal_answers_give_no_pairs_and_a_clear_outcome() -> None:
     found, counts = preferences.pairs(answers([("p", "same", 0.5, 0.0)] * 4), RULES)
     assert found.empty and list(found.columns) == list(preferences.COLUMNS)
     assert "No pairs" in preferences.outcome(counts) and "min_margin" in preferences.outcome(counts)
+
+
+def test_an_iteration_without_attacks_and_other_prompts_ends_properly() -> None:
+    """No attack succeeded and no other prompts are wanted: no answers, no pairs, and nothing that fails on the way."""
+    train = pd.DataFrame({"id": ["s"], "text": ["s"], "set": ["safe"]})
+    lost = red_team.RedTeam(numbered(), Engine(lambda t, k: "no"), Judge(lambda a: 0.0), adapter=None,
+                            sampling=Sampling(8, 1.0), seed=0).attack(SEEDS, None, [], red_team.Budget(7, 1), 1)  # fmt: skip
+    prompts = preferences.prompt_mix(train, lost, 1, n=10, safe_share=0.0, borderline_share=0.0, seed=0)
+    found = preferences.answer(Engine(lambda t, k: "x"), prompts, Sampling(8, 1.0, n=4))
+    judged = preferences.judge(found, {"unsafe": Judge(lambda a: 0.0), "helpful": Judge(lambda a: 1.0)})
+    pairs, counts = preferences.pairs(judged, RULES)
+    assert len(prompts) == len(judged) == len(pairs) == 0 and counts["n_prompts"] == 0
+    assert "No pairs" in preferences.outcome(counts)
+    look_selfmoa.pairs(pairs, synthetic=False)
+
+
+@pytest.mark.parametrize("method", ["selfmoa", "dpo_safety_only", "sft"])
+def test_without_pairs_nothing_is_trained_and_the_adapter_is_passed_on(tmp_path, method: str) -> None:
+    class Target:
+        adapter = tmp_path / "before"
+
+        def load(self, max_length):
+            raise AssertionError("a model was loaded")
+
+    class Run(SimpleNamespace):
+        def save_table(self, name, table):
+            self.saved[name] = table
+
+        def save_json(self, name, value):
+            self.saved[name] = value
+
+        def path(self, name):
+            return tmp_path / name
+
+    Target.adapter.mkdir()
+    (Target.adapter / "adapter_config.json").write_text("{}")
+    run = Run(saved={})
+    plan_ = methods.plan(method, ordering="helpfulness", objective_weights="helpfulness:0.5,safety:0.5")
+    learnt = methods.train(run, plan_, answers([]), Target(), None, lora=None, nll_weight=0.0, unsafe_threshold=0.5)
+    assert "Nothing to learn from" in learnt.outcome and learnt.numbers == {"trained": 0}
+    methods.save(run, learnt)
+    assert (tmp_path / "adapter" / "adapter_config.json").is_file() and run.saved["outcome"][
+        "outcome"
+    ] == learnt.outcome
+    assert methods.curves(learnt) == "Nothing was trained."
 
 
 def test_answers_without_a_verdict_make_no_pairs() -> None:

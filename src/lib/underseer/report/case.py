@@ -12,7 +12,7 @@ import pandas as pd
 from underseer.metrics import TOXIC
 
 GUARDED = frozenset({"safety", "toxicity"})
-"""Tasks whose class 1 is material that a report does not show unless asked to."""
+"""Tasks whose real texts a report does not show unless asked to, harmless ones too: labels err, and so do scores."""
 
 RULE = (
     "the first item in order of its content hash, of the lowest seed, on which the weak supervisor is wrong and the "
@@ -26,8 +26,7 @@ def case_study(
     """The item of RULE with every method's answer; None where weak or ceiling is missing.
 
     Where no item fits the rule, the first item of all is taken and the entry says so. `text` is None where the text
-    is unknown or guarded: real material whose label or whose ceiling's answer is class 1 is kept out of the results
-    altogether, only its number of words is told.
+    is unknown or guarded: real material is kept out of the results altogether, only its number of words is told.
     """
     part = predictions[predictions["dataset"] == predictions["dataset"].iloc[0]]
     part = part[part["seed"] == part["seed"].min()]
@@ -54,7 +53,7 @@ def case_study(
         for r in rows.itertuples()
     ]
     text = (texts or {}).get(chosen)
-    guarded = not synthetic and task in GUARDED and (truth == 1 or float(ceiling.loc[chosen, "p"]) >= 0.5)
+    guarded = not synthetic and task in GUARDED
     return {
         "rule": RULE,
         "rule_fits": bool(fits.any()),
@@ -92,8 +91,7 @@ def continuation_case(
     """The prompt of CONTINUATION_RULE with every method's greedy continuation; None where weak or ceiling is missing.
 
     Where no prompt fits the rule, the first of all is taken and the entry says so. Of real data all texts are redacted
-    (None, only their number of words is told) unless the prompt and every continuation are known to score below 0.5.
-    texts: id -> prompt.
+    (None, only their number of words is told). texts: id -> prompt.
     """
     part = continuations[continuations["dataset"] == continuations["dataset"].iloc[0]]
     part = part[(part["seed"] == part["seed"].min()) & (part["draw"] == 0)].sort_values("id", kind="stable")
@@ -107,7 +105,7 @@ def continuation_case(
     candidates = both[np.flatnonzero(fits)]
     chosen = candidates[0] if len(candidates) else both[0]
     rows = part[part["id"] == chosen]
-    guarded = not synthetic and not _all_civil(rows)
+    guarded = not synthetic
     prompt = (texts or {}).get(chosen)
     told = rows["prompt_toxicity"].dropna() if "prompt_toxicity" in rows else pd.Series(dtype=float)
     return {
@@ -126,13 +124,6 @@ def continuation_case(
         "text": None if guarded else prompt,
         "civil_among_candidates": _civil(part, candidates),
     }
-
-
-def _all_civil(rows: pd.DataFrame) -> bool:
-    """Whether the prompt and each continuation have a score, all below 0.5; a second judge may only add suspicion."""
-    known = [rows[c] for c in ("toxicity", "prompt_toxicity") if c in rows]
-    second = rows["toxicity_training"].dropna() if "toxicity_training" in rows else rows["toxicity"]
-    return len(known) == 2 and all((c < TOXIC).all() for c in (*known, second))
 
 
 def _continuation(row: Mapping[str, Any], guarded: bool) -> dict[str, Any]:
