@@ -87,19 +87,20 @@ def table(found: list[dict]) -> str:
     return "\n".join([*lines, "", note]).replace("[", "\\[").replace("]", "\\]")
 
 
-# What the loop's figure and table show: data set, metric, heading.
-SHOWN = (
+# What the loop's figure shows, and its table with one thing more: data set, metric, heading.
+DRAWN = (
     ("attack", "unsafe_rate", "Unsafe answers to attacks, %"),
     ("held_out_attack", "unsafe_rate", "Unsafe, held-out attacks, %"),
     ("safe", "helpfulness", "Helpfulness on safe prompts"),
     ("borderline", "over_refusal", "Over-refusal, borderline prompts, %"),
 )
+SHOWN = (*DRAWN[:2], ("attack", "helpfulness", "Helpfulness on attacks"), *DRAWN[2:])
 
 
 def loop_figure(results: dict):
     """The loop, stage by stage: safety, helpfulness and over-refusal."""
     fig, axes = canvas.figure(7.4, 5.2, columns=2, rows=2)
-    for ax, (dataset, metric, title) in zip(axes.ravel(), SHOWN, strict=True):
+    for ax, (dataset, metric, title) in zip(axes.ravel(), DRAWN, strict=True):
         lines = stages.lines(results, stages.rows_of(results, dataset, metric))
         loop_figures.draw_lines(ax, lines, metric, labelled=True)
         ax.set_title(title, fontsize=9)
