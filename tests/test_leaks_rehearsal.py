@@ -97,9 +97,10 @@ def rehearse(home: Path, stem: str, data: Path) -> Done:
     return Done(home, f"rehearsal/paper_{stem}", [*given(data), *stored(home)])
 
 
-@pytest.fixture(
-    scope="module", params=["selfmoa_qwen2.5-1.5b", "w2s_safety", pytest.param("w2s_toxicity", marks=pytest.mark.slow)]
-)
+SLOW = [pytest.param(stem, marks=pytest.mark.slow) for stem in EXPERIMENTS if stem != "w2s_safety"]
+
+
+@pytest.fixture(scope="module", params=["w2s_safety", *SLOW])
 def rehearsed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Done:
     root = tmp_path_factory.mktemp("leaks")
     rows.write(root / "data")
