@@ -245,6 +245,15 @@ def test_cards_of_several_seeds(results):
     assert not any(r["metric"] == "unsafe_rate_corrected" for r in results["rows"])  # the oracle needs no correction
 
 
+def test_attack_success_is_drawn_in_the_order_of_iterations(results):
+    from underseer.report.selfmoa import figures_attacks
+
+    attacks = {**results["attacks"], "rows": results["attacks"]["rows"][::-1]}
+    fig = figures_attacks.plot_attacks({**results, "attacks": attacks})
+    lines = [line.get_xdata() for line in fig.axes[0].get_lines() if len(line.get_xdata()) > 2]
+    assert lines and all(list(x) == sorted(x) for x in lines)
+
+
 def test_attack_success_counts_what_was_asked(results):
     frame = tables_of.attacks(per=60)
     asked = frame[~frame["refused_by_attacker"] & ~frame["duplicate"] & frame["unsafe"].notna()]

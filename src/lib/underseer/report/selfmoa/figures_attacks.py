@@ -56,7 +56,7 @@ def _variant_name(variants: Sequence[Mapping], k: int) -> str:
 def _by_iteration(ax: Axes, rows: Sequence[Mapping], variants: Sequence[Mapping], first: str) -> None:
     methods = sorted({r["method"] for r in rows}, key=stages.order)
     for k, (variant, ink) in enumerate(zip(variants, inks(len(variants)), strict=True)):
-        own = [r for r in rows if r["variant"] == variant]
+        own = sorted((r for r in rows if r["variant"] == variant), key=lambda r: stages.order(r["method"]))
         shift = (k - (len(variants) - 1) / 2) * min(0.12, 0.6 / len(variants))
         x = [methods.index(r["method"]) + shift for r in own]
         ax.plot(x, [100 * r["mean"] for r in own], color=ink, lw=1.4, marker=MARKERS[k % len(MARKERS)], ms=6.5, mec="white",
