@@ -191,7 +191,7 @@ class VllmEngine:
         if not rows:
             return []
         lora = None if adapter is None else self._adapter(Path(adapter))
-        shown = self._progress and not os.environ.get("TQDM_DISABLE")  # by the time that a hidden bar took vLLM divides
+        shown = self._progress and not os.environ.get("TQDM_DISABLE")  # vLLM 0.32 divides by the time of a hidden bar
         bar = (lambda *args, **kwargs: tqdm(*args, **{**kwargs, "leave": False})) if shown else False
         prompts = [{"prompt_token_ids": row.tolist()} for row in rows]
         try:
