@@ -149,12 +149,12 @@ def planning(repeats: int) -> Points:
 def running(home: Path) -> tuple[Points, Points, dict[int, float]]:
     """Seconds of work against students, seconds of the report against variants, and the whole command by variants.
 
-    Variants differ in a learning rate of the students, so that each needs two students of its own."""
+    Variants differ in a parameter of the students alone, so that each needs two of its own, and no other stage."""
     work, report, whole = {}, {}, {}
     seen: set[str] = set()
     for n in VARIANTS:
-        rates = [round(1e-4 * (1 + i / 100), 8) for i in range(n)]
-        sets = ["voting=none", "weak_learning_rate=0.0005", f"learning_rate={rates}"]
+        shares = [round(0.5 + i / 200, 4) for i in range(n)]
+        sets = ["voting=none", f"min_agreement={shares}"]
         whole[n] = underseer(home, "run", EXPERIMENT, *(x for one in sets for x in ("--set", one)))
         new = [o for o in store.outputs(home / "runs") if str(o.path) not in seen]
         seen |= {str(o.path) for o in new}
