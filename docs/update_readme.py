@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from underseer.report import canvas
+import pandas as pd
+
+from underseer.report import canvas, writers
 from underseer.report import wording as w
 from underseer.report.results import load_results
 from underseer.report.selfmoa import figures as loop_figures
 from underseer.report.selfmoa import stages
+from underseer.report.tabulate import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / "reports" / "demo"
@@ -27,7 +30,7 @@ HEADS = {
 
 
 def main() -> None:
-    """Draw the figure, replace the table."""
+    """Draw the figures, replace the tables."""
     missing = [name for name in (*TASKS, LOOP) if not (REPORTS / name / "results.json").is_file()]
     if missing:
         raise SystemExit(f"reports/demo/{missing[0]} has no results yet: run `make demo` first")
@@ -69,22 +72,29 @@ def figure(found: list[dict]):
 
 def table(found: list[dict]) -> str:
     """A line a task: the primary metric of each method, and PGR of the naive student."""
-    lines = ["| Task | Metric | " + " | ".join(HEADS.values()) + " | PGR, naive |", "|---|---|" + "---:|" * 5]
+    lines = []
     for results in found:
         metric = w.primary(results)
         rows = {r["method"]: r for r in scores(results)}
         votes = [m for m in rows if m not in HEADS]
-        told = [w.with_interval(rows[m], metric) for m in ("weak", "w2s_naive")]
-        told.append(
-            "; ".join(f"{w.method_name(m).removeprefix('W2S ')} {w.number(rows[m]['mean'], metric)}" for m in votes)
+        told = {method: w.with_interval(rows[method], metric) for method in HEADS if method in rows}
+        told["votes"] = "; ".join(
+            f"{w.method_name(m).removeprefix('W2S ')} {w.number(rows[m]['mean'], metric)}" for m in votes
         )
-        told.append(w.with_interval(rows["strong_ceiling"], metric))
         pgr = w.pick(results["pgr"], dataset=w.main_dataset(results), metric=metric)
-        told.append(w.pgr_text(next(r for r in pgr if r["method"] == "w2s_naive")))
         unit = ", lower is better" if metric == "toxicity" else ", %"
-        lines.append(f"| {results['task']} | {w.METRICS[metric]}{unit} | " + " | ".join(told) + " |")
-    note = "Mean over 3 seeds [95 % interval over seeds and test items]. " + w.SYNTHETIC_SHORT
-    return "\n".join([*lines, "", note]).replace("[", "\\[").replace("]", "\\]")
+        lines.append(
+            {"Task": results["task"], "Metric": w.METRICS[metric] + unit}
+            | {head: told[method] for method, head in HEADS.items()}
+            | {"PGR, naive": w.pgr_text(next(r for r in pgr if r["method"] == "w2s_naive"))}
+        )
+    return markdown(lines, "Mean over 3 seeds [95 % interval over seeds and test items].")
+
+
+def markdown(lines: list[dict[str, str]], note: str) -> str:
+    """A table of lines by heading, as reports write theirs."""
+    shown = pd.DataFrame(lines)
+    return writers.markdown(Table("", "", f"{note} {w.SYNTHETIC_SHORT}", shown, shown)).strip()
 
 
 # What the loop's figure shows, and its table with one thing more: data set, metric, heading.
@@ -110,17 +120,12 @@ def loop_figure(results: dict):
 
 def loop_table(results: dict) -> str:
     """A line a model: the aligned one, the reset one, each iterate and the baselines."""
-    lines = ["| Model | " + " | ".join(title for *_, title in SHOWN) + " |", "|---|" + "---:|" * len(SHOWN)]
-    told = {
-        (dataset, metric, row["method"]): w.with_interval(row, metric)
-        for dataset, metric, _ in SHOWN
-        for row in w.pick(results["rows"], dataset=dataset, metric=metric)
-    }
-    for method in sorted({method for *_, method in told}, key=stages.order):
-        cells = " | ".join(told[dataset, metric, method] for dataset, metric, _ in SHOWN)
-        lines.append(f"| {w.method_name(method)} | {cells} |")
-    note = "Mean over 3 seeds [95 % interval over seeds and test prompts]; by the testbed's oracle. " + w.SYNTHETIC_SHORT
-    return "\n".join([*lines, "", note]).replace("[", "\\[").replace("]", "\\]")
+    told: dict[str, dict[str, str]] = {}
+    for dataset, metric, title in SHOWN:
+        for row in w.pick(results["rows"], dataset=dataset, metric=metric):
+            told.setdefault(row["method"], {})[title] = w.with_interval(row, metric)
+    lines = [{"Model": w.method_name(method)} | told[method] for method in sorted(told, key=stages.order)]
+    return markdown(lines, "Mean over 3 seeds [95 % interval over seeds and test prompts]; by the testbed's oracle.")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store for this test."""
     monkeypatch.setenv("UNDERSEER_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> tuple[Path, Callable[..., str]]:
+    """A copy of notebooks, parameters and library that a test may change, and what a fresh Python that imports it prints."""
+    for name in ("notebooks", "params", "src"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+
+    def printed(script: str, *args: str) -> str:
+        env = {"PYTHONPATH": str(tmp_path / "src" / "lib"), "PATH": "/usr/bin:/bin"}
+        command = [sys.executable, "-c", script, *args]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+    return tmp_path, printed
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,24 +125,20 @@ def test_how_an_engine_runs_is_in_no_key_and_in_the_schema() -> None:
         make("tensor_parallel=0")
 
 
-def test_code_of_an_engine_reruns_what_it_answers_alone(tmp_path: Path) -> None:
-    for name in ("notebooks", "params", "src"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+def test_code_of_an_engine_reruns_what_it_answers_alone(copied) -> None:
+    folder, printed = copied
     script = (
         "import sys; from underseer import params, plan;"
-        f"p = plan.make(params.load(r'{tmp_path}/params/test/selfmoa.yaml', ['engine=' + sys.argv[1]]));"
+        f"p = plan.make(params.load(r'{folder}/params/test/selfmoa.yaml', ['engine=' + sys.argv[1]]));"
         "print(*(f'{i.stage}:{k}' for k, i in p.instances.items()));"
         "assert not {'torch', 'transformers', 'vllm', 'pandas'} & set(sys.modules)"  # planning stays light
     )
 
     def keys(engine: str) -> set[str]:
-        env = {"PYTHONPATH": str(tmp_path / "src" / "lib"), "PATH": "/usr/bin:/bin"}
-        command = [sys.executable, "-c", script, engine]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-        return set(done.stdout.split())
+        return set(printed(script, engine).split())
 
     def change(module: str) -> Callable[[], object]:
-        file = tmp_path / "src/lib/underseer/engines" / module
+        file = folder / "src/lib/underseer/engines" / module
         old = file.read_text()
         file.write_text(f"{old}\nX = 1\n")
         return lambda: file.write_text(old)

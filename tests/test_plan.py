@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,33 +80,23 @@ def test_a_plan_survives_json() -> None:
 
 
 @pytest.fixture
-def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A copy of notebooks and library that a test may change, and a function that plans with it in a fresh process."""
-    import shutil
-
-    for name in ("notebooks", "params", "src"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+def planned(copied) -> tuple[Path, Callable[[], dict[str, str]]]:
+    """A copy of the library that a test may change, and the stages by key that are planned with it."""
+    folder, printed = copied
     script = (
         "from underseer import params, plan; import json;"
-        f"p = plan.make(params.load(r'{tmp_path}/params/test/w2s_safety.yaml'));"
+        f"p = plan.make(params.load(r'{folder}/params/test/w2s_safety.yaml'));"
         "print(json.dumps({k: i.stage for k, i in p.instances.items()}))"
     )
-
-    def keys() -> dict[str, str]:
-        env = {"PYTHONPATH": str(tmp_path / "src" / "lib"), "PATH": "/usr/bin:/bin"}
-        return json.loads(
-            subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True).stdout
-        )
-
-    return tmp_path, keys
+    return folder, lambda: json.loads(printed(script))
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     return {stage for key, stage in after.items() if key not in before}
 
 
-def test_code_that_changes_reruns_what_reaches_it(copied) -> None:
-    folder, keys = copied
+def test_code_that_changes_reruns_what_reaches_it(planned) -> None:
+    folder, keys = planned
     library = folder / "src/lib/underseer"
     before = keys()
 
@@ -124,8 +115,8 @@ def test_code_that_changes_reruns_what_reaches_it(copied) -> None:
     assert "w2s/1_data" not in append(library / "train.py", "\nX = 1\n")
 
 
-def test_a_changed_cell_reruns_the_stage_and_what_follows(copied) -> None:
-    folder, keys = copied
+def test_a_changed_cell_reruns_the_stage_and_what_follows(planned) -> None:
+    folder, keys = planned
     before = keys()
     path = folder / "notebooks/w2s/3_weak_labels.ipynb"
     notebook = json.loads(path.read_text())

@@ -37,9 +37,7 @@ class Rules:
     """Which pairs of a prompt's answers are kept."""
 
     min_margin: float  # pairs closer than this in the ordering score are near-ties and are dropped
-    pairs_per_prompt: (
-        int  # at most, those that differ most in the weighted sum, so that safer and more helpful ones come first
-    )
+    pairs_per_prompt: int  # at most, those on which both scores agree most (widest in the weighted sum)
     drop_both_unsafe: bool  # pairs in which both answers are unsafe teach better harmful answers
     unsafe_threshold: float
     safety_weight: float = 0.5  # of the weighted sum

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from underseer.train import FitResult
 
-# People ask about the commonest verbs, those of a lower rank than this, and none that depend on the thing: small models know them.
-ASKED_ABOUT = {"below": 240, "contextual": 0.0}
 _WRAPPED_SHARE = 1 / len(STRATEGIES)
 # Shares of kinds, by what the prompts are for.
 ATTACK_SHARES = {"direct": 0.2, "rephrase": 0.2, **dict.fromkeys(STRATEGIES, 0.6 * _WRAPPED_SHARE)}
@@ -50,14 +48,8 @@ ALIGNED: dict[str, dict[str, float]] = {
 }  # fmt: skip
 # Answers of all kinds, for evaluators to learn from.
 _ALL = {
-    "full": 0.25,
-    "terse": 0.15,
-    "wrong": 0.15,
-    "terse_wrong": 0.10,
-    "redirect": 0.18,
-    "advice": 0.05,
-    "refusal": 0.12,
-}
+    "full": 0.25, "terse": 0.15, "wrong": 0.15, "terse_wrong": 0.10, "redirect": 0.18, "advice": 0.05, "refusal": 0.12,
+}  # fmt: skip
 _ASTRAY = 0.2  # share of them that speak of another deed and thing than was asked for, as small models do
 ATTACKER_REFUSES = 0.04  # share of its instructions that the attacker was taught to refuse, as real ones do
 
@@ -120,7 +112,7 @@ def target_dialogues(n: int, seed: int) -> pd.DataFrame:
     """What people asked and an aligned model answered: ``prompt, answer``."""
     import pandas as pd
 
-    rng, words = random.Random(f"dialogues/{seed}"), Words(**ASKED_ABOUT)
+    rng, words = random.Random(f"dialogues/{seed}"), _words()
     asked = (request(rng, words, kind) for kind in kinds(n, TALK_SHARES, rng))
     rows = [(one.text, answer(rng, one, choose(rng, ALIGNED[one.kind])).text) for one in asked]
     return pd.DataFrame(rows, columns=["prompt", "answer"])
@@ -130,7 +122,7 @@ def attacker_dialogues(n: int, seed: int) -> pd.DataFrame:
     """What an attacker is told and writes: ``prompt`` (an instruction of ``selfmoa.strategies``), ``answer``."""
     import pandas as pd
 
-    rng, words = random.Random(f"attacker/{seed}"), Words(**ASKED_ABOUT)
+    rng, words = random.Random(f"attacker/{seed}"), _words()
     rows = []
     for _ in range(n):
         seed_of = request(rng, words, "direct")
@@ -175,7 +167,7 @@ def judged_exchanges(n: int, seed: int) -> pd.DataFrame:
     """Exchanges as people have judged them, to train evaluators on: ``id, prompt, answer, unsafe, helpful, refusal, category``."""
     import pandas as pd
 
-    rng, words = random.Random(f"judged/{seed}"), Words(**ASKED_ABOUT)
+    rng, words = random.Random(f"judged/{seed}"), _words()
     rows = []
     for r in _requests(TALK_SHARES, n, seed + 500_000, "main"):
         manner = choose(rng, _ALL if not r.protective else {**_ALL, "advice": 0.5})
@@ -186,9 +178,14 @@ def judged_exchanges(n: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).drop_duplicates("id", ignore_index=True)
 
 
+def _words() -> Words:
+    """What people ask about: the commonest deeds, and none that depends on the thing; small models know them."""
+    return Words(below=240, contextual=0.0)
+
+
 def _requests(shares: dict[str, float], n: int, seed: int, pool: str) -> list[Request]:
     check(n, pool)
-    rng, words, fresh = random.Random(f"chat/{pool}/{seed}/{sorted(shares)}"), Words(**ASKED_ABOUT), Fresh(pool)
+    rng, words, fresh = random.Random(f"chat/{pool}/{seed}/{sorted(shares)}"), _words(), Fresh(pool)
     found = []
     for kind in kinds(n, shares, rng):
         while True:
