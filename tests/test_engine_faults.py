@@ -100,7 +100,7 @@ def test_a_kernel_that_is_killed_fails_its_stage_in_one_line(home: Path, tmp_pat
         cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
     )
     nbformat.write(notebook, path)
-    read = plan.Notebook(STAGE, path, {"seed": 0}, "", frozenset())
+    read = plan.Notebook(STAGE, path, {"seed": 0}, "", ())
     monkeypatch.setattr(execute, "read_notebook", lambda stage: read)
     instance = plan.Instance(STAGE, KEY, {"seed": 0}, {"threads": 1}, {}, {})
     made = plan.Plan("x", "x", "selfmoa", "", {KEY: instance}, [])

@@ -32,7 +32,6 @@ from underseer.errors import StageError, UserError
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(find_spec("vllm") is None, reason="needs vllm: make test-vllm"),
-    pytest.mark.xdist_group("vllm"),
 ]
 
 SHAPE = "n_layer=2&n_embd=64&n_head=2&n_positions=128&vocab_size=280"  # vLLM's CPU kernels take heads of 32 at least

@@ -18,7 +18,6 @@ from underseer import store
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(find_spec("vllm") is None, reason="needs vllm: make test-vllm"),
-    pytest.mark.xdist_group("vllm"),
 ]
 
 PARAMS = ROOT / "params/paper/selfmoa_qwen2.5-1.5b.yaml"
