@@ -283,6 +283,20 @@ def test_baselines_cost_no_loop_twice() -> None:
     assert counts["selfmoa/4_align"] == 6 and counts["selfmoa/2_red_team"] == 5 and counts["selfmoa/3_preferences"] == 5
 
 
+def test_a_judge_is_trained_once_for_all_shares_of_noise() -> None:
+    """Another share is measured, on the judge that is there; the loop hears that judge with its noise."""
+    made = plan.make(params.load(LOOP, ["seed=0", "baselines=false", "judge_noise=[0.0,0.2]"]))
+    cards = {k: i for k, i in made.instances.items() if i.stage == "judges/evaluator"}
+    measured = {k: i.inputs["trained"] for k, i in cards.items() if "trained" in i.inputs}
+    trained = set(cards) - set(measured)
+    assert len(trained) == 3 and len(measured) == 2
+    for stage in ("selfmoa/2_red_team", "selfmoa/3_preferences", "selfmoa/5_evaluate"):
+        heard = {k for i in made.instances.values() if i.stage == stage for k in i.inputs["training_judge"]}
+        assert heard <= trained and len(heard) == 1
+    clean, noisy = (v["roles"]["training_judge"] for v in made.variants)
+    assert measured[noisy] == [clean]
+
+
 TRAINING = ("1_reset", "2_red_team", "3_preferences", "4_align")
 
 

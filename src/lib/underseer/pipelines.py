@@ -117,18 +117,14 @@ def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     """Self-MOA: reset -> (red team -> preferences -> align -> evaluate), again and again; beside it the baselines."""
     data, target = add("selfmoa/0_data"), _pretrained(add, p["target_model"])
     attacker = _pretrained(add, p["red_team_model"])
-    training, helpful, refusal = (
-        _evaluator(add, p[role], measure, p["exchange_dataset"])
-        for role, measure in (
-            ("training_judge", "unsafe"),
-            ("helpfulness_judge", "helpful"),
-            ("refusal_judge", "refusal"),
-        )
-    )
-    steering = {"training_judge": training, "helpfulness_judge": helpful}
+    exchanges, measures = p["exchange_dataset"], {"training_judge": "unsafe", "helpfulness_judge": "helpful"}
+    steering = {role: _evaluator(add, p[role], measure, exchanges) for role, measure in measures.items()}
+    refusal = _evaluator(add, p["refusal_judge"], "refusal", exchanges)
     reset = add("selfmoa/1_reset", data=data, target=target) if p["reset"] else None
     model = {"target": target, "reset": reset}
     found = {"data": data, "reset": reset, **steering, "refusal_judge": refusal}
+    if p["judge_noise"]:  # the cards that the report reads are those of the judges as the loop hears them
+        found |= {role: _noisier(add, p[role], measures[role], judge) for role, judge in steering.items()}
 
     def evaluate(method: str, **where: Any) -> None:
         found[f"evaluation_{method}"] = add(
@@ -142,7 +138,7 @@ def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     for k in range(1, p["iterations"] + 1):
         now = {"iteration": k}
         archive = add(
-            "selfmoa/2_red_team", now, data=data, **model, previous=previous, attacker=attacker, archive=archive, training_judge=training
+            "selfmoa/2_red_team", now, data=data, **model, previous=previous, attacker=attacker, archive=archive, training_judge=steering["training_judge"]
         )  # fmt: skip
         answers = add("selfmoa/3_preferences", now, data=data, **model, previous=previous, red_team=archive, **steering)
         name = f"selfmoa_iter{k}"
@@ -167,10 +163,19 @@ def _evaluator(add: Add, spec: str, measure: str, exchanges: str) -> Any:
     if kind == "oracle" or (kind != "trained" and not known):
         return None
     base = _pretrained(add, model) if model else None
+    return add("judges/evaluator", _told(spec, measure) | {"judge_noise": 0.0}, base=base)
+
+
+def _noisier(add: Add, spec: str, measure: str, judge: Any) -> Any:
+    """The stage that measures a judge with its noise; it is trained once for all shares of noise."""
+    return None if judge is None else add("judges/evaluator", _told(spec, measure), trained=judge)
+
+
+def _told(spec: str, measure: str) -> dict[str, Any]:
     told = {"judge": spec, "measure": measure}
-    if kind not in ("rubric", "guard"):
+    if spec.partition(":")[0] not in ("rubric", "guard"):
         told["engine"] = None  # it asks none: the same judge, whatever engine answers elsewhere
-    return add("judges/evaluator", told, base=base)
+    return told
 
 
 PIPELINES: dict[str, Callable[[Add, dict[str, Any]], dict[str, Any]]] = {"w2s": w2s, "selfmoa": selfmoa}

@@ -51,12 +51,15 @@ def train_or_open(
     """A judge of exchanges, and the training curves of one that is trained here (else an empty table).
 
     ``rows``: (to learn from, held out) as ``labelled`` gives them; ``folder``: the base of a testbed model. A trained judge is
-    saved as the stage's ``model``.
+    saved as the stage's ``model``; one that the stage's input ``trained`` holds is opened: only its noise differs.
     """
     import pandas as pd
 
     how |= {"cost": run.cost, **planned(run, engine)}
-    if parse_exchange(spec).kind != "trained":
+    trained = run.input("trained")
+    if trained is not None and trained.has("model"):
+        how |= {"folder": trained.file("model"), "version": trained.key}
+    if parse_exchange(spec).kind != "trained" or "folder" in how:
         one, curves = open_exchange_judge(spec, measure, **how), pd.DataFrame(columns=["step", "metric", "value"])
     else:
         model, tokenizer, fit = train_evaluator(
