@@ -152,14 +152,29 @@ def results_of(home: Path) -> dict:
     return {"rows": found["rows"], "pgr": found["pgr"]}
 
 
-def kill_all(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    # Kernels start sessions of their own: find them by their parent's environment.
+def started(home: Path) -> subprocess.Popen:
+    env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "underseer.cli", "run", str(TEST_PARAMS)]
+    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def alive(home: Path) -> list[int]:
+    """The processes of a run: kernels start sessions of their own, but the store is named in their environment."""
+    found = []
     for proc in Path("/proc").glob("[0-9]*"):
         try:
-            if str(process.home).encode() in (proc / "environ").read_bytes():
-                os.kill(int(proc.name), signal.SIGKILL)
-        except (OSError, ValueError):
+            if str(home).encode() in (proc / "environ").read_bytes():
+                found.append(int(proc.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_all(home: Path) -> None:
+    for pid in alive(home):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
             continue
 
 
@@ -167,22 +182,33 @@ def kill_all(process: subprocess.Popen) -> None:
 def test_a_killed_run_is_continued_to_the_same_results(finished: Path, tmp_path: Path) -> None:
     """SIGKILL to every process of a run, at several moments; the same command ends in the same results."""
     home = tmp_path / "home"
-    env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1"}
     for seconds in (8, 14, 9):
-        command = [sys.executable, "-m", "underseer.cli", "run", str(TEST_PARAMS)]
-        process = subprocess.Popen(
-            command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        process.home = home
+        process = started(home)
         time.sleep(seconds)
-        kill_all(process)
-        process.wait()
+        kill_all(home)
+        process.communicate()
         assert store.verify(home / "runs")[1] == [] if (home / "runs").exists() else True
     done = underseer(home, "run", TEST_PARAMS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert results_of(home) == results_of(finished)
     assert underseer(home, "verify").returncode == 0
     assert not list((home / "runs").glob("*/*/.work-*"))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the run's processes in /proc")
+def test_a_terminated_run_ends_its_stages(tmp_path: Path) -> None:
+    """SIGTERM to the command alone, as a scheduler or a container sends it: nothing goes on computing behind its back."""
+    process, end = started(home := tmp_path / "home"), time.monotonic() + 60
+    while not list((home / "runs").glob("*/*/.work-*/instance.json")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
+    process.terminate()
+    told = process.communicate(timeout=40)[1].decode()
+    assert process.returncode == 130 and told.strip() == "stopped; the same command continues"
+    end = time.monotonic() + 10
+    while alive(home) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not alive(home)
 
 
 def test_predictions_are_tables_by_id(finished: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -248,8 +249,14 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
+def _terminated(number: int, _: object) -> NoReturn:
+    """End as after a Ctrl-C; the argument says that the other processes have not seen it."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
 def main() -> None:
     """Entry point: a user's mistake is a message and an exit code, never a traceback."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app(standalone_mode=True)
     except UserError as error:

@@ -47,12 +47,15 @@ def language_metrics(
 def token_loss_sum(
     logits: torch.Tensor, labels: torch.Tensor, progress: float = 1.0, weight: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Summed next-token cross-entropy, each row times its weight; labels -100 are skipped."""
+    """Summed next-token cross-entropy, each row times its weight; labels -100 are skipped.
+
+    The labels are shifted, not the logits: these are large, and a slice of them would be copied forward and backward.
+    """
     import torch
 
     losses = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(),
-        labels[:, 1:].flatten(),
+        logits.flatten(0, 1).float(),
+        torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100).flatten(),
         ignore_index=-100,
         reduction="sum" if weight is None else "none",
     )

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from underseer.params import MODELS
 from underseer.plan import Instance, Plan, merged
 
 POLL = 0.5  # seconds between two looks at the store
+STOP = 20  # seconds that Snakemake and its jobs have to end
 
 
 def preflight(plan: Plan, missing: Iterable[Instance]) -> list[str]:
@@ -105,8 +106,8 @@ def run(
         )
         try:
             _watch(process, missing, started, console)
-        except KeyboardInterrupt:
-            _stop(process)
+        except KeyboardInterrupt as stop:
+            _stop(process, patience=STOP if not stop.args else 0)
             raise
     keys = {instance.key for instance in missing}  # another run may work in the same store
     failed = [one for one in failures(started) if one["key"] in keys]
@@ -123,15 +124,21 @@ def run(
     return failed
 
 
-def _stop(process: subprocess.Popen) -> None:
-    """Let Snakemake end its jobs: it has seen a Ctrl-C itself, but not a signal that was sent to this process alone."""
-    for ask in (lambda: None, process.terminate, process.kill):
-        ask()
+def _stop(process: subprocess.Popen, *, patience: float) -> None:
+    """End Snakemake and its jobs. A Ctrl-C they have seen themselves, and get ``patience`` seconds; a signal that was sent to
+    this process alone they have not."""
+    import psutil
+
+    with suppress(subprocess.TimeoutExpired, psutil.NoSuchProcess):
+        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         try:
-            process.wait(timeout=20)
-            return
-        except subprocess.TimeoutExpired:
-            continue
+            process.wait(timeout=patience)
+        finally:
+            for one in tree:
+                with suppress(psutil.NoSuchProcess):
+                    one.terminate()
+            for one in psutil.wait_procs(tree, timeout=STOP)[1]:
+                one.kill()
 
 
 def save(plan: Plan) -> Path:

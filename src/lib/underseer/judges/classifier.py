@@ -149,7 +149,7 @@ def load(source: str, revision: str | None = None) -> tuple[PreTrainedModel, Pre
         raise UserError(f"judge model {source!r} has no trained head ({missing} not stored); give a trained classifier")
     models._set_padding(model, tokenizer, own_token=True)
     model.config.use_cache = False
-    return model.eval(), tokenizer
+    return models.with_fused_gelu(model).eval(), tokenizer
 
 
 def _as_two_classes(model: PreTrainedModel, column: int) -> int:
