@@ -250,11 +250,21 @@ def resolved(*sets: str) -> dict:
         (["attack_strategies=direct+fictoin"], "did you mean 'fiction'"),
         (["objective_weights=helpfulnes:1"], "helpfulnes"),
         (["dataset=advbench"], "stands for all data"),
+        (["lora_targets=q_proj"], "'q_proj' matches no linear layer of the model; allowed are all-linear or some of c_attn"),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(sets: list[str], told: str) -> None:
     with pytest.raises(UserError, match=told):
         checks.preflight(resolved(*sets))
+
+
+def test_layers_of_an_adapter_are_looked_for_in_the_targets_own_architecture(tmp_path) -> None:
+    config = {"model_type": "qwen2", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    told = {"lora_rank": 4, "lora_alpha": 8, "target_model": str(tmp_path)}
+    checks._adapter({**told, "lora_targets": "q_proj,v_proj"})
+    with pytest.raises(UserError, match="'c_attn' matches no linear layer"):
+        checks._adapter({**told, "lora_targets": "q_proj,c_attn"})
 
 
 def test_a_chat_model_without_a_template(tmp_path) -> None:

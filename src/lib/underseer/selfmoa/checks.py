@@ -29,6 +29,7 @@ def preflight(parameters: Mapping[str, Any]) -> list[str]:
         lambda p: engines.check(p["engine"]),
         lambda p: strategies.chosen(p["attack_strategies"]),
         _models,
+        _adapter,
     )
     for look in (*looks, lambda p: remarks.extend(exchange.preflight(p))):
         _collect(mistakes, look, parameters)
@@ -80,3 +81,34 @@ def _mix(p: Mapping[str, Any]) -> None:
 def _models(p: Mapping[str, Any]) -> None:
     for name in ("target_model", "red_team_model"):
         targets.check_spec(p[name])
+
+
+def _adapter(p: Mapping[str, Any]) -> None:
+    """Layers that the adapter names and the target does not have. Names cost the import of torch; all-linear always matches."""
+    from underseer import adapters
+
+    if p["lora_rank"] and p["lora_targets"] != adapters.ALL_LINEAR:
+        model = _without_weights(p["target_model"])
+        if model is not None:
+            adapters.lora_config(model, adapters.LoraSettings(p["lora_rank"], p["lora_alpha"], targets=p["lora_targets"]))
+
+
+def _without_weights(spec: str) -> Any:
+    """The architecture of a language model; None where its configuration cannot be read, which others tell."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from underseer import specs
+
+    model = specs.parse(spec)
+    if model.kind == "scratch":
+        return None
+    if model.kind == "testbed":
+        config = AutoConfig.for_model("gpt2")  # all of its chat models are
+    else:
+        try:
+            config = AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
+        except (OSError, ValueError):
+            return None
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
