@@ -73,7 +73,11 @@ def run(
     if dry_run:
         _print_plan(missing, "would run")
         return
-    failed = workflow.run(plans, missing, jobs=jobs, profile=profile, console=console) if missing else []
+    try:
+        failed = workflow.run(plans, missing, jobs=jobs, profile=profile, console=console) if missing else []
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command continues")
+        raise typer.Exit(130) from None
     done = [p for p in plans if p.report.cached]
     for p in plans:
         if p in done and not workflow.is_published(p):
@@ -265,9 +269,6 @@ def main() -> None:
     except StageError as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("stopped; the same command continues")
-        sys.exit(130)
 
 
 if __name__ == "__main__":
