@@ -250,7 +250,10 @@ def resolved(*sets: str) -> dict:
         (["attack_strategies=direct+fictoin"], "did you mean 'fiction'"),
         (["objective_weights=helpfulnes:1"], "helpfulnes"),
         (["dataset=advbench"], "stands for all data"),
-        (["lora_targets=q_proj"], "'q_proj' matches no linear layer of the model; allowed are all-linear or some of c_attn"),
+        (
+            ["lora_targets=q_proj"],
+            "'q_proj' matches no linear layer of the model; allowed are all-linear or some of c_attn",
+        ),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(sets: list[str], told: str) -> None:

@@ -90,7 +90,9 @@ def _adapter(p: Mapping[str, Any]) -> None:
     if p["lora_rank"] and p["lora_targets"] != adapters.ALL_LINEAR:
         model = _without_weights(p["target_model"])
         if model is not None:
-            adapters.lora_config(model, adapters.LoraSettings(p["lora_rank"], p["lora_alpha"], targets=p["lora_targets"]))
+            adapters.lora_config(
+                model, adapters.LoraSettings(p["lora_rank"], p["lora_alpha"], targets=p["lora_targets"])
+            )
 
 
 def _without_weights(spec: str) -> Any:
