@@ -73,6 +73,21 @@ def test_the_fork_ends_with_its_client(script: Path, served: dict[str, str]) -> 
     assert time.monotonic() - started < 5
 
 
+def test_the_fork_ends_with_what_started_its_client(script: Path, served: dict[str, str]) -> None:
+    """As a kernel's client does when the process that runs its notebook is killed."""
+    starting = f"import subprocess; subprocess.Popen({command('wait')!r}).wait()"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", starting], env=served, stdout=subprocess.PIPE, text=True, cwd=script
+    )
+    parent.stdout.readline()
+    assert parent.stdout.readline() == "waiting\n"
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    started = time.monotonic()
+    parent.stdout.read()  # ends when client and fork, which hold the other end, have ended
+    assert time.monotonic() - started < 10
+
+
 def test_a_signal_reaches_the_fork(script: Path, served: dict[str, str]) -> None:
     client = subprocess.Popen(
         command("wait"), env=served, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=script

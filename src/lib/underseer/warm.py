@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 SOCKET = "UNDERSEER_WARM"
+PARENT = 1.0  # seconds between two looks whether the process that started a client is still there
 PRELOADED = (
     "papermill",
     "nbclient",
@@ -160,7 +161,11 @@ def _receive(client: socket.socket) -> tuple[dict, list[int]]:
 
 
 def run(argv: list[str]) -> int:
-    """Run a module in a fork of the warm process, or here when there is none. Returns its exit code."""
+    """Run a module in a fork of the warm process, or here when there is none. Returns its exit code.
+
+    The fork ends with this process, and this process with the one that started it: no kernel outlives its notebook's run.
+    """
+    parent = os.getppid()
     address = os.environ.get(SOCKET)
     connection = socket.socket(socket.AF_UNIX)
     try:
@@ -180,8 +185,12 @@ def run(argv: list[str]) -> int:
     for number in held:
         signal.signal(number, lambda n, _: _pass_on(pid, n))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
-    told = connection.recv(4)
-    return struct.unpack("i", told)[0] if len(told) == 4 else 1  # cut off: the fork was killed
+    connection.settimeout(PARENT)
+    while os.getppid() == parent:
+        with contextlib.suppress(TimeoutError):
+            told = connection.recv(4)
+            return struct.unpack("i", told)[0] if len(told) == 4 else 1  # cut off: the fork was killed
+    return 1
 
 
 def _pass_on(pid: int, number: int) -> None:
