@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from underseer.models import quiet
+from underseer.train import CPU_ROWS
 
 if TYPE_CHECKING:
     from underseer.train import TrainSettings
@@ -68,7 +69,7 @@ def arguments_for(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=max(32 if device.type == "cpu" else 64, settings.batch_size),
+        per_device_eval_batch_size=max(CPU_ROWS if device.type == "cpu" else 64, settings.batch_size),
         gradient_accumulation_steps=settings.gradient_accumulation,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,

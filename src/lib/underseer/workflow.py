@@ -129,16 +129,15 @@ def _stop(process: subprocess.Popen, *, patience: float) -> None:
     this process alone they have not."""
     import psutil
 
-    with suppress(subprocess.TimeoutExpired, psutil.NoSuchProcess):
-        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        try:
-            process.wait(timeout=patience)
-        finally:
-            for one in tree:
-                with suppress(psutil.NoSuchProcess):
-                    one.terminate()
-            for one in psutil.wait_procs(tree, timeout=STOP)[1]:
-                one.kill()
+    left: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        snakemake = psutil.Process(process.pid)
+        left = [snakemake, *snakemake.children(recursive=True)]
+    for ask, seconds in ((None, patience), (psutil.Process.terminate, STOP), (psutil.Process.kill, STOP)):
+        for one in left if ask else ():
+            with suppress(psutil.NoSuchProcess):
+                ask(one)
+        left = psutil.wait_procs(left, timeout=seconds)[1]
 
 
 def save(plan: Plan) -> Path:

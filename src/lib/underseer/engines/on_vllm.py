@@ -207,14 +207,15 @@ class VllmEngine:
 
         With that one among them vLLM 0.32 applies it to a prompt's log-probabilities in a wrong shape, and dies.
         """
-        model = _skeleton(self._config)
-        head = model.get_output_embeddings()
-        kinds = ("Linear", "Conv1D")
-        found = {n.rpartition(".")[2] for n, m in model.named_modules() if type(m).__name__ in kinds and m is not head}
-        return sorted(found)
+        from underseer.adapters import linear_modules
+        from underseer.models import skeleton
+
+        return linear_modules(skeleton(self._config))
 
     def _adapter(self, folder: Path) -> Any:
         from vllm.lora.request import LoRARequest
+
+        from underseer.models import skeleton
 
         config = adapters.check_adapter(folder, self._source)
         key = adapters.identity(folder)
@@ -224,7 +225,7 @@ class VllmEngine:
                     f"adapter folder {str(folder)!r} has rank {config['r']}, and this engine was opened for rank "
                     f"{self._lora_rank} (0 = no adapters); open it with lora_rank = {config['r']}"
                 )
-            if not adapters.fits(folder, _skeleton(self._config)):
+            if not adapters.fits(folder, skeleton(self._config)):
                 raise adapters.misfit(folder, self._source, config.get("base_model_name_or_path"))
             if strange := {path.rpartition(".")[2] for path in adapters.shapes(folder)} - set(self._linear()):
                 raise UserError(
@@ -315,15 +316,6 @@ def _about(source: str, revision: str | None) -> tuple[Any, Any, set[int], int |
             generation = transformers.GenerationConfig.from_model_config(config)
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     return tokenizer, config, stops(tokenizer, generation), positions
-
-
-def _skeleton(config: Any) -> Any:
-    """The model without its weights."""
-    import torch
-    import transformers
-
-    with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(config)
 
 
 def _precision(precision: str, on_cpu: bool, config: Any) -> str:

@@ -28,11 +28,8 @@ def open_one(
 ) -> Judge:
     """The judge of a measure: from the folder of its stage where it was trained; with ``noise`` its share of turned verdicts.
     ``engine`` is what a judge that writes its verdicts runs on."""
-    found = run.input(INPUTS[measure])
-    folder = found.file("model") if found is not None and found.has("model") else None
-    version = found.key if folder is not None else ""
-    how |= planned(run, engine)
-    one = open_exchange_judge(spec, measure, folder=folder, version=version, cost=run.cost, **how)
+    how |= {"cost": run.cost, **planned(run, engine), **_kept(run.input(INPUTS[measure]))}
+    one = open_exchange_judge(spec, measure, **how)
     return Noisy(one, noise, seed) if noise else one
 
 
@@ -42,6 +39,11 @@ def open_training(
     """The judges that steer, by measure."""
     specs = {"unsafe": unsafe, "helpful": helpful}
     return {m: open_one(run, m, spec, engine=engine, noise=noise, seed=seed, **how) for m, spec in specs.items()}
+
+
+def _kept(output: Any) -> dict[str, Any]:
+    """Where the judge stands that a stage has trained, and its version; nothing where no stage has trained one."""
+    return {} if output is None or not output.has("model") else {"folder": output.file("model"), "version": output.key}
 
 
 def train_or_open(
@@ -55,10 +57,7 @@ def train_or_open(
     """
     import pandas as pd
 
-    how |= {"cost": run.cost, **planned(run, engine)}
-    trained = run.input("trained")
-    if trained is not None and trained.has("model"):
-        how |= {"folder": trained.file("model"), "version": trained.key}
+    how |= {"cost": run.cost, **planned(run, engine), **_kept(run.input("trained"))}
     if parse_exchange(spec).kind != "trained" or "folder" in how:
         one, curves = open_exchange_judge(spec, measure, **how), pd.DataFrame(columns=["step", "metric", "value"])
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from underseer import engines
@@ -88,19 +89,19 @@ def _adapter(p: Mapping[str, Any]) -> None:
     from underseer import adapters
 
     if p["lora_rank"] and p["lora_targets"] != adapters.ALL_LINEAR:
+        settings = adapters.LoraSettings(p["lora_rank"], p["lora_alpha"], targets=p["lora_targets"])
         model = _without_weights(p["target_model"])
         if model is not None:
-            adapters.lora_config(
-                model, adapters.LoraSettings(p["lora_rank"], p["lora_alpha"], targets=p["lora_targets"])
-            )
+            adapters.lora_config(model, settings)
 
 
+@cache
 def _without_weights(spec: str) -> Any:
-    """The architecture of a language model; None where its configuration cannot be read, which others tell."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    """The architecture of a language model, once for all variants; None where its configuration cannot be read, which
+    others tell."""
+    from transformers import AutoConfig
 
-    from underseer import specs
+    from underseer import models, specs
 
     model = specs.parse(spec)
     if model.kind == "scratch":
@@ -112,5 +113,4 @@ def _without_weights(spec: str) -> Any:
             config = AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
         except (OSError, ValueError):
             return None
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+    return models.skeleton(config)
