@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 VOCABULARY = 2500  # entries of the tokenizer
-TOKENIZER_TEXTS = 30_000  # texts it is trained on
+TOKENIZER_TEXTS = 10_000  # texts it is trained on
 CONTEXT = 128  # longest input in tokens; the prompts of the tasks have at most about 48
 VALIDATION_TEXTS = 500
 VALIDATION_SEED = 1_000_003  # a sample of the corpus that no model is trained on
@@ -46,15 +46,15 @@ class BaseModelSpec:
 
 BASE_MODELS: dict[str, BaseModelSpec] = {
     "gpt2-xs": BaseModelSpec("gpt2", 2, 64, 2, 18_000, 8, 4e-3),
-    "gpt2-s": BaseModelSpec("gpt2", 4, 96, 4, 40_000, 16, 4e-3),
+    "gpt2-s": BaseModelSpec("gpt2", 3, 80, 2, 40_000, 16, 5e-3),
     "gpt2-m": BaseModelSpec("gpt2", 6, 160, 5, 100_000, 16, 3e-3),
     "gpt1-xs-wide": BaseModelSpec("gpt1", 2, 64, 2, 20_000, 8, 4e-3, shelf="wide"),
     "gpt2-xs-wide": BaseModelSpec("gpt2", 2, 64, 2, 20_000, 8, 4e-3, shelf="wide"),
-    "gpt2-s-wide": BaseModelSpec("gpt2", 4, 96, 4, 45_000, 16, 4e-3, shelf="wide"),
+    "gpt2-s-wide": BaseModelSpec("gpt2", 3, 80, 2, 45_000, 16, 5e-3, shelf="wide"),
     "gpt2-test-chat": BaseModelSpec(
         "gpt2", 1, 32, 2, 1_500, 8, 4e-3, shelf="chat", context=192, eval_steps=20
     ),  # for tests
-    "gpt2-s-chat": BaseModelSpec("gpt2", 4, 96, 4, 45_000, 16, 4e-3, shelf="chat", context=192),
+    "gpt2-s-chat": BaseModelSpec("gpt2", 3, 96, 4, 45_000, 16, 4e-3, shelf="chat", context=192),
 }
 
 
@@ -87,11 +87,10 @@ def build(spec: BaseModelSpec, tokenizer: PreTrainedTokenizerBase) -> PreTrained
     """An untrained language model of the given shape for the tokenizer, without dropout; weights from torch's generator."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from underseer.models import with_fused_gelu
-
     no_dropout = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    family, activation = {"gpt1": ("openai-gpt", "afn"), "gpt2": ("gpt2", "activation_function")}[spec.family]
     config = AutoConfig.for_model(
-        {"gpt1": "openai-gpt", "gpt2": "gpt2"}[spec.family],
+        family,
         vocab_size=len(tokenizer),
         n_positions=spec.context,
         n_embd=spec.n_embd,
@@ -101,9 +100,10 @@ def build(spec: BaseModelSpec, tokenizer: PreTrainedTokenizerBase) -> PreTrained
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         initializer_range=spec.initializer_range,
+        **{activation: "relu"},  # GELU, theirs, takes a seventh of a training step on a CPU
         **no_dropout,
     )
-    return with_fused_gelu(AutoModelForCausalLM.from_config(config))
+    return AutoModelForCausalLM.from_config(config)
 
 
 def pretrain(
