@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import chats, models
+from underseer import batches, chats, models
 from underseer.judges import rubric
 from underseer.rehearsal.shapes import WIDTH, Shape, shrunk
 from underseer.rehearsal.tokens import Tokens
 from underseer.testbed import corpus
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 VOCABULARY = 1000  # entries of a tokenizer, bytes and special tokens among them
 TEXTS = 2000  # texts of the testbed that it is trained on
 TALKS = 240  # chats, over all forms, from which verdicts are taught
+ROWS = 16  # of them in a forward pass
 FORMS: dict[str, tuple[Callable[[str, str], chats.Chat], ...]] = {
     "guard": (lambda q, a: [*chats.ask(q), {"role": "assistant", "content": a}],),
     "rubric": tuple(lambda q, a, m=m: chats.ask(rubric.question(m, q, a)) for m in rubric.CRITERIA),
@@ -77,22 +79,38 @@ def teach(model: Any, tokenizer: PreTrainedTokenizerBase, says: tuple[tuple[str,
         rows = model.get_output_embeddings().weight
         states, wanted = [], []
 
-        def add(tail: list[int], token: dict[int, Any]) -> None:
-            texts = [torch.from_numpy(np.append(head, tail).astype(np.int64))[None] for head in heads]
-            found = torch.stack([model.base_model(text).last_hidden_state[0, -1] for text in texts])
+        def add(found: torch.Tensor, token: dict[int, Any]) -> None:
             goal = torch.zeros(len(found), len(rows))
             for name, value in token.items():
                 goal[:, name] = value(found)
             states.append(found)
             wanted.append(goal)
 
+        before = [_states(model, heads, reply) for reply in replies]
         groups = len(FORMS[kind])
-        add([], {replies[0][0]: lambda h: SURE + _apart(h, groups), replies[1][0]: lambda h: SURE - _apart(h, groups)})
-        for reply in replies:
+        add(
+            before[0][:, 0],
+            {replies[0][0]: lambda h: SURE + _apart(h, groups), replies[1][0]: lambda h: SURE - _apart(h, groups)},
+        )
+        for reply, found in zip(replies, before, strict=True):
             for k in range(1, len(reply)):
-                add(reply[:k], {reply[k]: lambda h: SURE})
+                add(found[:, k], {reply[k]: lambda h: SURE})
         x, y = torch.cat(states), torch.cat(wanted)
         rows[:] = torch.linalg.solve(x.T @ x + 0.1 * torch.eye(x.shape[1]), x.T @ y).T
+
+
+def _states(model: Any, heads: list[np.ndarray], reply: list[int]) -> torch.Tensor:
+    """The last hidden states (n, tokens of the reply, d) before each token of a reply that follows each of the heads."""
+    import torch
+
+    texts = [np.append(head, reply[:-1]).astype(np.int64) for head in heads]
+    found: list[Any] = [None] * len(texts)
+    for batch in batches.sorted_batches(np.array([len(text) for text in texts]), ROWS):
+        ids, mask = batches.pad([texts[i] for i in batch], 0)
+        states = model.base_model(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).last_hidden_state
+        for i, row in zip(batch, states, strict=True):
+            found[i] = row[len(heads[i]) - 1 : len(texts[i])]
+    return torch.stack(found)
 
 
 def _apart(states: Any, forms: int) -> Any:
