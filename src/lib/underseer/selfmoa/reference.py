@@ -1,8 +1,9 @@
 """Log-probabilities of answers under the reference model: computed once, and kept on disk by content.
 
 A value belongs to the model's weights (and adapter), its precision, and the token ids of prompt and answer. Neither beta, nor
-weights, nor margins nor the other answer of a pair enter: a sweep over them, or over subsets of the pairs, needs one
-pass. A folder of the cache belongs to a model; every pass adds a file with what was not there (safetensors).
+weights, nor margins nor which answer was chosen enter: a sweep over them needs one pass. A folder of the cache belongs to a
+model, a file in it (safetensors) to a set of answers, scored in an order of its own. Sets that overlap share nothing: in
+other batches an answer's value is rounded otherwise, and a result would hang on which stage came first.
 """
 
 from __future__ import annotations
@@ -55,47 +56,45 @@ class ReferenceCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = None if folder is None else Path(folder)
-        self.known: dict[bytes, float] = {}
-        self.files: set[str] = set()
-        self.scored = 0  # answers that had to be computed
-        self.tokens = 0  # and their tokens, with their prompts
+        self.known: dict[str, dict[bytes, float]] = {}  # by set of answers
+        self.tokens = 0  # that had to be read, of answers and their prompts
 
     def pairs(self, rows: PairRows, score: Score, *, write: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """Log-probabilities (n,) float32 of the chosen and the rejected answers; ``score`` computes those not known."""
-        self._load()
+        """Log-probabilities (n,) float32 of the chosen and the rejected answers; ``score`` computes a set not known."""
         prompts, answers = rows.prompts * 2, rows.chosen + rows.rejected
         keys = [row_key(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        missing = {key: i for i, key in enumerate(keys) if key not in self.known}
-        if missing:
-            todo = list(missing.values())
+        where = {key: i for i, key in enumerate(keys)}
+        order = sorted(where)
+        name = hashlib.sha256(b"".join(order)).hexdigest()[:24]
+        if name not in self.known:
+            self.known[name] = self._load(name)
+        known = self.known[name]
+        if len(known) < len(order):
+            todo = [where[key] for key in order]
             values = score([prompts[i] for i in todo], [answers[i] for i in todo])
-            self.known.update(zip(missing, values.tolist(), strict=True))
-            self.scored += len(todo)
+            known.update(zip(order, values.tolist(), strict=True))
             self.tokens += sum(len(prompts[i]) + len(answers[i]) for i in todo)
             if write and self.folder is not None:
-                self._save(list(missing), values)
-        found = np.asarray([self.known[key] for key in keys], dtype=np.float32)
+                self._save(name, order, values)
+        found = np.asarray([known[key] for key in keys], dtype=np.float32)
         return found[: len(rows)], found[len(rows) :]
 
-    def _load(self) -> None:
+    def _load(self, name: str) -> dict[bytes, float]:
         from safetensors.numpy import load_file
 
-        for path in sorted(self.folder.glob("*.safetensors")) if self.folder is not None else []:
-            if path.name not in self.files:
-                stored = load_file(path)
-                self.known.update(zip(map(bytes, stored["keys"]), stored["log_probs"].tolist(), strict=True))
-                self.files.add(path.name)
+        if self.folder is None or not (path := self.folder / f"{name}.safetensors").is_file():
+            return {}
+        stored = load_file(path)
+        return dict(zip(map(bytes, stored["keys"]), stored["log_probs"].tolist(), strict=True))
 
-    def _save(self, keys: list[bytes], values: np.ndarray) -> None:
+    def _save(self, name: str, keys: list[bytes], values: np.ndarray) -> None:
         from safetensors.numpy import save_file
 
         self.folder.mkdir(parents=True, exist_ok=True)
         stored = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1)
-        name = hashlib.sha256(b"".join(sorted(keys))).hexdigest()[:24] + ".safetensors"
         partial = self.folder / f"{name}.{os.getpid()}"
         save_file({"keys": stored.copy(), "log_probs": values.astype(np.float32)}, partial)
-        partial.replace(self.folder / name)  # whole, or not there
-        self.files.add(name)
+        partial.replace(self.folder / f"{name}.safetensors")  # whole, or not there
 
 
 def answer_log_probs(
