@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 VOCABULARY = 2500  # entries of the tokenizer
-TOKENIZER_TEXTS = 10_000  # texts it is trained on
+TOKENIZER_TEXTS = 30_000  # texts it is trained on
 CONTEXT = 128  # longest input in tokens; the prompts of the tasks have at most about 48
 VALIDATION_TEXTS = 500
 VALIDATION_SEED = 1_000_003  # a sample of the corpus that no model is trained on
