@@ -41,7 +41,7 @@ def exchanges_of(path: Path | None, n: int) -> tuple[list[str], list[str]]:
     """Prompts and answers: XSTest's, or made up of as many words."""
     if path is not None:
         rows = xstest.read_completions(path).head(n)
-        return rows.prompt.tolist(), rows.answer.tolist()
+        return rows.prompt.str.strip().tolist(), rows.answer.str.strip().tolist()  # as judges read them
     rng = np.random.default_rng(0)
     words = [f"word{i}" for i in range(400)]
     lengths = rng.integers(10, 200, n)
