@@ -123,7 +123,7 @@ PARAMETERS = {
 def resolve(engine: str) -> str:
     """The engine that ``auto`` stands for on this machine: vLLM where it and an NVIDIA GPU are, else transformers.
 
-    On a CPU vLLM starts in 25 to 30 s, which pays only past some 0.6 million new tokens of a 4-layer 256-wide GPT-2, or
+    On a CPU vLLM starts in 25 to 46 s, which pays only past some 0.6 million new tokens of a 4-layer 256-wide GPT-2, or
     36,000 of GPT-2 small (two cores); ask for it by name there. Needs no torch. Raises UserError for an unknown engine.
     """
     if engine not in ENGINES:
