@@ -2,7 +2,7 @@
 
 A value belongs to the model's weights (and adapter), its precision, and the token ids of prompt and answer. Neither beta, nor
 weights, nor margins nor which answer was chosen enter: a sweep over them needs one pass. A folder of the cache belongs to a
-model, a file in it (safetensors) to a set of answers, scored in an order of its own. Sets that overlap share nothing: in
+model, a file in it (safetensors) to a set of answers, scored in the order of their tokens. Sets that overlap share nothing: in
 other batches an answer's value is rounded otherwise, and a result would hang on which stage came first.
 """
 
@@ -63,14 +63,14 @@ class ReferenceCache:
         """Log-probabilities (n,) float32 of the chosen and the rejected answers; ``score`` computes a set not known."""
         prompts, answers = rows.prompts * 2, rows.chosen + rows.rejected
         keys = [row_key(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        where = {key: i for i, key in enumerate(keys)}
-        order = sorted(where)
+        once = {key: i for i, key in enumerate(keys)}.values()
+        todo = sorted(once, key=lambda i: (tuple(prompts[i]), tuple(answers[i])))
+        order = [keys[i] for i in todo]
         name = hashlib.sha256(b"".join(order)).hexdigest()[:24]
         if name not in self.known:
             self.known[name] = self._load(name)
         known = self.known[name]
         if len(known) < len(order):
-            todo = [where[key] for key in order]
             values = score([prompts[i] for i in todo], [answers[i] for i in todo])
             known.update(zip(order, values.tolist(), strict=True))
             self.tokens += sum(len(prompts[i]) + len(answers[i]) for i in todo)
