@@ -17,6 +17,7 @@ from underseer import params, plan
 
 DEMO = ROOT / "params/demo/w2s_safety.yaml"
 TEST = ROOT / "params/test/w2s_safety.yaml"
+SUPERVISORS = params.load(DEMO).parameters["bootstraps"]  # those that vote, in each seed
 
 
 def make(*sets: str, file: Path = DEMO) -> plan.Plan:
@@ -35,7 +36,7 @@ def test_a_shared_stage_is_planned_once() -> None:
     assert count(make()) == {
         "testbed/pretrain": 2,
         "w2s/1_data": 3,
-        "w2s/2_supervisors": 3 * (1 + 9),
+        "w2s/2_supervisors": 3 * (1 + SUPERVISORS),
         "w2s/3_weak_labels": 9,
         "w2s/4_student": 9 + 3,
         "w2s/5_report": 1,
@@ -45,7 +46,7 @@ def test_a_shared_stage_is_planned_once() -> None:
 def test_voting_and_seeds_cost_only_what_they_change() -> None:
     single = make("voting=none", "seed=0")
     assert new(single, make("voting=[none, soft]", "seed=0")) == {
-        "w2s/2_supervisors": 9,
+        "w2s/2_supervisors": SUPERVISORS,
         "w2s/3_weak_labels": 1,
         "w2s/4_student": 1,
         "w2s/5_report": 1,
