@@ -35,7 +35,7 @@ from underseer import batches, data, models, train, trainer
 BATCH, LENGTH, RATE = 16, 512, 5e-5
 SIZES = {
     "gpt2 4x256": {"model": "scratch:gpt2?n_layer=4&n_embd=256", "rows": 1024, "epochs": 1, "slow_steps": 2},
-    "gpt2 small": {"model": "scratch:gpt2?n_layer=12&n_embd=768&n_head=12", "rows": 64, "epochs": 1, "slow_steps": 1},
+    "gpt2 small": {"model": "scratch:gpt2?n_layer=12&n_embd=768&n_head=12", "rows": 512, "epochs": 1, "slow_steps": 1},
 }
 WAYS = ("released", "minibatch", "bare", "ours", "ours, steps")
 
@@ -184,7 +184,7 @@ def main() -> None:
     made = parser(__doc__, "classifier_training")
     made.add_argument("--dataset-path", default=public("wts_safety.csv"), help="CSV with prompt and is_safe")
     made.add_argument("--models", nargs="+", choices=list(SIZES), default=list(SIZES))
-    made.add_argument("--rows", type=int, help="default: 1024, of GPT-2 small 64")
+    made.add_argument("--rows", type=int, help="default: 1024, of GPT-2 small 512")
     args = made.parse_args()
     torch.set_num_threads(args.threads)
     results = {}
