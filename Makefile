@@ -25,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: $(STAMP)  ## run the papers' experiments in the testbed: tens of minutes on two CPU cores, no download
+demo: $(STAMP)  ## run the papers' experiments in the testbed: about a quarter of an hour on two CPU cores, no download
 	@$(BIN)/underseer run params/demo/*.yaml --jobs $(JOBS)
 
 test: $(STAMP)  ## run the test suite
