@@ -6,8 +6,8 @@
 An exponent of 1 is linear. Work is measured, start-up apart: models are loaded, libraries imported and caches of code warm
 before the clock starts. Rows (repeats alternate over the sizes):
 
-- ``training``: ``train.fit_classifier`` on the testbed's prompts, one epoch, from the end of its first step to the end of
-  its last: the size is the rows between;
+- ``training``: ``train.fit_classifier`` on the testbed's prompts, one epoch, from the start of its first step, which
+  has the longest rows, to the end of its last;
 - ``generation``: ``engines.local.generate``, 16 new tokens, batches of 32;
 - ``judging``: ``score`` of an evaluator that is open and has kept no verdict;
 - ``aligning``: as ``training``, of ``selfmoa.align.align`` on pairs of answers;
@@ -57,10 +57,14 @@ Lane = Callable[[int], tuple[float, float]]  # rows asked for -> the size of the
 
 
 def loop_of(train: Callable[[], Any], batch: int) -> tuple[float, float]:
-    """Rows and seconds between the end of a training's first step and the end of its last."""
+    """Rows and seconds from the start of a training's first step, which has the longest rows, to the end of its last."""
     marks: list[float] = []
 
     class Timed(trainer.Steering):
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            if not marks:
+                marks.append(time.perf_counter())
+
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             marks.append(time.perf_counter())
             super().on_step_end(*args, **kwargs)

@@ -197,12 +197,15 @@ def test_answers_without_a_verdict_make_no_pairs() -> None:
 
 def test_prompt_mix() -> None:
     train = pd.DataFrame({"id": range(30), "text": map(str, range(30)), "set": ["safe"] * 20 + ["borderline"] * 10})
-    won = pd.DataFrame({"id": ["w"], "text": ["w"], "iteration": [1], "success": [True]})
-    how = {"n": 10, "safe_share": 0.4, "borderline_share": 0.2, "seed": 0}
+    won = pd.DataFrame({"id": list("abcdef"), "iteration": [1, 1, 1, 2, 2, 3], "success": [True] * 4 + [False, True]})
+    won = won.assign(text=won.id)
+    how = {"n": 7, "safe_share": 0.4, "borderline_share": 0.2, "seed": 0}
     first, second = (preferences.prompt_mix(train, won, k, **how) for k in (1, 2))
-    assert first.set.value_counts().to_dict() == {"safe": 4, "borderline": 2, "attack": 1}
+    assert first.set.value_counts().to_dict() == {"safe": 3, "borderline": 1, "attack": 3}
     assert set(first.id[first.set == "safe"]).isdisjoint(second.id[second.set == "safe"])
-    assert (second.set != "attack").all(), "an iteration learns from its own attacks"
+    assert second.id[second.set == "attack"].tolist() == ["d", "a", "b"], "new successes first, then earlier ones"
+    third = preferences.prompt_mix(train, won, 3, **how, replay_attacks=False)
+    assert third.id[third.set == "attack"].tolist() == ["f"], "without replay an iteration learns from its own attacks"
 
 
 def test_methods() -> None:

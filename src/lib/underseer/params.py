@@ -143,6 +143,7 @@ class Schema(BaseModel):
     n_prompts: int = _result("prompts that are answered for pairs in an iteration", ge=1)
     safe_share: float = _result("share of safe prompts among them", ge=0, le=1)
     borderline_share: float = _result("share of borderline prompts among them", ge=0, le=1)
+    replay_attacks: bool = _result("fill the share of attacks with successes of earlier iterations")
     answers_per_prompt: int = _result("answers of the target to each prompt", ge=2)
     min_margin: float = _result("pairs closer than this in the ordering score are dropped", ge=0, le=1)
     pairs_per_prompt: int = _result("pairs kept of a prompt", ge=1)

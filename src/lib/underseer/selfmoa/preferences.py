@@ -52,15 +52,18 @@ def prompt_mix(
     n: int,
     safe_share: float,
     borderline_share: float,
+    replay_attacks: bool = True,
     seed: int,
 ) -> pd.DataFrame:
     """``n`` prompts to answer, ``id, text, set``: this iteration's successful attacks, and safe and borderline ones.
 
-    Where attacks are fewer than their share, what is missing is not made up by others. Iterations draw different prompts.
+    Where these attacks are fewer than their share, ``replay_attacks`` adds successes of earlier iterations, the newest
+    first; what is still missing is not made up by others. Iterations draw different safe and borderline prompts.
     """
     import pandas as pd
 
-    wins = archive[(archive.iteration == iteration) & archive.success]
+    wins = archive[archive.success & archive.iteration.between(1 if replay_attacks else iteration, iteration)]
+    wins = wins.sort_values("iteration", ascending=False, kind="stable")
     wanted = {"safe": round(n * safe_share), "borderline": round(n * borderline_share)}
     parts = [wins.head(n - sum(wanted.values())).assign(set="attack")]
     for name, size in wanted.items():
