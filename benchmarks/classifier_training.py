@@ -17,6 +17,7 @@ with AdamW and gradient clipping:
 Runs alternate, so that a busy moment of the machine hits all; medians, least and most over the repeats are shown.
 ``of peak`` is the model FLOPs of the rate (6 a weight of the layers and real token, 12 a layer, width and pair of tokens in
 attention) against large matrix products, measured in the same run in fp32, and in bf16 where that is what trains.
+``--profile`` also shows where the time of the bare loop and of the released recipe goes, by operation.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -133,6 +135,15 @@ def flops(model, tokenizer, df) -> float:
     return float(np.mean(6 * weights * lengths + attention))
 
 
+def profile(call: Callable[[], object]) -> dict[str, float]:
+    """Share of a call's time by torch's operation, those of 2 % or more, without what they call."""
+    with torch.profiler.profile() as found:
+        call()
+    own = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    whole = sum(own.values())
+    return {key: one / whole for key, one in sorted(own.items(), key=lambda kv: -kv[1]) if one >= 0.02 * whole}
+
+
 def measure(args: argparse.Namespace, size: dict) -> dict:
     df = rows_of(args.dataset_path, args.rows or size["rows"])
     slow, epochs = size["slow_steps"], size["epochs"]
@@ -154,7 +165,9 @@ def measure(args: argparse.Namespace, size: dict) -> dict:
     both = found.pop("ours")
     rates = {**found, "ours": [whole for whole, _ in both], "ours, steps": [steps for _, steps in both]}
     middle = medians(rates)
+    profiles = {way: profile(ways[way]) for way in ("bare", "released")} if args.profile else {}
     return {
+        "profiles": profiles,
         "model": size["model"],
         "rows": len(df),
         "epochs": epochs,
@@ -178,6 +191,8 @@ def show(name: str, found: dict) -> None:
         for way in WAYS
     ]  # fmt: skip
     table(["", "examples/s", "least", "most", "x released", "x minibatch", "of bare", "of peak"], rows)
+    for way, shares in found["profiles"].items():
+        print(f"{way}, by operation: " + ", ".join(f"{key} {share:.0%}" for key, share in shares.items()))
 
 
 def main() -> None:
@@ -185,6 +200,7 @@ def main() -> None:
     made.add_argument("--dataset-path", default=public("wts_safety.csv"), help="CSV with prompt and is_safe")
     made.add_argument("--models", nargs="+", choices=list(SIZES), default=list(SIZES))
     made.add_argument("--rows", type=int, help="default: 1024, of GPT-2 small 512")
+    made.add_argument("--profile", action="store_true", help="show where the time goes, by operation")
     args = made.parse_args()
     torch.set_num_threads(args.threads)
     results = {}

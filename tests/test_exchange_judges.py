@@ -277,6 +277,27 @@ def test_verdicts_are_kept_by_judge_measure_settings_and_exchange(tmp_path):
         assert len(judge.asked) == 1
 
 
+def test_a_verdict_kept_by_batch_does_not_hang_on_who_asked_before(tmp_path):
+    class Batched(Counted):
+        by_batch = True
+
+        def ask(self, exchanges):
+            self.asked += exchanges
+            return [base.Reply(len(exchanges) / 10) for _ in exchanges]
+
+    file = tmp_path / "v.sqlite"
+    Batched(cache=file, batch_size=2).score(["aaa", "bb"], ["p", "p"])
+    judge = Batched(cache=file, batch_size=2)
+    texts, prompts = ["c", "aaa", "bb", "aaa"], ["p"] * 4
+    scores = judge.score(texts, prompts)
+    assert judge.asked == [("p", "c")], "a batch that stood together before is known"
+    assert scores.values.tolist() == [0.1, 0.2, 0.2, 0.2]
+    judge.score(["bb", "c"], prompts[:2])
+    assert judge.asked[1:] == [("p", "bb"), ("p", "c")], "in other company they are asked anew"
+    again = Batched(cache=file, batch_size=2)
+    assert again.score(texts, prompts).values.tolist() == scores.values.tolist() and again.asked == []
+
+
 def test_what_is_kept_of_failures(tmp_path):
     replies = {
         "own": base.Reply("no verdict: x"),
@@ -370,14 +391,11 @@ def test_a_trained_evaluator_reads_prompt_and_answer(trained_folder, tmp_path):
     judge = open_exchange_judge(f"trained:{TINY}", "unsafe", folder=trained_folder, **how)
     scores = judge.score(ANSWERS, PROMPTS)
     assert ((scores.values > 0.5) == (ROWS.p > 0.5)).mean() > 0.9
-    swapped = judge.score(
-        ANSWERS, [p.replace("curse", "lamp") for p in PROMPTS]
-    ).values  # the same answers to harmless prompts
+    harmless = [p.replace("curse", "lamp") for p in PROMPTS]
+    swapped = judge.score(ANSWERS, harmless).values  # the same answers to harmless prompts
     assert (swapped < 0.5).mean() > 0.9
     assert scores.version.startswith("folder:") and str(trained_folder.parent) not in scores.version + scores.judge
-    assert cost.judge_calls == len(
-        {*zip(PROMPTS, ANSWERS, strict=True), *zip((p.replace("curse", "lamp") for p in PROMPTS), ANSWERS, strict=True)}
-    )
+    assert cost.judge_calls == sum(len({*zip(p, ANSWERS, strict=True)}) for p in (PROMPTS, harmless))
     again = open_exchange_judge(f"trained:{TINY}", "unsafe", folder=trained_folder, **how)
     assert again.score(ANSWERS, PROMPTS).values.tolist() == scores.values.tolist()
     assert "_loaded" not in again.__dict__  # nothing was missing, so no model was loaded
@@ -389,6 +407,20 @@ def test_a_trained_evaluator_reads_prompt_and_answer(trained_folder, tmp_path):
         precision="fp32",
     )
     assert scores.values == pytest.approx(expected[:, 1], abs=1e-5)
+
+
+def test_an_evaluator_says_the_same_whatever_was_judged_before(trained_folder, tmp_path):
+    rows = _rows(40, seed=2)
+    answers = [answer + " and so on" * (i % 7) for i, answer in enumerate(rows.answer)]  # lengths that are padded
+
+    def judge(cache):
+        how = {**HOW, "cache": cache, "batch_size": 16}
+        return open_exchange_judge(f"trained:{TINY}", "unsafe", folder=trained_folder, **how)
+
+    alone = judge(IN_MEMORY).score(answers, rows.prompt).values
+    used = tmp_path / "v.sqlite"
+    judge(used).score(answers[::3], rows.prompt[::3])
+    assert np.array_equal(judge(used).score(answers, rows.prompt).values, alone)
 
 
 def test_hard_labels_and_weights_are_learnt_too():

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from underseer.errors import UserError
 
-Item = str | tuple[str, str]
-"""A text, or a prompt and the answer to it."""
+Item = str | tuple[str, ...]
+"""A text, or several: a prompt and the answer to it."""
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, score REAL, reason TEXT)",

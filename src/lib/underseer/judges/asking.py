@@ -1,12 +1,16 @@
 """What all judges of exchanges share: an exchange is judged once, in batches, and what was said of it is kept.
 
 Verdicts are kept in a file, by a hash of the judge's model, its settings, prompt and answer: an item that was judged is
-never judged again, by whatever stage, and after an interruption at most one batch is. The file holds no text. Kept are
-the judge's own replies, also those that could not be read; a call that failed is made anew the next time.
+never judged again, by whatever stage, and after an interruption at most one batch is. Where a verdict is a number that a
+model computed for a batch, its last digits are those of the batch, and training on them carries far: such a verdict is kept
+for that batch (``by_batch``), so that no stage's result hangs on which stage was first. The file holds no text. Kept are the
+judge's own replies, also those that could not be read; a call that failed is made anew the next time.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +31,8 @@ class ExchangeJudge:
     ``measure`` is what it looks for (``exchange.MEASURES``). ``identity`` names model and settings, whatever decides
     a verdict. ``cache`` is the file of verdicts: by default that of the run store; ``":memory:"`` keeps none.
     """
+
+    by_batch = False  # a verdict is kept for the batch that it was given in
 
     def __init__(
         self,
@@ -62,20 +68,30 @@ class ExchangeJudge:
         raise NotImplementedError
 
     def _judge(self, exchanges: list[Exchange]) -> list[Reply]:
-        found = {item: self._known(item) for item in exchanges}
-        missing = [item for item, reply in found.items() if reply is None]
+        items = dict.fromkeys(exchanges)
+        found = {} if self.by_batch else {item: reply for item in items if (reply := self._known(item))}
+        missing = [item for item in items if item not in found]
         missing.sort(key=lambda item: -len(item[0]) - len(item[1]))  # like lengths together; memory fails at once
         for batch in self._batches(missing):
-            replies = self.ask(batch)
+            names = self._names(batch)
+            replies: Sequence[Reply | None] = [self._known(name) for name in names] if self.by_batch else [None]
+            if None in replies:
+                replies = self.ask(batch)
+                told = zip(names, replies, strict=True)
+                self._answers.put_all([(name, r.value, r.detail) for name, r in told if _worth_keeping(r)])
             found |= zip(batch, replies, strict=True)
-            self._answers.put_all(
-                [(item, r.value, r.detail) for item, r in zip(batch, replies, strict=True) if _worth_keeping(r)]
-            )
         return [found[item] for item in exchanges]
 
-    def _known(self, item: Exchange) -> Reply | None:
-        value = self._answers.get(item)
-        return None if value is None else Reply(value, self._answers.detail(item))
+    def _names(self, batch: list[Exchange]) -> list[tuple[str, ...]]:
+        """Under what the verdicts on a batch are kept."""
+        if not self.by_batch:
+            return list(batch)
+        whole = hashlib.sha256(json.dumps(batch).encode()).hexdigest()
+        return [(whole, *item) for item in batch]
+
+    def _known(self, name: tuple[str, ...]) -> Reply | None:
+        value = self._answers.get(name)
+        return None if value is None else Reply(value, self._answers.detail(name))
 
     def _batches(self, missing: list[Exchange]):
         from tqdm.auto import tqdm

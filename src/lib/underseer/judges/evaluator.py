@@ -45,6 +45,8 @@ class EvaluatorJudge(ExchangeJudge):
     ``reads`` is "pair", or "answer" where the model knows answers alone.
     """
 
+    by_batch = True
+
     def __init__(
         self,
         load: Loader,
