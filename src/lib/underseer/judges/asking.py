@@ -1,10 +1,10 @@
 """What all judges of exchanges share: an exchange is judged once, in batches, and what was said of it is kept.
 
 Verdicts are kept in a file, by a hash of the judge's model, its settings, prompt and answer: an item that was judged is
-never judged again, by whatever stage, and after an interruption at most one batch is. Where a verdict is a number that a
-model computed for a batch, its last digits are those of the batch, and training on them carries far: such a verdict is kept
-for that batch (``by_batch``), so that no stage's result hangs on which stage was first. The file holds no text. Kept are the
-judge's own replies, also those that could not be read; a call that failed is made anew the next time.
+never judged again, by whatever stage, and after an interruption at most one batch is. A classifier's verdict is a number
+whose last digits are those of its batch, and training on them carries far: it is kept for that batch (``by_batch``), so that
+no stage's result hangs on which stage was first. The file holds no text. Kept are the judge's own replies, also those that
+could not be read; a call that failed is made anew the next time.
 """
 
 from __future__ import annotations
@@ -73,14 +73,19 @@ class ExchangeJudge:
         missing = [item for item in items if item not in found]
         missing.sort(key=lambda item: -len(item[0]) - len(item[1]))  # like lengths together; memory fails at once
         for batch in self._batches(missing):
-            names = self._names(batch)
-            replies: Sequence[Reply | None] = [self._known(name) for name in names] if self.by_batch else [None]
-            if None in replies:
-                replies = self.ask(batch)
-                told = zip(names, replies, strict=True)
-                self._answers.put_all([(name, r.value, r.detail) for name, r in told if _worth_keeping(r)])
-            found |= zip(batch, replies, strict=True)
+            found |= zip(batch, self._replies(batch), strict=True)
         return [found[item] for item in exchanges]
+
+    def _replies(self, batch: list[Exchange]) -> Sequence[Reply]:
+        names = self._names(batch)
+        if self.by_batch:
+            kept = [reply for name in names if (reply := self._known(name))]
+            if len(kept) == len(batch):
+                return kept
+        replies = self.ask(batch)
+        told = zip(names, replies, strict=True)
+        self._answers.put_all([(name, r.value, r.detail) for name, r in told if _worth_keeping(r)])
+        return replies
 
     def _names(self, batch: list[Exchange]) -> list[tuple[str, ...]]:
         """Under what the verdicts on a batch are kept."""
