@@ -32,6 +32,7 @@ HEADS = {
     "judge_noise": "Noise of the training judges (share of verdicts turned)",
     "objective_weights": "Objective weights",
     "answers_per_prompt": "Answers per prompt",
+    "replay_attacks": "Earlier attacks among a round's prompts",
     "reference": "Reference model",
     "reset": "Safety reset",
     "attack_strategies": "Attack strategies",
@@ -49,6 +50,7 @@ VALUES = {
     | {"filtered_ce": "filtered CE", "weighted_ce": "weighted CE"},
     "clean": {"True": "cleaned", "False": "raw"},
     "reset": {"True": "with reset", "False": "without"},
+    "replay_attacks": {"True": "with earlier ones", "False": "new ones alone"},
     "reference": {"reset": "reset model", "previous": "previous iterate"},
     "divide_by_weight": {"True": "divided by w", "False": "not divided"},
 }
