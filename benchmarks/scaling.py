@@ -88,8 +88,9 @@ def training(rows: int) -> tuple[float, float]:
 
 
 def aligning(rows: int) -> tuple[float, float]:
-    pairs = modpo.pairs_of(None, SMALL["aligning"] * max(TIMES))[:rows]
-    model, tokenizer = modpo.fresh(TINY, pairs)
+    every = modpo.pairs_of(None, SMALL["aligning"] * max(TIMES))
+    model, tokenizer = modpo.fresh(TINY, every)  # one vocabulary, which is most of the cost, whatever the size
+    pairs = every[:rows]
     return loop_of(lambda: align(model, tokenizer, pairs, AlignSettings(settings(4), lora=None)), 4)
 
 
