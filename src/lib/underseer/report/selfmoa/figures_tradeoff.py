@@ -56,10 +56,10 @@ def weight_labels(values: Sequence[Any]) -> list[str]:
 
 
 def _weights_told(results: Results) -> str:
-    """'labels: weights of helpfulness : safety', as far as the values say it."""
+    """'labels: helpfulness : safety', as far as the values say it."""
     values = [v[WEIGHTS] for v in stages.loops(results) if WEIGHTS in v]
     named = named_numbers(values[0]) if values else {}
-    return "labels: weights of " + " : ".join(named) if named else "labels: objective weights"
+    return "labels: " + " : ".join(named) if named else "labels: objective weights"
 
 
 def plot_pareto(results: Results) -> Figure | None:
@@ -135,6 +135,7 @@ def place_labels(
     The figure is laid out first, since where labels fall depends on the size of the axes.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.patheffects import withStroke
 
     if not isinstance(ax.figure.canvas, FigureCanvasAgg):
         FigureCanvasAgg(ax.figure)
@@ -154,7 +155,8 @@ def place_labels(
         box = min(options)[2]
         taken.append(box)
         offset = ((box[0] - x) / scale + 2, (box[1] - y) / scale + 2)
-        ax.annotate(text, point, xytext=offset, textcoords="offset points", fontsize=8, color="#222222", zorder=4)
+        ax.annotate(text, point, xytext=offset, textcoords="offset points", fontsize=8, color="#222222", zorder=4,
+                    path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
