@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,7 +37,7 @@ import modpo
 import torch
 from shared import ROOT, Exponent, clocked, exponent, in_turns, medians, parser, spread, table, underseer, write
 
-from underseer import data, models, params, plan, store, trainer
+from underseer import data, models, params, plan, store
 from underseer.engines import Sampling, local
 from underseer.judges.exchange import open_exchange_judge
 from underseer.selfmoa.align import AlignSettings, align
@@ -58,22 +57,7 @@ Lane = Callable[[int], tuple[float, float]]  # rows asked for -> the size of the
 
 def loop_of(train: Callable[[], Any], batch: int) -> tuple[float, float]:
     """Rows and seconds from the start of a training's first step, which has the longest rows, to the end of its last."""
-    marks: list[float] = []
-
-    class Timed(trainer.Steering):
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            if not marks:
-                marks.append(time.perf_counter())
-
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            marks.append(time.perf_counter())
-            super().on_step_end(*args, **kwargs)
-
-    original, trainer.Steering = trainer.Steering, Timed
-    try:
-        train()
-    finally:
-        trainer.Steering = original
+    marks = classifier_training.step_marks(train)
     return batch * (len(marks) - 1), marks[-1] - marks[0]
 
 

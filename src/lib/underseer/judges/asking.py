@@ -3,9 +3,9 @@
 Verdicts are kept in a file, by a hash of the judge's model, its settings, prompt and answer: an item that was judged is
 not judged again, by whatever stage, and after an interruption at most one batch is. Classifiers and reward models
 (``by_batch``) keep them by batch: the same batch is not judged again, but an item in another batch is. Their verdicts are
-numbers whose last digits are those of the batch, and training on them carries far; so no stage's result hangs on which stage
-was first. The file holds no text. Kept are the judge's own replies, also those that
-could not be read; a call that failed is made anew the next time.
+numbers whose last digits are those of the batch, and training on them carries far; so no stage's result hangs on which
+stage was first. The file holds no text. Kept are the judge's own replies, also those that could not be read; a call that
+failed is made anew the next time.
 """
 
 from __future__ import annotations

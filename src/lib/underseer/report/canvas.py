@@ -150,6 +150,13 @@ def value_labels(ax: Axes, rows: Sequence[Mapping], text: Callable[[Mapping], st
         )
 
 
+def halo() -> list[Any]:
+    """Path effects of a label that may lie on lines: a white edge."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2.5, foreground="white")]
+
+
 def panels(rows: Sequence[Mapping], width: float, height: float, most: int = 4) -> tuple[Figure, list]:
     """One panel per row, at most `most` abreast; unused panels are hidden."""
     columns = min(len(rows), most)

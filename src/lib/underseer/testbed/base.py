@@ -42,7 +42,7 @@ class BaseModelSpec:
     context: int = CONTEXT  # longest input in tokens
     eval_steps: int = 200  # steps between two looks at the validation texts
     initializer_range: float = 0.08  # of the order of 1 / sqrt(n_embd); the usual 0.02 is for widths near 1000
-    activation: str = "relu"  # GELU, theirs, takes a seventh of a training step on a CPU
+    activation: str = "relu"  # GELU, GPT's own, takes a seventh of a training step on a CPU
 
 
 BASE_MODELS: dict[str, BaseModelSpec] = {

@@ -11,6 +11,7 @@ from underseer.report.canvas import (
     colour,
     figure,
     foot,
+    halo,
     plot_intervals,
     value_labels,
     wrapped,
@@ -103,8 +104,6 @@ def draw_lines(
 ) -> None:
     """Lines through the stages: means with 95 % intervals, single seeds hollow; numbers where there is one line. What all
     lines share is drawn once, in grey."""
-    from matplotlib.patheffects import withStroke
-
     common = _common(lines)
     scale = 100 if metric in w.PERCENT else 1
     where = {m: k for k, m in enumerate(sorted({m for line in lines for m in line.rows}, key=stages.order))}
@@ -125,7 +124,7 @@ def draw_lines(
                 top = scale * ((row["ci95"] or [None])[-1] or row["mean"])
                 ax.annotate(w.number(row["mean"], metric, None if scale == 100 else 2), (x, top), xytext=(0, 3),
                             textcoords="offset points", ha="center", fontsize=7.5, color="#333333", zorder=4,
-                            path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
+                            path_effects=halo())  # fmt: skip
     if len(common) > 1:
         means = [scale * lines[0].rows[m]["mean"] for m in common]
         ax.plot([where[m] for m in common], means, color="#444444", lw=1.6, zorder=3.5)

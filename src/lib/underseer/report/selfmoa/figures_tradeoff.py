@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from underseer.report import wording as w
-from underseer.report.canvas import axis_label, colour, figure, foot
+from underseer.report.canvas import axis_label, colour, figure, foot, halo
 from underseer.report.names import iteration, named_numbers
 from underseer.report.selfmoa import accounts, stages
 from underseer.report.selfmoa.figures import MARKERS, inks
@@ -135,7 +135,6 @@ def place_labels(
     The figure is laid out first, since where labels fall depends on the size of the axes.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.patheffects import withStroke
 
     if not isinstance(ax.figure.canvas, FigureCanvasAgg):
         FigureCanvasAgg(ax.figure)
@@ -156,7 +155,7 @@ def place_labels(
         taken.append(box)
         offset = ((box[0] - x) / scale + 2, (box[1] - y) / scale + 2)
         ax.annotate(text, point, xytext=offset, textcoords="offset points", fontsize=8, color="#222222", zorder=4,
-                    path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
+                    path_effects=halo())  # fmt: skip
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
