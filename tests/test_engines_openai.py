@@ -304,6 +304,24 @@ def test_a_run_killed_half_way_repeats_nothing(server, tmp_path):
     assert again.generate(prompts, Sampling()) == expected and len(calls(server)) == 25
 
 
+def test_an_answer_under_way_when_the_server_is_given_up_is_kept(server, tmp_path):
+    def fault(n, path, body):
+        if body["prompt"] != "slow":
+            return 500, b"", {}
+        time.sleep(0.2)  # the others have failed meanwhile
+        return None
+
+    server.faults = fault
+    prompts = ["slow", *(f"prompt {i}" for i in range(40))]
+    with pytest.raises(StageError, match="; 1 answers are kept"):
+        open_engine("openai", "m", cache=tmp_path / "kept", **QUICK).generate(prompts, Sampling())
+    assert len({body["prompt"] for body in calls(server)}) < 30, "what had not begun is not asked"
+    server.asked.clear()
+    server.faults = lambda n, path, body: None
+    open_engine("openai", "m", cache=tmp_path / "kept", **QUICK).generate(prompts, Sampling())
+    assert "slow" not in {body["prompt"] for body in calls(server)} and len(calls(server)) == 40
+
+
 def test_failures_are_asked_again_and_a_text_without_a_score_stops(server, tmp_path):
     from underseer import models
 

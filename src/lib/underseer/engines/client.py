@@ -99,16 +99,19 @@ class Client:
     ) -> Generator[tuple[Any, Any], None, None]:
         """Each item with the outcome of its ``call``, a value or a ``Failed``, as they come; so many at a time.
 
-        Closing the generator, or an error, ends the calls that have not begun.
+        Setting ``stopped`` ends it: no further call begins, and those under way still come. Closing the generator, or an
+        error, ends it without them.
         """
         pool = ThreadPoolExecutor(concurrency, thread_name_prefix="calls")
         rest, running = iter(items), {}
         try:
             while True:
-                for item in rest:
-                    running[pool.submit(_outcome, call, item)] = item
-                    if len(running) >= 2 * concurrency:
+                while len(running) < 2 * concurrency and not self.stopped.is_set():
+                    try:
+                        item = next(rest)
+                    except StopIteration:
                         break
+                    running[pool.submit(_outcome, call, item)] = item
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:

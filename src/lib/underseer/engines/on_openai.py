@@ -207,7 +207,7 @@ class ServerEngine:
         identity = [self.version, self._client.url, adapter]
         found = [self._kept.get([*identity, *request]) for request in requests]
         missing = [i for i, reply in enumerate(found) if reply is None]
-        in_a_row, done, limit = 0, 0, self._concurrency + 4
+        in_a_row, done, limit, silence = 0, 0, self._concurrency + 4, None
         shown = {} if self._progress else {"disable": True}
         calls = self._client.calls(missing, lambda i: self._client.call(*requests[i], read), self._concurrency)
         with contextlib.closing(calls), tqdm(total=len(missing), desc=name, unit="call", leave=False, **shown) as bar:
@@ -220,8 +220,11 @@ class ServerEngine:
                     in_a_row, done = 0, done + 1
                     continue
                 in_a_row += 1
-                if in_a_row == limit:
-                    raise away(self._client.url, in_a_row, str(result), len(requests) - len(missing) + done)
+                if in_a_row == limit and silence is None:
+                    silence = str(result)
+                    self._client.stopped.set()  # calls under way may still bring answers
+        if silence is not None:
+            raise away(self._client.url, limit, silence, len(requests) - len(missing) + done)
         return found
 
     def _spend(self, result: Any, name: str) -> None:
