@@ -9,7 +9,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from underseer import paths
-from underseer.plan import Plan
+from underseer.runs.plan import Plan
 
 min_version("9.0")
 
@@ -80,4 +80,4 @@ for stage in sorted({instance.stage for instance in MISSING}):
             python=sys.executable,
             plan=config["plan"],
         shell:
-            "{params.python} -m underseer.warm run underseer.execute {params.plan:q} {wildcards.key}"
+            "{params.python} -m underseer.runs.warm run underseer.runs.execute {params.plan:q} {wildcards.key}"

@@ -32,7 +32,10 @@ import numpy as np
 import torch
 from shared import clocked, in_turns, medians, parser, public, spread, table, write
 
-from underseer import batches, data, models, train, trainer
+from underseer import data
+from underseer.models import batches, loading
+from underseer.training import finetune
+from underseer.training import loop as training_loop
 
 BATCH, LENGTH, RATE = 16, 512, 5e-5
 SIZES = {
@@ -100,7 +103,7 @@ def step_marks(call: Callable[[], object]) -> list[float]:
     """The moments at which the first step of a training of ours began and at which each step ended."""
     marks: list[float] = []
 
-    class Timed(trainer.Steering):
+    class Timed(training_loop.Steering):
         def on_step_begin(self, *args, **kwargs):
             if not marks:
                 marks.append(time.perf_counter())
@@ -109,21 +112,21 @@ def step_marks(call: Callable[[], object]) -> list[float]:
             marks.append(time.perf_counter())
             super().on_step_end(*args, **kwargs)
 
-    original, trainer.Steering = trainer.Steering, Timed
+    original, training_loop.Steering = training_loop.Steering, Timed
     try:
         call()
     finally:
-        trainer.Steering = original
+        training_loop.Steering = original
     return marks
 
 
 def ours(model, tokenizer, df, epochs: int) -> tuple[float, float]:
     """Examples per second of the whole call, and of its steps alone."""
-    settings = train.TrainSettings(
+    settings = finetune.TrainSettings(
         epochs=epochs, batch_size=BATCH, learning_rate=RATE, max_length=LENGTH, device="cpu", progress=False
     )
     start = time.perf_counter()
-    _, *ends = step_marks(lambda: train.fit_classifier(model, tokenizer, df, None, settings))
+    _, *ends = step_marks(lambda: finetune.fit_classifier(model, tokenizer, df, None, settings))
     whole = time.perf_counter() - start
     return epochs * len(df) / whole, BATCH * (len(ends) - 1) / (ends[-1] - ends[0])
 
@@ -138,7 +141,7 @@ def gemm_peak(bf16: bool) -> float:
 def flops(model, tokenizer, df) -> float:
     """Floating-point operations of training on an example, in the mean, without padding and embeddings."""
     lengths = token_rows(tokenizer, df).lengths.astype(float)
-    weights = models.n_parameters(model) - sum(
+    weights = loading.n_parameters(model) - sum(
         p.numel() for p in (model.transformer.wte.weight, model.transformer.wpe.weight)
     )
     attention = 12 * model.config.n_layer * model.config.n_embd * np.square(lengths)
@@ -159,9 +162,9 @@ def measure(args: argparse.Namespace, size: dict) -> dict:
     slow, epochs = size["slow_steps"], size["epochs"]
 
     def fresh():
-        return models.load_classifier(size["model"], labels=["safe", "unsafe"], texts=df.text, max_length=LENGTH)
+        return loading.load_classifier(size["model"], labels=["safe", "unsafe"], texts=df.text, max_length=LENGTH)
 
-    bf16 = train.use_bf16(fresh()[0], torch.device("cpu"))
+    bf16 = finetune.use_bf16(fresh()[0], torch.device("cpu"))
     ways = {
         "released": lambda: released(*fresh(), df, slow),
         "minibatch": lambda: minibatch(*fresh(), df, min(slow * 10, len(df) // BATCH)),

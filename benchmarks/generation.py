@@ -37,8 +37,9 @@ import numpy as np
 import torch
 from shared import in_turns, medians, parser, precisions, public, spread, table, write
 
-from underseer import data, models
+from underseer import data
 from underseer.engines import Sampling, local, open_engine
+from underseer.models import loading
 
 NEW = 20
 SHAPES = {
@@ -62,7 +63,7 @@ def load(shape: dict[str, int], prompts: list[str]):
     """A GPT-2 with random weights, and a tokenizer trained on the prompts."""
     import transformers
 
-    tokenizer = models.train_tokenizer(prompts, vocab_size=shape["vocab_size"], max_length=1024)
+    tokenizer = loading.train_tokenizer(prompts, vocab_size=shape["vocab_size"], max_length=1024)
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     torch.manual_seed(0)
     wide = {
@@ -119,7 +120,7 @@ class InVllm:
 
     def __init__(self, model, tokenizer, precision: str, n: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            models.save(model, tokenizer, folder)
+            loading.save(model, tokenizer, folder)
             start = time.perf_counter()
             self.engine = open_engine("vllm", folder, precision=precision, batch_size=n, progress=False)
             self.engine.generate(["a"], GREEDY)

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from underseer import models
 from underseer.engines import Engine, Sampling, open_engine
+from underseer.models import loading
 
 SHAPES = {
     "gpt2 medium": ("gpt2", {"n_layer": 24, "n_embd": 1024, "n_head": 16, "n_positions": 1024}),
@@ -35,13 +35,13 @@ def save(shape: tuple[str, dict], folder: str) -> int:
     """Save a random model; its number of parameters."""
     import transformers
 
-    tokenizer = models.train_tokenizer([PROMPT], vocab_size=50257, max_length=1024)
+    tokenizer = loading.train_tokenizer([PROMPT], vocab_size=50257, max_length=1024)
     tokens = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = transformers.AutoConfig.for_model(shape[0], vocab_size=50257, **tokens, **shape[1])
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    models.save(model, tokenizer, folder)
-    return models.n_parameters(model)
+    loading.save(model, tokenizer, folder)
+    return loading.n_parameters(model)
 
 
 def gemm_peak() -> float:

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from shared import in_turns, medians, parser, public, spread, table, write
 
-from underseer import chats, models
 from underseer.judges import evaluator, rubric, xstest
 from underseer.judges.exchange import open_exchange_judge
+from underseer.models import chats, loading
 
 EVALUATOR = "scratch:gpt2?n_layer=4&n_embd=256&n_head=4&n_positions=512&vocab_size=8192"
 LLAMA = "scratch:llama?n_layer=4&n_embd=256&n_head=4&n_positions=1536&vocab_size=8192"
@@ -54,10 +54,10 @@ def exchanges_of(path: Path | None, n: int) -> tuple[list[str], list[str]]:
 def evaluator_ways(prompts: list[str], answers: list[str], root: Path) -> dict[str, Callable[[], np.ndarray]]:
     import transformers
 
-    model, tokenizer = models.load_classifier(
+    model, tokenizer = loading.load_classifier(
         EVALUATOR, labels=evaluator.LABELS["unsafe"], texts=prompts + answers, max_length=512
     )
-    models.save(
+    loading.save(
         model.eval(), tokenizer, root / "evaluator"
     )  # a new model has dropout on, and the pipeline leaves it so
     separator = tokenizer.eos_token  # ours joins a pair by it where the tokenizer has no template for pairs
@@ -79,10 +79,10 @@ def evaluator_ways(prompts: list[str], answers: list[str], root: Path) -> dict[s
 
 def rubric_ways(prompts: list[str], answers: list[str], root: Path) -> dict[str, Callable[[], np.ndarray]]:
     asked = [rubric.question("unsafe", p, a) for p, a in zip(prompts, answers, strict=True)]
-    model, tokenizer = models.load_language_model(LLAMA, texts=asked, max_length=1536)
+    model, tokenizer = loading.load_language_model(LLAMA, texts=asked, max_length=1536)
     tokenizer.chat_template = TEMPLATE
     model.generation_config.eos_token_id = None  # else a random model may stop early: all replies are of one length
-    models.save(model.eval(), tokenizer, root / "rubric")
+    loading.save(model.eval(), tokenizer, root / "rubric")
     length = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
 
     def bare() -> np.ndarray:

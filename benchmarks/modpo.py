@@ -64,10 +64,10 @@ def pairs_of(path: str | Path | None, n: int) -> pd.DataFrame:
 
 
 def fresh(spec: str, pairs: pd.DataFrame):
-    from underseer import models
+    from underseer.models import loading
 
     texts = [*pairs.prompt, *pairs.chosen, *pairs.rejected, "<|user|> <|assistant|>"]
-    model, tokenizer = models.load_language_model(spec, texts=texts, max_length=LENGTH)
+    model, tokenizer = loading.load_language_model(spec, texts=texts, max_length=LENGTH)
     tokenizer.chat_template = TURNS
     return model, tokenizer
 
@@ -122,9 +122,9 @@ def stock(args, pairs: pd.DataFrame, variant: str, precision: str) -> dict[str, 
 
 
 def ours(args, pairs: pd.DataFrame, precision: str) -> dict[str, float]:
-    from underseer.selfmoa import pair_trainer
-    from underseer.selfmoa.align import AlignSettings, align
-    from underseer.train import TrainSettings
+    from underseer.training import pair_trainer
+    from underseer.training.align import AlignSettings, align
+    from underseer.training.finetune import TrainSettings
 
     pair_trainer.PairTrainer = clocked(pair_trainer.PairTrainer)
     start = time.perf_counter()
@@ -142,8 +142,8 @@ def ours(args, pairs: pd.DataFrame, precision: str) -> dict[str, float]:
 def bare(args, pairs: pd.DataFrame, precision: str) -> dict[str, float]:
     import torch
 
-    from underseer.batches import LengthGroupedBatches, pad
-    from underseer.selfmoa.pair_rows import pair_rows
+    from underseer.models.batches import LengthGroupedBatches, pad
+    from underseer.training.pair_rows import pair_rows
 
     model, tokenizer = fresh(args.model, pairs)
     rows = pair_rows(tokenizer, pairs, "benchmark", length=LENGTH)

@@ -35,7 +35,8 @@ from typing import Any
 
 from shared import ROOT, clocked, in_turns, medians, parser, spread, table, underseer, write
 
-from underseer import params, plan, store
+from underseer import store
+from underseer.runs import params, plan
 
 PARTS = ("schedule", "kernel", "cells", "close")
 INSTANCES = 10_000

@@ -37,11 +37,13 @@ import modpo
 import torch
 from shared import ROOT, Exponent, clocked, exponent, in_turns, medians, parser, spread, table, underseer, write
 
-from underseer import data, models, params, plan, store
+from underseer import data, store
 from underseer.engines import Sampling, local
 from underseer.judges.exchange import open_exchange_judge
-from underseer.selfmoa.align import AlignSettings, align
-from underseer.train import TrainSettings, fit_classifier
+from underseer.models import loading
+from underseer.runs import params, plan
+from underseer.training.align import AlignSettings, align
+from underseer.training.finetune import TrainSettings, fit_classifier
 
 TIMES = (1, 2, 4, 8, 16)
 VARIANTS = (1, 4, 16, 64)
@@ -67,7 +69,7 @@ def settings(batch: int) -> TrainSettings:
 
 def training(rows: int) -> tuple[float, float]:
     df = classifier_training.rows_of(None, SMALL["training"] * max(TIMES))[:rows]
-    model, tokenizer = models.load_classifier(TINY, labels=["safe", "unsafe"], texts=df.text[:256], max_length=128)
+    model, tokenizer = loading.load_classifier(TINY, labels=["safe", "unsafe"], texts=df.text[:256], max_length=128)
     return loop_of(lambda: fit_classifier(model, tokenizer, df, None, settings(16)), 16)
 
 
@@ -97,8 +99,8 @@ def generating(most: int) -> Lane:
 
 def judging(most: int, folder: Path) -> Lane:
     asked, answers = judges.exchanges_of(None, most)
-    saved = models.load_classifier(judges.EVALUATOR, labels=["safe", "unsafe"], texts=answers[:256], max_length=512)
-    models.save(*saved, folder / "evaluator")
+    saved = loading.load_classifier(judges.EVALUATOR, labels=["safe", "unsafe"], texts=answers[:256], max_length=512)
+    loading.save(*saved, folder / "evaluator")
     how = {"folder": folder / "evaluator", "cache": ":memory:", **judges.HOW}
 
     def lane(rows: int) -> tuple[float, float]:

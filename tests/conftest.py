@@ -23,7 +23,7 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 def underseer(home: Path, *args: object, **kwargs) -> subprocess.CompletedProcess[str]:
     """Run the command line with a store of its own."""
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "underseer.cli", *map(str, args)]
+    command = [sys.executable, "-m", "underseer.runs.cli", *map(str, args)]
     kwargs = {"cwd": ROOT, "timeout": 900, **kwargs}
     return subprocess.run(command, capture_output=True, text=True, env=env, **kwargs)
 

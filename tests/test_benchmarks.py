@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
-from underseer import params, plan, train
+from underseer.runs import params, plan
+from underseer.training import finetune
 
 
 def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -131,7 +132,7 @@ def test_a_trained_judge_of_refusals_is_measured_on_what_it_has_not_seen(monkeyp
         return scores(spec, learn, rest, *how)
 
     monkeypatch.setattr(refusals, "_scores", watched)
-    monkeypatch.setattr(refusals, "settings", lambda seed, length: train.TrainSettings(
+    monkeypatch.setattr(refusals, "settings", lambda seed, length: finetune.TrainSettings(
         epochs=4, batch_size=8, learning_rate=5e-3, eval_steps=20, max_length=length, device="cpu", progress=False, seed=seed))  # fmt: skip
     tiny = "trained:scratch:gpt2?n_layer=1&n_embd=32&n_head=2&n_positions=64&vocab_size=400"
     found = refusals.card_of(tiny, rows, seed=0, max_length=32)

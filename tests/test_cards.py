@@ -16,7 +16,7 @@ from conftest import PUBLIC_DATA
 from underseer.errors import UserError
 from underseer.judges import base, card, xstest
 from underseer.judges.exchange import open_exchange_judge
-from underseer.prevalence import Corrected, corrected_rate, effective_n, wilson
+from underseer.maths.prevalence import Corrected, corrected_rate, effective_n, wilson
 
 # ------------------------------------------------------------------------------------------------------------ the card
 

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from underseer import adapters, chats, models, train
-from underseer.adapters import LoraSettings
 from underseer.errors import UserError
-from underseer.rows import chat_rows
-from underseer.train import TrainSettings
+from underseer.models import adapters, chats, loading
+from underseer.models.adapters import LoraSettings
+from underseer.training import finetune
+from underseer.training.finetune import TrainSettings
+from underseer.training.rows import chat_rows
 
 TINY = "n_layer=2&n_embd=32&n_head=2&n_positions=96&vocab_size=300"
 SETTINGS = TrainSettings(
@@ -26,7 +27,7 @@ TRAIN = pd.DataFrame({"prompt": ["what is red", "what is blue"] * 12, "answer": 
 
 def _model(seed=0, family="gpt2"):
     texts = [*TRAIN.prompt, *TRAIN.answer, "<|user|> <|assistant|>"]
-    model, tokenizer = models.load_language_model(f"scratch:{family}?{TINY}", texts=texts, seed=seed)
+    model, tokenizer = loading.load_language_model(f"scratch:{family}?{TINY}", texts=texts, seed=seed)
     tokenizer.chat_template = TURNS
     return model, tokenizer
 
@@ -112,7 +113,7 @@ def test_a_template_that_rewrites_the_prompt_is_refused():
 def test_fit_chats_learns_the_answers(lora):
     model, tokenizer = _model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    fitted = train.fit_chats(model, tokenizer, TRAIN, TRAIN[:4], SETTINGS, lora=lora)
+    fitted = finetune.fit_chats(model, tokenizer, TRAIN, TRAIN[:4], SETTINGS, lora=lora)
     losses = fitted.curves.query("metric == 'validation_loss'").value.to_list()
     assert losses[-1] < (0.7 if lora is None else 1) * losses[0]  # an adapter on random weights can do little
     after = {name.replace(".base_layer", "").removeprefix("base_model.model."): value for name, value in
@@ -122,11 +123,11 @@ def test_fit_chats_learns_the_answers(lora):
 
 
 def test_fit_chats_with_an_adapter_goes_on_from_a_checkpoint(tmp_path, monkeypatch):
-    from underseer import trainer
+    from underseer.training import loop
 
-    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(trainer, "LOG_STEPS", 1)
-    whole = train.fit_chats(*_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4))
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "LOG_STEPS", 1)
+    whole = finetune.fit_chats(*_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4))
 
     class Stop(Exception):
         pass
@@ -136,11 +137,15 @@ def test_fit_chats_with_an_adapter_goes_on_from_a_checkpoint(tmp_path, monkeypat
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Steering, "on_step_begin", stop, raising=False)
+        patch.setattr(loop.Steering, "on_step_begin", stop, raising=False)
         with pytest.raises(Stop):
-            train.fit_chats(*_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4), checkpoint_dir=tmp_path)
+            finetune.fit_chats(
+                *_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4), checkpoint_dir=tmp_path
+            )
     assert list(tmp_path.glob("checkpoint-*"))
-    resumed = train.fit_chats(*_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4), checkpoint_dir=tmp_path)
+    resumed = finetune.fit_chats(
+        *_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4), checkpoint_dir=tmp_path
+    )
     first, second = whole.model.state_dict(), resumed.model.state_dict()
     assert all(np.array_equal(first[name].numpy(), second[name].numpy()) for name in first)
 
@@ -148,7 +153,7 @@ def test_fit_chats_with_an_adapter_goes_on_from_a_checkpoint(tmp_path, monkeypat
 def test_an_adapter_comes_back_from_its_folder(tmp_path):
     import torch
 
-    fitted = train.fit_chats(*_model(), TRAIN, None, SETTINGS, lora=LoraSettings(rank=4))
+    fitted = finetune.fit_chats(*_model(), TRAIN, None, SETTINGS, lora=LoraSettings(rank=4))
     fitted.model.save_pretrained(tmp_path)
     model, tokenizer = _model()
     loaded = adapters.load_lora(model, tmp_path, trainable=False)
@@ -169,10 +174,10 @@ def test_what_is_refused():
     with pytest.raises(UserError, match="lora_rank = 0"):
         LoraSettings(rank=0)
     with pytest.raises(UserError, match="no prompt or no answer"):
-        train.fit_chats(model, tokenizer, TRAIN.assign(answer=None), None, SETTINGS)
+        finetune.fit_chats(model, tokenizer, TRAIN.assign(answer=None), None, SETTINGS)
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="no chat template"):
-        train.fit_chats(model, tokenizer, TRAIN, None, SETTINGS)
+        finetune.fit_chats(model, tokenizer, TRAIN, None, SETTINGS)
     with_adapter = adapters.add_lora(_model()[0], LoraSettings())
     with pytest.raises(UserError, match="adapter already"):
         adapters.add_lora(with_adapter, LoraSettings())

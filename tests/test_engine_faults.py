@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from tiny import save_model
-from underseer import execute, paths, plan, store, workflow
+from underseer import paths, store
 from underseer.engines import Sampling, open_engine
+from underseer.runs import execute, plan, workflow
 
 STAGE, KEY = "selfmoa/3_preferences", "0123456789abcdef"
 PROMPTS = 24

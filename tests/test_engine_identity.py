@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import ROOT
-from underseer import engines, params, plan
+from underseer import engines
 from underseer.cost import Ledger
 from underseer.engines import gpus, on_vllm
 from underseer.errors import UserError
+from underseer.runs import params, plan
 from underseer.selfmoa import checks, targets
 
 TEST = ROOT / "params/test/selfmoa.yaml"
@@ -157,7 +158,7 @@ def test_code_of_an_engine_reruns_what_it_answers_alone(copied) -> None:
 
 def test_a_notebook_that_runs_on_its_own_is_the_stage_that_its_plan_has() -> None:
     """Its parameters cell says ``auto``; what that is stands in the plan that is made of it."""
-    from underseer.stage import _as_planned
+    from underseer.runs.stage import _as_planned
 
     for instance in make().instances.values():
         if "engine" in instance.parameters:

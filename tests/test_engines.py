@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from underseer import chats, models
 from underseer.cost import Ledger
 from underseer.engines import Answer, Sampling, local
 from underseer.engines import rows as token_rows
 from underseer.errors import UserError
+from underseer.models import chats, loading
 
 TINY = "n_layer=2&n_embd=16&n_head=2&n_positions=64&vocab_size=280"
 TEXTS = ["the river runs", "a lamp", "bread and stone and song are there for all of us", "", "who knows", "x " * 60]
@@ -28,7 +28,7 @@ def _model(family="gpt2"):
     import torch
 
     if family not in _CACHE:
-        model, tokenizer = models.load_language_model(f"scratch:{family}?{TINY}", texts=TEXTS)
+        model, tokenizer = loading.load_language_model(f"scratch:{family}?{TINY}", texts=TEXTS)
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(0)
             for name, value in model.named_parameters():

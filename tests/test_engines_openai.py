@@ -16,10 +16,10 @@ import time
 import numpy as np
 import pytest
 
-from underseer import chats
 from underseer.cost import Ledger
 from underseer.engines import Sampling, client, open_engine
 from underseer.errors import StageError, UserError
+from underseer.models import chats
 
 SAMPLED = Sampling(max_new_tokens=6, temperature=0.7, n=2, seed=4)
 QUICK = {"timeout": 0.5, "tries": 3, "backoff": 0.0, "progress": False, "concurrency": 4}
@@ -180,9 +180,9 @@ def test_at_most_so_many_calls_at_once(server):
 
 
 def test_token_ids_travel_where_the_tokenizer_is_at_hand(server, tmp_path):
-    from underseer import models
+    from underseer.models import loading
 
-    tokenizer = models.train_tokenizer(["a lamp and a river"], vocab_size=280, max_length=64)
+    tokenizer = loading.train_tokenizer(["a lamp and a river"], vocab_size=280, max_length=64)
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}"
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     engine = open_engine("openai", "m", tokenizer=str(tmp_path / "tokenizer"), max_length=16, **QUICK)
@@ -323,13 +323,13 @@ def test_an_answer_under_way_when_the_server_is_given_up_is_kept(server, tmp_pat
 
 
 def test_failures_are_asked_again_and_a_text_without_a_score_stops(server, tmp_path):
-    from underseer import models
+    from underseer.models import loading
 
     server.faults = lambda n, path, body: (400, {}, {}) if n <= 1 else None
     engine = open_engine("openai", "m", **QUICK)
     assert engine.generate(["a"], Sampling())[0][0].failure == "refused: HTTP 400"
     assert engine.generate(["a"], Sampling())[0][0].failure is None
-    tokenizer = models.train_tokenizer(["a lamp and a river"], vocab_size=280, max_length=64)
+    tokenizer = loading.train_tokenizer(["a lamp and a river"], vocab_size=280, max_length=64)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     engine = open_engine("openai", "m", tokenizer=str(tmp_path / "tokenizer"), **QUICK)
     server.faults = lambda n, path, body: (500, b"", {})
@@ -385,9 +385,9 @@ def test_mistakes_in_opening(server, monkeypatch, tmp_path):
 
 
 def test_scores_are_kept_too(server, tmp_path):
-    from underseer import models
+    from underseer.models import loading
 
-    tokenizer = models.train_tokenizer(["a lamp and a river"], vocab_size=280, max_length=64)
+    tokenizer = loading.train_tokenizer(["a lamp and a river"], vocab_size=280, max_length=64)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     engine = open_engine("openai", "m", tokenizer=str(tmp_path / "tokenizer"), **QUICK)
     first, again = engine.score(["a lamp", "a river"]), engine.score(["a river", "a lamp"])

@@ -23,11 +23,11 @@ import pytest
 from tqdm.auto import tqdm
 
 from tiny import save_adapter, save_model
-from underseer import chats, models
 from underseer.cost import Ledger
 from underseer.engines import Sampling, local, open_engine
 from underseer.engines.kept import KeepingEngine, Kept
 from underseer.errors import StageError, UserError
+from underseer.models import chats, loading
 
 pytestmark = [
     pytest.mark.vllm,
@@ -52,9 +52,9 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     for family in ("llama", "gpt2"):
         save_model(root / family, f"scratch:{family}?{SHAPE}")
-        model, tokenizer = models.load_language_model(str(root / family))
+        model, tokenizer = loading.load_language_model(str(root / family))
         tokenizer.chat_template = TEMPLATE
-        models.save(model, tokenizer, root / family)
+        loading.save(model, tokenizer, root / family)
     targets = ["q_proj", "v_proj", "down_proj"]
     merged = [save_adapter(root / f"adapter{i}", root / "llama", seed=i, target_modules=targets) for i in (1, 2)]
     return root, merged
@@ -150,7 +150,7 @@ def test_sampled_tokens_have_the_right_distribution(llama, world):
     """Against the model's own probabilities; deviations of 2000 draws stay under five standard errors."""
     import torch
 
-    model, tokenizer = models.load_language_model(str(world[0] / "llama"))
+    model, tokenizer = loading.load_language_model(str(world[0] / "llama"))
     with torch.inference_mode():
         logits = model.eval()(tokenizer("a lamp", return_tensors="pt").input_ids).logits[0, -1]
     p = (logits / 2.0).softmax(-1).double().numpy()
@@ -298,7 +298,7 @@ def test_a_stage_killed_half_way_leaves_no_process_of_vllm_and_its_answers(llama
     llama.generate = lambda prompts, *args, **how: asked.extend(prompts) or again(prompts, *args, **how)
     n_kept = kept_in(keep)
     try:
-        found = KeepingEngine(llama, Kept(keep), models.fingerprint(model)).generate(TEXTS, GREEDY)
+        found = KeepingEngine(llama, Kept(keep), loading.fingerprint(model)).generate(TEXTS, GREEDY)
     finally:
         llama.generate = again
     assert 2 <= n_kept < len(TEXTS) and len(asked) == len(TEXTS) - n_kept

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from underseer import chats, judges, models, train
+from underseer import judges
 from underseer.cost import Ledger
 from underseer.engines import Answer, Sampling, local
 from underseer.errors import EngineEnded, StageError, UserError
@@ -24,7 +24,9 @@ from underseer.judges import base, calls, evaluator, exchange, guard, reward, ru
 from underseer.judges.asking import IN_MEMORY, ExchangeJudge
 from underseer.judges.exchange import open_exchange_judge
 from underseer.judges.noisy import Noisy
-from underseer.train import TrainSettings
+from underseer.models import chats, loading
+from underseer.training import finetune
+from underseer.training.finetune import TrainSettings
 
 TINY = "scratch:gpt2?n_layer=1&n_embd=32&n_head=2&n_positions=96&vocab_size=400"
 SETTINGS = TrainSettings(
@@ -139,7 +141,7 @@ def test_nothing_here_needs_torch():
 
 
 def test_no_judge_that_is_opened_here_reaches_the_oracle():
-    from underseer import plan
+    from underseer.runs import plan
 
     reached = plan._reached(["judges.exchange", "judges.noisy", "judges.card", "judges.evaluator"])
     assert {"judges.rubric", "judges.guard", "judges.reward", "judges.strings"} <= reached
@@ -159,13 +161,13 @@ def folders(tmp_path_factory):
         "reward": (["reward"], None),
     }
     for name, (labels, problem) in kinds.items():
-        model, tokenizer = models.load_classifier(TINY, labels=labels, texts=PROMPTS + ANSWERS, seed=3)
+        model, tokenizer = loading.load_classifier(TINY, labels=labels, texts=PROMPTS + ANSWERS, seed=3)
         model.config.problem_type = problem
-        models.save(model, tokenizer, root / name)
-    model, tokenizer = models.load_language_model(TINY, texts=PROMPTS + ANSWERS)
-    models.save(model, tokenizer, root / "base")
+        loading.save(model, tokenizer, root / name)
+    model, tokenizer = loading.load_language_model(TINY, texts=PROMPTS + ANSWERS)
+    loading.save(model, tokenizer, root / "base")
     tokenizer.chat_template = PLAIN
-    models.save(model, tokenizer, root / "chat")
+    loading.save(model, tokenizer, root / "chat")
     return root
 
 
@@ -368,7 +370,7 @@ def test_a_judge_killed_half_way_judges_at_most_one_batch_again(tmp_path):
 
 
 def _in_memory(measure="unsafe", seed=0):
-    model, tokenizer = models.load_classifier(
+    model, tokenizer = loading.load_classifier(
         TINY, labels=evaluator.LABELS[measure], texts=PROMPTS + ANSWERS, seed=seed
     )
     return {"model": model, "tokenizer": tokenizer}
@@ -381,7 +383,7 @@ def trained_folder(tmp_path_factory):
         f"trained:{TINY}", rows, _rows(40, seed=1), measure="unsafe", settings=SETTINGS, seed=1
     )
     assert fit.tokens_trained > 0
-    models.save(model, tokenizer, tmp_path_factory.mktemp("trained") / "model")
+    loading.save(model, tokenizer, tmp_path_factory.mktemp("trained") / "model")
     return tmp_path_factory.getbasetemp() / "trained0" / "model"
 
 
@@ -399,7 +401,7 @@ def test_a_trained_evaluator_reads_prompt_and_answer(trained_folder, tmp_path):
     again = open_exchange_judge(f"trained:{TINY}", "unsafe", folder=trained_folder, **how)
     assert again.score(ANSWERS, PROMPTS).values.tolist() == scores.values.tolist()
     assert "_loaded" not in again.__dict__  # nothing was missing, so no model was loaded
-    expected = train.predict_proba(
+    expected = finetune.predict_proba(
         *judge._loaded,
         pd.DataFrame({"text": PROMPTS, "text_pair": ANSWERS}),
         max_length=48,
@@ -525,7 +527,7 @@ def chat_reward(folders):
         "{% if add_generation_prompt %}assistant:{% endif %}"
     )
     tokenizer.pad_token, model.config.pad_token_id = None, None
-    models.save(model, tokenizer, folders / "chat_reward")
+    loading.save(model, tokenizer, folders / "chat_reward")
     config = json.loads((folders / "chat_reward" / "config.json").read_text())
     assert config.get("pad_token_id") is None
     return folders / "chat_reward"
@@ -619,13 +621,13 @@ class Scripted:
 
 def _language_model(prompts, continuations, epochs, learning_rate, n_positions=512):
     shape = f"n_layer=2&n_embd=48&n_head=4&n_positions={n_positions}&vocab_size=600"
-    model, tokenizer = models.load_language_model(f"scratch:gpt2?{shape}", texts=prompts + continuations, seed=2)
+    model, tokenizer = loading.load_language_model(f"scratch:gpt2?{shape}", texts=prompts + continuations, seed=2)
     frame = pd.DataFrame({"text": prompts, "continuation": continuations})
     settings = TrainSettings(
         epochs=epochs, batch_size=8, learning_rate=learning_rate, max_length=n_positions, device="cpu", precision="fp32",
         progress=False, warmup_ratio=0.1,
     )  # fmt: skip
-    train.fit_continuations(model, tokenizer, frame, None, settings)
+    finetune.fit_continuations(model, tokenizer, frame, None, settings)
     tokenizer.chat_template = PLAIN
     return model, tokenizer
 
@@ -737,12 +739,12 @@ def test_a_rubric_model_grades(rubric_model):
 
 def test_a_model_that_knows_no_rubric_gets_no_number(folders):
     """A real model with random weights writes what holds no verdict; all of it is counted."""
-    model, tokenizer = models.load_language_model(str(folders / "chat"))
+    model, tokenizer = loading.load_language_model(str(folders / "chat"))
     engine = Here(model, tokenizer)
     judge = open_exchange_judge("rubric:org/chat", "helpful", engine=_named(engine), max_replies=2, **_llm())
     with pytest.raises(UserError, match="max_new_tokens = 160 leaves no room"):
         judge.score(ANSWERS[:2], PROMPTS[:2])  # the engine's own word on a model that is too small
-    model, tokenizer = models.load_language_model(TINY.replace("=96", "=512"), texts=ANSWERS)
+    model, tokenizer = loading.load_language_model(TINY.replace("=96", "=512"), texts=ANSWERS)
     tokenizer.chat_template = PLAIN
     engine = Here(model, tokenizer)
     judge = open_exchange_judge("rubric:org/chat", "helpful", engine=_named(engine), max_replies=2, **_llm())
@@ -933,7 +935,7 @@ def test_a_rubric_or_guard_without_chat_template_is_refused(folders):
 
 
 def test_on_the_transformers_engine(guard_model, tmp_path):
-    models.save(*guard_model, tmp_path / "guard")
+    loading.save(*guard_model, tmp_path / "guard")
     given = {"engine": "transformers", "device": "cpu", "precision": "fp32"}
     judge = open_exchange_judge(f"guard:{tmp_path}/guard", "unsafe", **given, **_llm())
     here = open_exchange_judge("guard:x", "unsafe", engine=_named(Here(*guard_model)), **_llm())

@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from underseer import judges, models
+from underseer import judges
 from underseer.cost import Ledger
 from underseer.errors import UserError
 from underseer.judges import base, classifier, perspective, trained
 from underseer.judges.perspective import PerspectiveJudge
-from underseer.train import TrainSettings
+from underseer.models import loading
+from underseer.training.finetune import TrainSettings
 
 TINY = "scratch:gpt2?n_layer=1&n_embd=16&n_head=2&n_positions=64&vocab_size=280"
 KEY = "a-key-that-nobody-may-see"
@@ -225,9 +226,9 @@ def test_the_oracle_is_a_judge_but_not_one_to_be_opened(monkeypatch):
 
 
 def _classifier(folder, labels, problem_type=None, seed=0):
-    model, tokenizer = models.load_classifier(TINY, labels=labels, texts=_rows(20).text, seed=seed)
+    model, tokenizer = loading.load_classifier(TINY, labels=labels, texts=_rows(20).text, seed=seed)
     model.config.problem_type = problem_type
-    models.save(model, tokenizer, folder)
+    loading.save(model, tokenizer, folder)
     return folder
 
 
@@ -293,7 +294,7 @@ def test_the_first_toxic_name_wins_and_case_is_ignored():
 def test_what_is_no_trained_classifier_is_refused(tmp_path, toxic_folder):
     with pytest.raises(UserError, match="did you mean"):
         judges.preflight({"reporting_judge": f"classifier:{toxic_folder}?label=neutrall"})
-    models.save(*models.load_language_model(TINY, texts=TEXTS), tmp_path)
+    loading.save(*loading.load_language_model(TINY, texts=TEXTS), tmp_path)
     with pytest.raises(UserError, match="no sequence classifier but GPT2LMHeadModel.*trained:"):
         judges.preflight({"reporting_judge": f"classifier:{tmp_path}"})
     with pytest.raises(UserError, match="no trained head"):
@@ -384,7 +385,7 @@ def scorer(tmp_path_factory):
     rows, validation = judges.judge_rows(_rows(160), "training")
     model, tokenizer, fit = judges.train_scorer(f"trained:{TINY}", rows, validation, settings=SETTINGS, seed=0)
     folder = tmp_path_factory.mktemp("scorer") / "model"
-    models.save(model, tokenizer, folder)
+    loading.save(model, tokenizer, folder)
     return model, tokenizer, fit, folder
 
 

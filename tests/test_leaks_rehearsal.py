@@ -19,7 +19,7 @@ from conftest import PUBLIC_DATA, ROOT, underseer
 from leaks import SHORTEST, find_leaks, tracked_files
 from underseer import store
 from underseer.data import normalise
-from underseer.rehearsal import rows
+from underseer.runs.rehearsal import rows
 
 LOOP = {"iterations": 1, "baselines": False, "variants": {"seed": [0]}}
 """One iteration of the loop: data, reset, attacks, pairs, alignment, evaluations, report."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from underseer import metrics
+from underseer.maths import metrics
 
 Y = [0, 0, 1, 1, 1]
 P = [0.2, 0.6, 0.5, 0.9, 0.4]  # predicted 0 1 1 1 0: one right of two zeros, two right of three ones

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from underseer import models
 from underseer.errors import UserError
+from underseer.models import loading
 
 TEXTS = [f"the lantern number {i} hangs over the river; please describe it, item {i % 7}" for i in range(60)]
 TINY = "n_layer=2&n_embd=32&n_head=2&n_positions=64&vocab_size=300"
@@ -31,18 +31,18 @@ DECODERS = ["gpt1", "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2"]
     ],
 )
 def test_parse(text, kind, name, revision):
-    spec = models.parse(text)
+    spec = loading.parse(text)
     assert (spec.kind, spec.name, spec.revision) == (kind, name, revision)
     assert str(spec) == text
-    assert models.parse(spec) is spec
+    assert loading.parse(spec) is spec
 
 
 def test_scratch_options_are_normalised():
-    assert str(models.parse("scratch:gpt2?n_embd=64&n_layer=2")) == "scratch:gpt2?n_embd=64&n_layer=2"
-    assert models.fingerprint("scratch:gpt2?n_layer=2&n_embd=64") == models.fingerprint(
+    assert str(loading.parse("scratch:gpt2?n_embd=64&n_layer=2")) == "scratch:gpt2?n_embd=64&n_layer=2"
+    assert loading.fingerprint("scratch:gpt2?n_layer=2&n_embd=64") == loading.fingerprint(
         "scratch:gpt2?n_embd=64&n_layer=2"
     )
-    assert models.parse("scratch:llama?hidden_size=64").options == {"n_embd": 64}  # the architecture's own name
+    assert loading.parse("scratch:llama?hidden_size=64").options == {"n_embd": 64}  # the architecture's own name
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_scratch_options_are_normalised():
 )
 def test_parse_errors_are_one_line(text, message):
     with pytest.raises(UserError, match=message) as error:
-        models.parse(text)
+        loading.parse(text)
     assert "\n" not in str(error.value)
 
 
@@ -75,7 +75,7 @@ def test_hub_id_offline_says_what_to_do(monkeypatch, tmp_path):
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
-    for call in (models.preflight, models.fingerprint):
+    for call in (loading.preflight, loading.fingerprint):
         with pytest.raises(UserError, match="hf download org/name --revision v1.*or give a folder"):
             call("org/name@v1")
 
@@ -89,9 +89,9 @@ def test_a_cached_hub_model_is_known_by_its_commit(monkeypatch, tmp_path, folder
     (root / "refs" / "main").write_text("abc123")
     (root / "snapshots").mkdir()
     (root / "snapshots" / "abc123").symlink_to(folder)
-    models.preflight("org/name")
-    assert models.fingerprint("org/name") == "hub:org/name@abc123"
-    assert models.fingerprint("org/name@abc123") == "hub:org/name@abc123"
+    loading.preflight("org/name")
+    assert loading.fingerprint("org/name") == "hub:org/name@abc123"
+    assert loading.fingerprint("org/name@abc123") == "hub:org/name@abc123"
 
 
 # ---------------------------------------------------------------------------------------------------------- folders
@@ -101,7 +101,7 @@ def test_a_cached_hub_model_is_known_by_its_commit(monkeypatch, tmp_path, folder
 def folder(tmp_path_factory):
     """A tiny GPT-2 in Hugging Face format."""
     path = tmp_path_factory.mktemp("models") / "gpt2"
-    models.save(*models.load_classifier(f"scratch:gpt2?{TINY}", labels=["safe", "unsafe"], texts=TEXTS), path)
+    loading.save(*loading.load_classifier(f"scratch:gpt2?{TINY}", labels=["safe", "unsafe"], texts=TEXTS), path)
     return path
 
 
@@ -110,13 +110,13 @@ def test_folder_identity_is_its_content(folder, tmp_path):
 
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    first = models.fingerprint(str(folder))
-    assert models.fingerprint(str(copy)) == first
+    first = loading.fingerprint(str(folder))
+    assert loading.fingerprint(str(copy)) == first
     (copy / "README.md").write_text("a note")
-    assert models.fingerprint(str(copy)) == first
+    assert loading.fingerprint(str(copy)) == first
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"attn_pdrop": 0.3}))
-    assert models.fingerprint(str(copy)) != first
+    assert loading.fingerprint(str(copy)) != first
 
 
 def _pointer(path):
@@ -150,7 +150,7 @@ def test_broken_folders_are_refused_before_anything_is_loaded(folder, tmp_path, 
     path = tmp_path / "model"
     shutil.copytree(folder, path)
     damage(path)
-    for call in (models.preflight, models.fingerprint, lambda spec: models.load_classifier(spec, labels=["a", "b"])):
+    for call in (loading.preflight, loading.fingerprint, lambda spec: loading.load_classifier(spec, labels=["a", "b"])):
         with pytest.raises(UserError, match=message) as error:
             call(str(path))
         assert "\n" not in str(error.value)
@@ -158,7 +158,7 @@ def test_broken_folders_are_refused_before_anything_is_loaded(folder, tmp_path, 
 
 def test_missing_folder():
     with pytest.raises(UserError, match="does not exist"):
-        models.preflight("./no-such-folder")
+        loading.preflight("./no-such-folder")
 
 
 def test_preflight_and_fingerprint_do_not_import_torch(folder):
@@ -176,7 +176,7 @@ def test_preflight_and_fingerprint_do_not_import_torch(folder):
 def _logits(model, tokenizer, texts):
     import torch
 
-    from underseer.batches import TokenRows, tokenise
+    from underseer.models.batches import TokenRows, tokenise
 
     ids, types = tokenise(tokenizer, texts, max_length=64)
     with torch.inference_mode():
@@ -187,7 +187,7 @@ def _logits(model, tokenizer, texts):
 def test_each_family_reads_the_last_real_token_whatever_the_padding(family, tmp_path):
     import torch
 
-    model, tokenizer = models.load_classifier(
+    model, tokenizer = loading.load_classifier(
         f"scratch:{family}?{TINY}", labels=["safe", "unsafe"], texts=TEXTS, seed=3
     )
     assert model.dtype == torch.float32
@@ -202,8 +202,8 @@ def test_each_family_reads_the_last_real_token_whatever_the_padding(family, tmp_
     assert torch.allclose(together, alone, atol=1e-5)
     assert not torch.allclose(together[1], together[2], atol=1e-5)
 
-    models.save(model, tokenizer, tmp_path / "m")
-    again, same = models.load_classifier(str(tmp_path / "m"), labels=["safe", "unsafe"])
+    loading.save(model, tokenizer, tmp_path / "m")
+    again, same = loading.load_classifier(str(tmp_path / "m"), labels=["safe", "unsafe"])
     assert torch.equal(_logits(again, same, texts), together)
 
 
@@ -211,7 +211,7 @@ def test_token_id_0_is_a_token_like_any_other():
     """openai/weak-to-strong finds the last token by counting non-zero ids, so a closing id 0 is read as padding."""
     import torch
 
-    model, tokenizer = models.load_classifier(f"scratch:gpt2?{TINY}", labels=["a", "b"], texts=TEXTS)
+    model, tokenizer = loading.load_classifier(f"scratch:gpt2?{TINY}", labels=["a", "b"], texts=TEXTS)
     ids = torch.tensor([[5, 6, 0], [5, 6, tokenizer.pad_token_id]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
     with torch.inference_mode():
@@ -236,13 +236,13 @@ def test_a_tokenizer_without_a_pad_token_gets_one(folder, tmp_path):
         return str(path)
 
     gpt2, gpt1 = without("gpt2", eos_token="<|endoftext|>", unk_token="<|endoftext|>"), without("gpt1")
-    model, tokenizer = models.load_classifier(gpt2, labels=["a", "b"])
+    model, tokenizer = loading.load_classifier(gpt2, labels=["a", "b"])
     assert tokenizer.pad_token == "<|endoftext|>" and model.config.pad_token_id == tokenizer.eos_token_id
     before = model.get_input_embeddings().num_embeddings
-    model, tokenizer = models.load_classifier(gpt1, labels=["a", "b"])
-    assert tokenizer.pad_token == models.PAD_TOKEN and model.config.pad_token_id == tokenizer.pad_token_id
+    model, tokenizer = loading.load_classifier(gpt1, labels=["a", "b"])
+    assert tokenizer.pad_token == loading.PAD_TOKEN and model.config.pad_token_id == tokenizer.pad_token_id
     assert model.get_input_embeddings().num_embeddings >= len(tokenizer) >= before
-    model, tokenizer = models.load_language_model(gpt1)
+    model, tokenizer = loading.load_language_model(gpt1)
     assert tokenizer.pad_token_id is not None and model.get_input_embeddings().num_embeddings == before
 
 
@@ -250,7 +250,7 @@ def test_seed_draws_the_weights():
     import torch
 
     first, second, third = (
-        models.load_classifier(f"scratch:gpt2?{TINY}", labels=["a", "b"], texts=TEXTS, seed=seed)[0]
+        loading.load_classifier(f"scratch:gpt2?{TINY}", labels=["a", "b"], texts=TEXTS, seed=seed)[0]
         for seed in (0, 0, 1)
     )
     assert torch.equal(first.score.weight, second.score.weight)
@@ -263,7 +263,7 @@ def test_loading_leaves_the_global_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    models.load_classifier(f"scratch:gpt2?{TINY}", labels=["a", "b"], texts=TEXTS)
+    loading.load_classifier(f"scratch:gpt2?{TINY}", labels=["a", "b"], texts=TEXTS)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -271,9 +271,9 @@ def test_loading_leaves_the_global_generator_alone():
 def test_language_models_load_and_give_a_classifier_their_body(family, tmp_path, capfd):
     import torch
 
-    model, tokenizer = models.load_language_model(f"scratch:{family}?{TINY}", texts=TEXTS)
-    models.save(model, tokenizer, tmp_path / "lm")
-    classifier, _ = models.load_classifier(str(tmp_path / "lm"), labels=["safe", "unsafe"])
+    model, tokenizer = loading.load_language_model(f"scratch:{family}?{TINY}", texts=TEXTS)
+    loading.save(model, tokenizer, tmp_path / "lm")
+    classifier, _ = loading.load_classifier(str(tmp_path / "lm"), labels=["safe", "unsafe"])
     assert torch.equal(classifier.get_input_embeddings().weight, model.get_input_embeddings().weight)
     assert classifier.config.num_labels == 2
     output = capfd.readouterr()
@@ -282,28 +282,28 @@ def test_language_models_load_and_give_a_classifier_their_body(family, tmp_path,
 
 def test_scratch_needs_texts_and_testbed_needs_its_base():
     with pytest.raises(UserError, match="needs texts"):
-        models.load_classifier("scratch:gpt2", labels=["a", "b"])
+        loading.load_classifier("scratch:gpt2", labels=["a", "b"])
 
 
 def test_scratch_vocabulary_is_bounded_by_the_option_and_by_the_data():
-    assert len(models.train_tokenizer(TEXTS, vocab_size=270)) == 270
-    small = models.train_tokenizer(TEXTS[:2])
+    assert len(loading.train_tokenizer(TEXTS, vocab_size=270)) == 270
+    small = loading.train_tokenizer(TEXTS[:2])
     assert 258 <= len(small) < 400
     assert small.decode(small("Grüße, 世界! 🙂").input_ids) == "Grüße, 世界! 🙂"
 
 
 def test_n_parameters_counts_shared_ones_once():
-    model, tokenizer = models.load_language_model(f"scratch:gpt2?{TINY}", texts=TEXTS)
+    model, tokenizer = loading.load_language_model(f"scratch:gpt2?{TINY}", texts=TEXTS)
     embedding, width = len(tokenizer) * 32, 32
     layer = 4 * width + (3 * width + 1) * 0 + width * 3 * width + 3 * width + width * width + width
     layer += width * 4 * width + 4 * width + 4 * width * width + width
-    assert models.n_parameters(model) == embedding + 64 * width + 2 * layer + 2 * width
+    assert loading.n_parameters(model) == embedding + 64 * width + 2 * layer + 2 * width
 
 
 def test_devices():
-    assert models.resolve_device("cpu").type == "cpu"
-    assert models.resolve_device("auto").type in ("cpu", "cuda", "mps")
+    assert loading.resolve_device("cpu").type == "cpu"
+    assert loading.resolve_device("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(UserError, match="allowed are auto"):
-        models.resolve_device("gpu")
+        loading.resolve_device("gpu")
     with pytest.raises(UserError, match="not present"):
-        models.resolve_device("cuda:99")
+        loading.resolve_device("cuda:99")

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from underseer import models
-from underseer.adapters import LoraSettings
 from underseer.errors import UserError
-from underseer.selfmoa import align as align_module
-from underseer.selfmoa import modpo
-from underseer.selfmoa.align import AlignSettings, align
-from underseer.selfmoa.pair_rows import pair_rows
-from underseer.train import TrainSettings
+from underseer.maths import modpo
+from underseer.models import loading
+from underseer.models.adapters import LoraSettings
+from underseer.training import align as align_module
+from underseer.training.align import AlignSettings, align
+from underseer.training.finetune import TrainSettings
+from underseer.training.pair_rows import pair_rows
 
 TINY = "n_layer=2&n_embd=32&n_head=2&vocab_size=300"
 TURNS = (
@@ -65,14 +65,14 @@ PAIRS, HELD_OUT = _pairs(64), _pairs(16, seed=1)
 def _model(family="gpt2", seed=0):
     texts = [*PAIRS.prompt, *PAIRS.chosen, *PAIRS.rejected, "<|user|> <|assistant|>"]
     options = TINY + "&n_positions=96"
-    model, tokenizer = models.load_language_model(f"scratch:{family}?{options}", texts=texts, seed=seed)
+    model, tokenizer = loading.load_language_model(f"scratch:{family}?{options}", texts=texts, seed=seed)
     tokenizer.chat_template = TURNS
     return model, tokenizer
 
 
 def _trainer(model, tokenizer, settings, folder, pairs=PAIRS, **kwargs):
     """The trainer as ``align`` makes it, its reference shifted, before the first step."""
-    from underseer.selfmoa.pair_trainer import shift_reference
+    from underseer.training.pair_trainer import shift_reference
 
     goals = modpo.parse_weights(settings.objective_weights, settings.ordering)
     rows, margins = align_module._learnable(model, tokenizer, pairs, "training", settings, goals)
@@ -306,7 +306,7 @@ def test_a_fully_masked_row_and_token_id_zero(tmp_path):
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
 def test_the_head_gives_the_models_own_log_probabilities(family, tmp_path, monkeypatch):
-    from underseer.selfmoa import head
+    from underseer.training import head
 
     model, tokenizer = _model(family)
     trainer = _trainer(model, tokenizer, replace(FULL, objective_weights="helpfulness=1"), tmp_path)
@@ -391,7 +391,7 @@ def test_bf16_has_log_probabilities_of_its_own_in_the_cache(tmp_path):
 
 def test_a_chat_can_be_aligned_after_it_was_fine_tuned(tmp_path):
     """The safety reset's adapter is merged; the adapter of the alignment goes on top."""
-    from underseer import train as train_module
+    from underseer.training import finetune as train_module
 
     model, tokenizer = _model()
     answers = PAIRS.rename(columns={"rejected": "answer"})[["prompt", "answer"]]
@@ -421,10 +421,10 @@ def test_same_seed_same_weights_and_another_seed_others():
 
 @pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "lora"])
 def test_an_interrupted_call_ends_in_the_same_weights(settings, tmp_path, monkeypatch):
-    from underseer import trainer
+    from underseer.training import loop
 
-    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(trainer, "LOG_STEPS", 1)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "LOG_STEPS", 1)
     whole = align(*_model(), PAIRS, settings)
 
     class Stop(Exception):
@@ -435,7 +435,7 @@ def test_an_interrupted_call_ends_in_the_same_weights(settings, tmp_path, monkey
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Steering, "on_step_begin", stop, raising=False)
+        patch.setattr(loop.Steering, "on_step_begin", stop, raising=False)
         with pytest.raises(Stop):
             align(*_model(), PAIRS, settings, checkpoint_dir=tmp_path)
     assert list(tmp_path.glob("checkpoint-*"))
@@ -487,7 +487,7 @@ def test_a_whole_model_may_have_a_reference_of_its_own(tmp_path):
 
 def _count(monkeypatch):
     """Count the rows that pass through the reference, and the training steps."""
-    from underseer.selfmoa import pair_trainer
+    from underseer.training import pair_trainer
 
     seen = {"reference": 0, "steps": 0}
     score, step = pair_trainer.answer_log_probs, pair_trainer.PairTrainer.training_step
@@ -544,8 +544,8 @@ def test_cached_and_computed_log_probabilities_are_the_same(tmp_path):
 
 def test_log_probabilities_do_not_hang_on_which_stage_came_first(tmp_path):
     """An answer's value is rounded otherwise in other batches: here each pass adds a little of its own size and order."""
-    from underseer.selfmoa.pair_rows import PairRows
-    from underseer.selfmoa.reference import ReferenceCache
+    from underseer.training.pair_rows import PairRows
+    from underseer.training.reference import ReferenceCache
 
     def rows(numbers):
         one, n = [np.asarray([number]) for number in numbers], len(numbers)

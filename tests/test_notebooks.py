@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from underseer import params, plan
 from underseer.errors import UserError
-from underseer.params import KNOWN, RUNTIME
-from underseer.pipelines import DECIDED, STEERS
+from underseer.runs import params, plan
+from underseer.runs.params import KNOWN, RUNTIME
+from underseer.runs.pipelines import DECIDED, STEERS
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*/*.ipynb"))
 STAGES = [f"{p.parent.name}/{p.stem}" for p in NOTEBOOKS]

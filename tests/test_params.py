@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from underseer import params, plan
 from underseer.errors import UserError
+from underseer.runs import params, plan
 
 FILES = sorted(p for p in (ROOT / "params").glob("*/*.yaml") if p.parent.name != "base")
 

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT, TEST_PARAMS, underseer
-from underseer import metrics, store
+from underseer import store
+from underseer.maths import metrics
 
 
 def outputs(home: Path, stage: str) -> list[store.Output]:
@@ -121,7 +122,7 @@ def test_sync_logs_once(finished: Path, tmp_path: Path) -> None:
     """An absent server is told of in a line and loses nothing; sync logs it later, and only once."""
     uri = f"sqlite:///{tmp_path / 'other.db'}"
     env = {**os.environ, "UNDERSEER_HOME": str(finished), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    command = [sys.executable, "-m", "underseer.cli", "sync"]
+    command = [sys.executable, "-m", "underseer.runs.cli", "sync"]
     away = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert away.returncode == 1 and "everything is on disk" in away.stderr and "Traceback" not in away.stderr
     env["MLFLOW_TRACKING_URI"] = uri
@@ -154,7 +155,7 @@ def results_of(home: Path) -> dict:
 
 def started(home: Path) -> subprocess.Popen:
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "underseer.cli", "run", str(TEST_PARAMS)]
+    command = [sys.executable, "-m", "underseer.runs.cli", "run", str(TEST_PARAMS)]
     return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, underseer
-from underseer import metrics, store
+from underseer import store
+from underseer.maths import metrics
 
 PARAMS = ROOT / "params" / "test"
 

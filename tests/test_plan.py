@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from underseer import params, plan
+from underseer.runs import params, plan
 
 DEMO = ROOT / "params/demo/w2s_safety.yaml"
 TEST = ROOT / "params/test/w2s_safety.yaml"
@@ -148,7 +148,7 @@ def test_data_content_decides_not_its_place(tmp_path: Path) -> None:
 
 
 def test_planning_is_light() -> None:
-    code = "import sys, underseer.plan, underseer.cli; print('torch' in sys.modules, 'mlflow' in sys.modules, 'pandas' in sys.modules)"
+    code = "import sys, underseer.runs.plan, underseer.runs.cli; print('torch' in sys.modules, 'mlflow' in sys.modules, 'pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False", "False"]
 

@@ -9,11 +9,13 @@ import pytest
 import yaml
 
 from conftest import ROOT, underseer
-from underseer import data, params, plan, rehearsal, specs
+from underseer import data
 from underseer.data.registry import DATASETS
 from underseer.errors import StageError, UserError
-from underseer.rehearsal import rows, shapes, tokens
-from underseer.stage import Run
+from underseer.models import specs
+from underseer.runs import params, plan, rehearsal
+from underseer.runs.rehearsal import rows, shapes, tokens
+from underseer.runs.stage import Run
 from underseer.store import Output
 
 PAPER = sorted((ROOT / "params" / "paper").glob("*.yaml"))
@@ -99,13 +101,13 @@ def test_a_model_whose_files_are_here_gives_its_own_configuration_and_template(t
 def test_a_tiny_chat_model_keeps_architecture_and_template(
     tmp_path: Path, name: str, family: str, special: str
 ) -> None:
-    from underseer import chats, models
-    from underseer.rehearsal import build
+    from underseer.models import chats, loading
+    from underseer.runs.rehearsal import build
 
     build.build(shapes.shape_of(name), tmp_path / "model")
     specs.preflight(str(tmp_path / "model"))
-    model, tokenizer = models.load_language_model(str(tmp_path / "model"))
-    assert model.config.model_type == family and models.n_parameters(model) < 400_000
+    model, tokenizer = loading.load_language_model(str(tmp_path / "model"))
+    assert model.config.model_type == family and loading.n_parameters(model) < 400_000
     assert special in chats.render(tokenizer, chats.ask("hi"))
     assert len(tokenizer) == model.get_input_embeddings().num_embeddings
 
@@ -113,8 +115,8 @@ def test_a_tiny_chat_model_keeps_architecture_and_template(
 def test_gemma_refuses_a_system_message_as_it_does_in_full_size(tmp_path: Path) -> None:
     from jinja2 import TemplateError
 
-    from underseer import chats
-    from underseer.rehearsal import build
+    from underseer.models import chats
+    from underseer.runs.rehearsal import build
 
     tokenizer = build.tokenizer_of(tokens.FAMILIES["gemma"])
     with pytest.raises(TemplateError, match="System role not supported"):
@@ -122,11 +124,11 @@ def test_gemma_refuses_a_system_message_as_it_does_in_full_size(tmp_path: Path) 
 
 
 def test_a_guard_and_a_rubric_reply_in_form_and_not_always_alike(tmp_path: Path) -> None:
-    from underseer import chats
     from underseer.engines import Sampling, local
     from underseer.judges import guard, rubric
-    from underseer.models import load_language_model
-    from underseer.rehearsal import build
+    from underseer.models import chats
+    from underseer.models.loading import load_language_model
+    from underseer.runs.rehearsal import build
     from underseer.testbed import corpus
 
     texts = corpus.texts(24, seed=5)

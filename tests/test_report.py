@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy.special import ndtri
 
-from underseer import metrics, stats
+from underseer.maths import metrics, stats
 from underseer.report import compare, figure1, gallery, page, render, scores, tables, wording, writers
 from underseer.report.results import build_results, load_results, metric_rows, pgr_rows, save_results, strict
 

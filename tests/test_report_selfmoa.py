@@ -13,13 +13,13 @@ import pytest
 import selfmoa_tables as tables_of
 from selfmoa_tables import EVIL, LEVELS, LOOP
 from underseer.errors import StageError
-from underseer.prevalence import corrected_rate
+from underseer.maths.diversity import self_bleu
+from underseer.maths.prevalence import corrected_rate
 from underseer.report import gallery, page, render, tables, wording
 from underseer.report.results import load_results
 from underseer.report.selfmoa import accounts, attacks, case, figures_tradeoff, headline, stages, sweeps
 from underseer.report.selfmoa.results import build_selfmoa_results
 from underseer.selfmoa import collect
-from underseer.selfmoa.diversity import self_bleu
 
 LOOPED = {m: LEVELS[m] for m in LOOP}
 GAP = "unsafe_rate_judge_gap"

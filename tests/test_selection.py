@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from underseer.errors import UserError
-from underseer.w2s import selection
+from underseer.maths import selection
 
 NAN = np.nan
 

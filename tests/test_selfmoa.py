@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
-from underseer import look_selfmoa, params, plan
+from underseer import look_selfmoa
 from underseer.engines import Answer, Sampling
 from underseer.errors import UserError
 from underseer.judges.base import Scores
+from underseer.runs import params, plan
 from underseer.selfmoa import answering, checks, evaluation, methods, preferences, red_team
 
 RULES = preferences.Rules(min_margin=0.1, pairs_per_prompt=10, drop_both_unsafe=True, unsafe_threshold=0.5)
@@ -274,10 +275,10 @@ def test_layers_of_an_adapter_are_looked_for_in_the_targets_own_architecture(tmp
 
 
 def test_a_chat_model_without_a_template(tmp_path) -> None:
-    from underseer import models
+    from underseer.models import loading
 
-    model, tokenizer = models.load_language_model("scratch:gpt2?n_layer=1&n_embd=16&n_head=2", texts=["a b c"] * 4)
-    models.save(model, tokenizer, tmp_path / "plain")
+    model, tokenizer = loading.load_language_model("scratch:gpt2?n_layer=1&n_embd=16&n_head=2", texts=["a b c"] * 4)
+    loading.save(model, tokenizer, tmp_path / "plain")
     with pytest.raises(UserError, match="no chat template"):
         checks.preflight(resolved(f"target_model={tmp_path / 'plain'}"))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr, ndtri
 
-from underseer import stats
+from underseer.maths import stats
 
 
 def simulate(rng, seeds: int, n: int, accuracy: tuple[float, float, float], seed_sd: float) -> list[list[np.ndarray]]:

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
-from underseer import params, plan
 from underseer.errors import UserError
-from underseer.pipelines import DYNAMIC
+from underseer.runs import params, plan
+from underseer.runs.pipelines import DYNAMIC
 from underseer.w2s import collect, frames, kinds, passages, tasks
 
 TOXICITY = ROOT / "params" / "test" / "w2s_toxicity.yaml"

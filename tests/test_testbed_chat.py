@@ -9,7 +9,7 @@ import pytest
 
 from underseer.data import normalise
 from underseer.errors import UserError
-from underseer.selfmoa.strategies import STRATEGIES, chosen, instruction
+from underseer.prompts.strategies import STRATEGIES, chosen, instruction
 from underseer.testbed import chat, exchanges, verdicts
 from underseer.testbed.draw import Words, pool_of
 from underseer.testbed.lexicon import lexicon

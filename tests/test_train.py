@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from underseer import batches, models, objectives, train
 from underseer.errors import UserError
-from underseer.train import TrainSettings
+from underseer.models import batches, loading
+from underseer.training import finetune, objectives
+from underseer.training.finetune import TrainSettings
 
 TINY = "n_layer=1&n_embd=16&n_head=2&n_positions=64&vocab_size=280"
 SETTINGS = TrainSettings(
@@ -38,7 +39,9 @@ TRAIN, VALIDATION = _rows(96), _rows(24, seed=1)
 
 
 def _model(family="gpt2", seed=0, options=TINY):
-    return models.load_classifier(f"scratch:{family}?{options}", labels=["safe", "unsafe"], texts=TRAIN.text, seed=seed)
+    return loading.load_classifier(
+        f"scratch:{family}?{options}", labels=["safe", "unsafe"], texts=TRAIN.text, seed=seed
+    )
 
 
 def _weights(model):
@@ -173,10 +176,10 @@ def test_training_learns_and_changes_every_weight(family):
     # GPT-1 and GPT-2 attention biases on keys have no gradient of their own, but share a tensor with queries and values
     model, tokenizer = _model(family)
     before = _weights(model)
-    fit = train.fit_classifier(model, tokenizer, TRAIN, VALIDATION, replace(SETTINGS, epochs=6))
+    fit = finetune.fit_classifier(model, tokenizer, TRAIN, VALIDATION, replace(SETTINGS, epochs=6))
     still = [name for name, value in _weights(fit.model).items() if (value == before[name]).all()]
     assert [name for name in still if "key.bias" not in name and "token_type" not in name] == []
-    p = train.predict_proba(fit.model, tokenizer, VALIDATION, max_length=32, device="cpu", precision="fp32")
+    p = finetune.predict_proba(fit.model, tokenizer, VALIDATION, max_length=32, device="cpu", precision="fp32")
     assert ((p[:, 1] >= 0.5) == VALIDATION.label).mean() > 0.9
     assert p.shape == (24, 2) and p.dtype == np.float32
     assert p.sum(axis=1) == pytest.approx(np.ones(24), abs=1e-6)
@@ -184,7 +187,7 @@ def test_training_learns_and_changes_every_weight(family):
 
 def test_fit_reports_curves_tokens_and_best_step(capfd):
     model, tokenizer = _model()
-    fit = train.fit_classifier(model, tokenizer, TRAIN, VALIDATION, SETTINGS)
+    fit = finetune.fit_classifier(model, tokenizer, TRAIN, VALIDATION, SETTINGS)
     ids, _ = batches.tokenise(tokenizer, TRAIN.text, max_length=32)
     assert fit.tokens_trained == 2 * sum(map(len, ids))
     assert set(fit.curves.metric) == {"train_loss", "learning_rate", "validation_loss", "validation_accuracy"}
@@ -201,18 +204,18 @@ def test_the_best_state_is_restored_and_training_stops_early():
     """A learning rate that wrecks the model after a while: what is returned is the state with the lowest loss seen."""
     model, tokenizer = _model()
     wild = replace(SETTINGS, epochs=20, learning_rate=0.3, scheduler="constant", eval_steps=2, patience=2)
-    fit = train.fit_classifier(model, tokenizer, TRAIN, VALIDATION, wild)
+    fit = finetune.fit_classifier(model, tokenizer, TRAIN, VALIDATION, wild)
     losses = fit.curves[fit.curves.metric == "validation_loss"].set_index("step").value
     assert losses.index[-1] < 240  # stopped
     assert fit.best_step == losses.idxmin() == losses.index[-3]  # patience: two looks after the best
-    p = train.predict_proba(fit.model, tokenizer, VALIDATION, max_length=32, device="cpu", precision="fp32")
+    p = finetune.predict_proba(fit.model, tokenizer, VALIDATION, max_length=32, device="cpu", precision="fp32")
     chosen = p[np.arange(24), VALIDATION.label]
     assert -np.log(chosen).mean() == pytest.approx(losses.min(), rel=1e-4)
 
 
 def test_patience_zero_trains_to_the_end():
     model, tokenizer = _model()
-    fit = train.fit_classifier(
+    fit = finetune.fit_classifier(
         model, tokenizer, TRAIN, VALIDATION, replace(SETTINGS, learning_rate=0.3, eval_steps=1, patience=0)
     )
     assert fit.curves.step.max() == 24
@@ -220,7 +223,7 @@ def test_patience_zero_trains_to_the_end():
 
 def test_without_validation_rows_the_last_state_is_kept():
     model, tokenizer = _model()
-    fit = train.fit_classifier(model, tokenizer, TRAIN, None, SETTINGS)
+    fit = finetune.fit_classifier(model, tokenizer, TRAIN, None, SETTINGS)
     assert fit.best_step == 24
     assert set(fit.curves.metric) == {"train_loss", "learning_rate"}
 
@@ -230,7 +233,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
     for seed in (0, 0, 1):
         model, tokenizer = _model()
         results.append(
-            _weights(train.fit_classifier(model, tokenizer, TRAIN, None, replace(SETTINGS, seed=seed)).model)
+            _weights(finetune.fit_classifier(model, tokenizer, TRAIN, None, replace(SETTINGS, seed=seed)).model)
         )
     assert _equal(results[0], results[1])
     assert not _equal(results[0], results[2])
@@ -239,20 +242,20 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
 @pytest.mark.parametrize("stop_at", [4, 5, 6])  # last checkpoint within an epoch and at its end
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch, stop_at, accumulation):
-    from underseer import trainer
+    from underseer.training import loop
 
-    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(trainer, "LOG_STEPS", 1)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "LOG_STEPS", 1)
     settings = replace(SETTINGS, epochs=3, patience=0, gradient_accumulation=accumulation, warmup_steps=3, eval_steps=2)
     rows = TRAIN[:40]  # 5 steps an epoch, or 3 (of 2, 2 and 1 batches)
 
     model, tokenizer = _model()
-    whole = train.fit_classifier(model, tokenizer, rows, VALIDATION, settings)
+    whole = finetune.fit_classifier(model, tokenizer, rows, VALIDATION, settings)
 
     class Killed(BaseException):
         pass
 
-    step_end = trainer.Steering.on_step_end
+    step_end = loop.Steering.on_step_end
 
     def dying(self, args, state, control, **kwargs):
         if state.global_step == stop_at:
@@ -261,13 +264,13 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch,
 
     model, tokenizer = _model()
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(trainer.Steering, "on_step_end", dying)
-        train.fit_classifier(model, tokenizer, rows, VALIDATION, settings, checkpoint_dir=tmp_path)
+        patch.setattr(loop.Steering, "on_step_end", dying)
+        finetune.fit_classifier(model, tokenizer, rows, VALIDATION, settings, checkpoint_dir=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"checkpoint-{stop_at - i}" for i in (1, 2))
     (tmp_path / f"checkpoint-{stop_at}").mkdir()  # cut short while it was written
 
     model, tokenizer = _model()
-    resumed = train.fit_classifier(model, tokenizer, rows, VALIDATION, settings, checkpoint_dir=tmp_path)
+    resumed = finetune.fit_classifier(model, tokenizer, rows, VALIDATION, settings, checkpoint_dir=tmp_path)
     assert _equal(_weights(resumed.model), _weights(whole.model))
     pd.testing.assert_frame_equal(resumed.curves, whole.curves)
     assert (resumed.best_step, resumed.tokens_trained) == (whole.best_step, whole.tokens_trained)
@@ -277,11 +280,11 @@ def test_checkpoints_hold_nothing_that_needs_unpickling(tmp_path, monkeypatch):
     import torch
     from transformers.trainer_pt_utils import safe_globals
 
-    from underseer import trainer
+    from underseer.training import loop
 
-    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     model, tokenizer = _model()
-    train.fit_classifier(model, tokenizer, TRAIN[:40], VALIDATION, SETTINGS, checkpoint_dir=tmp_path)
+    finetune.fit_classifier(model, tokenizer, TRAIN[:40], VALIDATION, SETTINGS, checkpoint_dir=tmp_path)
     files = [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl")]
     assert files
     for path in files:
@@ -305,20 +308,22 @@ def test_gradient_accumulation_equals_one_larger_batch():
             def batches(self, epoch):
                 return [list(range(i, min(i + self.batch_size, 40))) for i in range(0, 40, self.batch_size)]
 
-        from underseer import trainer
+        from underseer.training import loop
 
-        original, trainer.LengthGroupedBatches = trainer.LengthGroupedBatches, InOrder
+        original, loop.LengthGroupedBatches = loop.LengthGroupedBatches, InOrder
         try:
             settings = replace(SETTINGS, batch_size=size, gradient_accumulation=accumulation)
-            found.append(_weights(train.fit_classifier(model, tokenizer, rows, None, settings, loss="soft_ce").model))
+            found.append(
+                _weights(finetune.fit_classifier(model, tokenizer, rows, None, settings, loss="soft_ce").model)
+            )
         finally:
-            trainer.LengthGroupedBatches = original
+            loop.LengthGroupedBatches = original
     assert all(torch.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
 
 
 def test_losses_take_their_own_target_column(monkeypatch):
     """hard_ce learns from label, soft losses from p, where rows have both."""
-    from underseer.w2s import losses
+    from underseer.maths import losses
 
     seen = {}
 
@@ -332,7 +337,7 @@ def test_losses_take_their_own_target_column(monkeypatch):
     for name in ("hard_ce", "aux_conf"):
         monkeypatch.setitem(losses.LOSSES, name, spy(name))
         model, tokenizer = _model()
-        train.fit_classifier(model, tokenizer, TRAIN, None, SETTINGS, loss=name)
+        finetune.fit_classifier(model, tokenizer, TRAIN, None, SETTINGS, loss=name)
     assert {value for targets, _ in seen["hard_ce"] for value in targets} == {0.0, 1.0}
     assert {round(value, 3) for targets, _ in seen["aux_conf"] for value in targets} == {0.2, 0.9}
     assert [progress for _, progress in seen["aux_conf"]] == pytest.approx([i / 24 for i in range(24)])
@@ -352,13 +357,13 @@ def test_losses_take_their_own_target_column(monkeypatch):
 def test_fit_errors_are_one_line(rows, loss, message):
     model, tokenizer = _model()
     with pytest.raises(UserError, match=message) as error:
-        train.fit_classifier(model, tokenizer, rows, VALIDATION, SETTINGS, loss=loss)
+        finetune.fit_classifier(model, tokenizer, rows, VALIDATION, SETTINGS, loss=loss)
     assert "\n" not in str(error.value)
 
 
 def test_warm_up_and_schedule():
     model, tokenizer = _model()
-    fit = train.fit_classifier(model, tokenizer, TRAIN, None, replace(SETTINGS, warmup_ratio=0.25, eval_steps=1))
+    fit = finetune.fit_classifier(model, tokenizer, TRAIN, None, replace(SETTINGS, warmup_ratio=0.25, eval_steps=1))
     rate = fit.curves[fit.curves.metric == "learning_rate"].set_index("step").value / SETTINGS.learning_rate
     assert rate[1] == pytest.approx(0)  # the rate used in step 1; 6 of 24 steps warm up
     assert rate[4] == pytest.approx(3 / 6)
@@ -372,10 +377,10 @@ def test_bf16_autocast_keeps_weights_in_fp32_and_stays_close():
     found = []
     for precision in ("fp32", "bf16"):
         model, tokenizer = _model(options=TINY + "&dropout=0")
-        fit = train.fit_classifier(model, tokenizer, TRAIN, None, replace(SETTINGS, precision=precision))
+        fit = finetune.fit_classifier(model, tokenizer, TRAIN, None, replace(SETTINGS, precision=precision))
         assert {value.dtype for value in fit.model.parameters()} == {torch.float32}
         found.append(
-            train.predict_proba(fit.model, tokenizer, VALIDATION, max_length=32, device="cpu", precision="fp32")
+            finetune.predict_proba(fit.model, tokenizer, VALIDATION, max_length=32, device="cpu", precision="fp32")
         )
     assert np.abs(found[0] - found[1]).max() < 0.1
 
@@ -385,11 +390,11 @@ def test_precision_rule():
 
     model, _ = _model()
     cpu = torch.device("cpu")
-    assert not train.use_bf16(model, cpu, "fp32")
-    assert train.use_bf16(model, cpu, "bf16")
-    assert not train.use_bf16(model, cpu, "auto")  # too narrow to gain
+    assert not finetune.use_bf16(model, cpu, "fp32")
+    assert finetune.use_bf16(model, cpu, "bf16")
+    assert not finetune.use_bf16(model, cpu, "auto")  # too narrow to gain
     with pytest.raises(UserError, match="allowed are auto"):
-        train.use_bf16(model, cpu, "fp16")
+        finetune.use_bf16(model, cpu, "fp16")
 
 
 # ------------------------------------------------------------------------------------------------------- prediction
@@ -398,18 +403,18 @@ def test_precision_rule():
 def test_prediction_keeps_the_order_of_rows_whatever_the_batches():
     model, tokenizer = _model()
     rows = _rows(37, seed=2)
-    one = train.predict_proba(model, tokenizer, rows, max_length=32, batch_size=1, device="cpu")
-    many = train.predict_proba(model, tokenizer, rows, max_length=32, batch_size=16, device="cpu")
+    one = finetune.predict_proba(model, tokenizer, rows, max_length=32, batch_size=1, device="cpu")
+    many = finetune.predict_proba(model, tokenizer, rows, max_length=32, batch_size=16, device="cpu")
     assert np.allclose(one, many, atol=1e-6)
-    backwards = train.predict_proba(model, tokenizer, rows[::-1], max_length=32, batch_size=16, device="cpu")
+    backwards = finetune.predict_proba(model, tokenizer, rows[::-1], max_length=32, batch_size=16, device="cpu")
     assert np.allclose(backwards[::-1], many, atol=1e-6)
-    assert train.predict_proba(model, tokenizer, rows[:0], max_length=32, device="cpu").shape == (0, 2)
+    assert finetune.predict_proba(model, tokenizer, rows[:0], max_length=32, device="cpu").shape == (0, 2)
 
 
 def test_texts_longer_than_the_model_are_cut():
     model, tokenizer = _model()
     rows = pd.DataFrame({"text": ["river " * 500, "lamp"]})
-    assert np.isfinite(train.predict_proba(model, tokenizer, rows, max_length=512, device="cpu")).all()
+    assert np.isfinite(finetune.predict_proba(model, tokenizer, rows, max_length=512, device="cpu")).all()
 
 
 # -------------------------------------------------------------------------------------------------- language models
@@ -418,9 +423,9 @@ def test_texts_longer_than_the_model_are_cut():
 @pytest.mark.parametrize("pack", [True, False])
 @pytest.mark.parametrize("family", ["gpt1", "gpt2"])
 def test_a_language_model_learns(family, pack):
-    model, tokenizer = models.load_language_model(f"scratch:{family}?{TINY}", texts=TRAIN.text)
+    model, tokenizer = loading.load_language_model(f"scratch:{family}?{TINY}", texts=TRAIN.text)
     settings = replace(SETTINGS, epochs=12, learning_rate=1e-2)
-    fit = train.fit_language_model(model, tokenizer, list(TRAIN.text), list(VALIDATION.text), settings, pack=pack)
+    fit = finetune.fit_language_model(model, tokenizer, list(TRAIN.text), list(VALIDATION.text), settings, pack=pack)
     losses = fit.curves[fit.curves.metric == "validation_loss"].value
     assert losses.iloc[0] > 3.5 and losses.min() < 2.6  # from about ln 280 = 5.6; five words of filler cost ln 5 each
     ids, _ = batches.tokenise(tokenizer, TRAIN.text, max_length=64)
@@ -431,7 +436,7 @@ def test_a_language_model_learns(family, pack):
 def test_language_model_loss_is_the_models_own():
     import torch
 
-    model, tokenizer = models.load_language_model(f"scratch:gpt2?{TINY}", texts=TRAIN.text)
+    model, tokenizer = loading.load_language_model(f"scratch:gpt2?{TINY}", texts=TRAIN.text)
     rows = batches.TokenRows([np.array([1, 2, 3, 4]), np.array([0, 3])], tokenizer.pad_token_id, language_model=True)
     batch = rows.__getitems__([0, 1])
     with torch.inference_mode():
@@ -442,9 +447,9 @@ def test_language_model_loss_is_the_models_own():
 
 
 def test_no_texts_are_refused():
-    model, tokenizer = models.load_language_model(f"scratch:gpt2?{TINY}", texts=TRAIN.text)
+    model, tokenizer = loading.load_language_model(f"scratch:gpt2?{TINY}", texts=TRAIN.text)
     with pytest.raises(UserError, match="no training texts"):
-        train.fit_language_model(model, tokenizer, [], None, SETTINGS)
+        finetune.fit_language_model(model, tokenizer, [], None, SETTINGS)
 
 
 # ---------------------------------------------------------------------------------------------------- continuations
@@ -458,11 +463,11 @@ PROMPTS = pd.DataFrame(
 
 
 def _language_model(family="gpt2", options=TINY + "&dropout=0"):
-    return models.load_language_model(f"scratch:{family}?{options}", texts=TRAIN.text)
+    return loading.load_language_model(f"scratch:{family}?{options}", texts=TRAIN.text)
 
 
 def test_continuation_rows_by_hand():
-    from underseer.rows import continuation_rows
+    from underseer.training.rows import continuation_rows
 
     _, tokenizer = _language_model()
     end = tokenizer.eos_token_id
@@ -505,7 +510,7 @@ def test_continuation_loss_is_the_mean_over_continuation_tokens(weight):
         total -= w * sum(log_p[len(head) - 1 + k, token].item() for k, token in enumerate(tail))
         count += w * len(tail)
     settings = replace(SETTINGS, epochs=1, batch_size=2, gradient_accumulation=2, learning_rate=1e-12, eval_steps=1)
-    fit = train.fit_continuations(model, tokenizer, rows, rows, settings)
+    fit = finetune.fit_continuations(model, tokenizer, rows, rows, settings)
     values = fit.curves.set_index("metric").value
     assert values["train_loss"] == pytest.approx(total / count, rel=1e-5)
     assert values["validation_loss"] == pytest.approx(total / count, rel=1e-5)
@@ -515,7 +520,7 @@ def test_a_language_model_learns_to_continue():
     model, tokenizer = _language_model()
     rows = pd.DataFrame({"text": ["good", "bad"] * 8, "continuation": [" river", " stone lamp"] * 8})
     settings = replace(SETTINGS, epochs=40, learning_rate=3e-2)
-    fit = train.fit_continuations(model, tokenizer, rows, rows[:4], settings)
+    fit = finetune.fit_continuations(model, tokenizer, rows, rows[:4], settings)
     assert fit.curves[fit.curves.metric == "validation_loss"].value.min() < 0.1
     from underseer.engines import Sampling, local
 
@@ -539,7 +544,7 @@ def test_a_language_model_learns_to_continue():
 def test_continuation_errors_are_one_line(rows, message):
     model, tokenizer = _language_model()
     with pytest.raises(UserError, match=message) as error:
-        train.fit_continuations(model, tokenizer, rows, None, SETTINGS)
+        finetune.fit_continuations(model, tokenizer, rows, None, SETTINGS)
     assert "\n" not in str(error.value)
 
 
@@ -549,7 +554,7 @@ def test_continuation_errors_are_one_line(rows, message):
 def _trained(rows, loss="hard_ce", **changes):
     model, tokenizer = _model(options=TINY + "&dropout=0")
     settings = replace(SETTINGS, **changes)
-    return train.fit_classifier(model, tokenizer, rows, rows, settings, loss=loss)
+    return finetune.fit_classifier(model, tokenizer, rows, rows, settings, loss=loss)
 
 
 def test_equal_weights_are_no_weights_and_weight_zero_is_no_row():
@@ -587,7 +592,7 @@ def test_continuations_take_weights():
     for part, size, accumulation in ((rows, 2, 2), (repeated, 7, 1)):
         model, tokenizer = _language_model()
         settings = replace(SETTINGS, epochs=1, batch_size=size, gradient_accumulation=accumulation)
-        found.append(_weights(train.fit_continuations(model, tokenizer, part, None, settings).model))
+        found.append(_weights(finetune.fit_continuations(model, tokenizer, part, None, settings).model))
     assert all(torch.allclose(value, found[1][name], atol=2e-5) for name, value in found[0].items())
 
 

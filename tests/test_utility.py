@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from underseer import models, utility
+from underseer import utility
 from underseer.engines import open_engine
 from underseer.errors import UserError
+from underseer.models import loading
 
 TEXTS = ["the cat sat on the mat", "a dog ran to the big house", "the bird sang and the cat ran"]
 needs_harness = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed")
@@ -22,9 +23,9 @@ needs_harness = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, 
 def folder(tmp_path_factory) -> Path:
     """A tiny random GPT-2 in Hugging Face format."""
     spec = "scratch:gpt2?n_layer=1&n_embd=16&n_head=2&vocab_size=300"
-    model, tokenizer = models.load_language_model(spec, texts=TEXTS, max_length=64)
+    model, tokenizer = loading.load_language_model(spec, texts=TEXTS, max_length=64)
     path = tmp_path_factory.mktemp("model")
-    models.save(model, tokenizer, path)
+    loading.save(model, tokenizer, path)
     return path
 
 
@@ -34,7 +35,7 @@ def adapter(folder, tmp_path_factory) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    model, _ = models.load_language_model(str(folder))
+    model, _ = loading.load_language_model(str(folder))
     wrapped = get_peft_model(model, LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
     torch.manual_seed(0)
     for name, parameter in wrapped.named_parameters():
@@ -55,7 +56,7 @@ def engine(folder):
 def test_perplexity_is_exp_of_the_mean_token_loss(folder, engine):
     import torch
 
-    model, tokenizer = models.load_language_model(str(folder))
+    model, tokenizer = loading.load_language_model(str(folder))
     total, tokens = 0.0, 0
     for text in TEXTS:
         ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]])
@@ -180,7 +181,7 @@ def test_all_benchmarks_are_tasks_of_the_harness():
 
 
 def test_an_adapter_that_does_not_fit_is_refused(folder, tmp_path):
-    model, _ = models.load_language_model(str(folder))
+    model, _ = loading.load_language_model(str(folder))
     with pytest.raises(UserError, match=r"has no adapter_config\.json"):
         utility._adapted(model, tmp_path)
 

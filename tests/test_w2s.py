@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from underseer.errors import UserError
-from underseer.w2s.pgr import pgr
+from underseer.maths.pgr import pgr
+from underseer.maths.votes import bootstrap_sample, hard_vote, soft_vote
 from underseer.w2s.tasks import TASKS, task
-from underseer.w2s.votes import bootstrap_sample, hard_vote, soft_vote
 
 
 def test_bootstrap_is_fixed_by_its_arguments_and_draws_with_replacement():
@@ -109,8 +109,8 @@ def test_tasks():
 
 def test_importing_the_package_does_not_import_torch():
     code = (
-        "import sys, underseer.w2s, underseer.w2s.votes, underseer.w2s.pgr, underseer.w2s.tasks, underseer.w2s.losses,"
-        " underseer.models, underseer.train; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+        "import sys, underseer.w2s, underseer.maths.votes, underseer.maths.pgr, underseer.w2s.tasks, underseer.maths.losses,"
+        " underseer.models.loading, underseer.training.finetune; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -118,7 +118,7 @@ def test_importing_the_package_does_not_import_torch():
 # ------------------------------------------------------------------------------------------------------- losses
 
 torch = pytest.importorskip("torch")
-from underseer.w2s import losses  # noqa: E402
+from underseer.maths import losses  # noqa: E402
 
 
 def _logits(p):

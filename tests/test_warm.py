@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from underseer import warm
+from underseer.runs import warm
 
 SCRIPT = """
 import os, sys
@@ -34,7 +34,7 @@ def script(tmp_path: Path) -> Path:
 
 
 def command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "underseer.warm", "run", "told", *args]
+    return [sys.executable, "-m", "underseer.runs.warm", "run", "told", *args]
 
 
 def environment(folder: Path, found: dict[str, str]) -> dict[str, str]:
@@ -111,6 +111,6 @@ def test_a_kernels_own_streams_leave_the_forks_open_for_what_it_starts(script: P
         "sys.stdout = sys.stderr = io.StringIO()\n"
         "subprocess.run([sys.executable, '-c', 'import sys; print(sys.stdout is None, sys.stderr is None)'], check=True)\n"
     )
-    run = [sys.executable, "-m", "underseer.warm", "run", "kernel"]
+    run = [sys.executable, "-m", "underseer.runs.warm", "run", "kernel"]
     done = subprocess.run(run, env=served, capture_output=True, text=True, cwd=script)
     assert (done.returncode, done.stdout) == (0, "False False\n"), done.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from underseer import models
+from underseer.models import loading
 
 TINY = "n_layer=2&n_embd=16&n_head=2&n_positions=64&vocab_size=280"
 TEXTS = ["the river runs", "a lamp", "bread and stone and song", "who knows"]
@@ -12,13 +12,13 @@ def save_model(folder, spec=f"scratch:llama?{TINY}", seed=0):
     """A model with weights wide enough that its next token depends on the prompt, saved as a folder."""
     import torch
 
-    model, tokenizer = models.load_language_model(spec, texts=TEXTS)
+    model, tokenizer = loading.load_language_model(spec, texts=TEXTS)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         for name, value in model.named_parameters():
             if value.ndim > 1:
                 value.normal_(std=0.5 if "embed" in name or "wte" in name or "wpe" in name else 0.3)
-    models.save(model, tokenizer, folder)
+    loading.save(model, tokenizer, folder)
     return folder
 
 
@@ -27,7 +27,7 @@ def save_adapter(folder, base, seed=1, **changes):
     import torch
     from peft import LoraConfig, get_peft_model
 
-    model, tokenizer = models.load_language_model(str(base))
+    model, tokenizer = loading.load_language_model(str(base))
     targets = changes.pop("target_modules", ["q_proj", "v_proj"])
     config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": targets, "task_type": "CAUSAL_LM", **changes})
     adapted = get_peft_model(model, config)

@@ -42,9 +42,9 @@ def precisions() -> list[str]:
     """What is worth measuring on this CPU: fp32, and bf16 where it multiplies it natively."""
     import torch
 
-    from underseer import train
+    from underseer.training import finetune
 
-    return ["fp32", "bf16"] if train.native_bf16(torch.device("cpu")) else ["fp32"]
+    return ["fp32", "bf16"] if finetune.native_bf16(torch.device("cpu")) else ["fp32"]
 
 
 def clocked(call: Callable[[], Any]) -> float:
@@ -129,7 +129,7 @@ def underseer(home: Path, *args: object) -> float:
     """Run the command line in a process of its own, with a store of its own; seconds. Ends the benchmark if it fails."""
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200"}
     env.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-m", "underseer.cli", *map(str, args)]
+    command = [sys.executable, "-m", "underseer.runs.cli", *map(str, args)]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
     seconds = time.perf_counter() - start

@@ -80,7 +80,7 @@ def curves(table: pd.DataFrame, *, unit: str = "nats", best_step: int | None = N
 
 def classifier(truth: pd.DataFrame, predictions: pd.DataFrame, labels: Sequence[str]) -> Figure:
     """Confusion matrix and reliability diagram of predictions on rows with a known label."""
-    from underseer import metrics
+    from underseer.maths import metrics
 
     joined = truth[["id", "label"]].merge(predictions[["id", "p"]], on="id", validate="one_to_one")
     y, p = joined.label.to_numpy(dtype=int), joined.p.to_numpy()

@@ -18,8 +18,8 @@ from underseer.errors import UserError, nearest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from underseer.chats import Chat
     from underseer.engines import Engine
+    from underseer.models.chats import Chat
 
 INSTALL = 'pip install "underseer[lm-eval]" (from the repository: pip install -e ".[lm-eval]")'
 
@@ -167,8 +167,8 @@ def _loaded(
     """The model, with its adapter, and its tokenizer, on the device."""
     import torch
 
-    from underseer.chats import check_template
-    from underseer.models import load_language_model, resolve_device
+    from underseer.models.chats import check_template
+    from underseer.models.loading import load_language_model, resolve_device
 
     model, tokenizer = load_language_model(spec, base=base)
     if chat:

@@ -17,7 +17,7 @@ from underseer.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from underseer.chats import Chat
+    from underseer.models.chats import Chat
 
 ORDERS = ("helpful", "safer")
 SAFETY = ("label", "rank")

@@ -6,16 +6,7 @@ is what a prompt is about, ``kind`` how it is made.
 
 from __future__ import annotations
 
-from underseer.data.files import (
-    Mistakes,
-    Row,
-    checked,
-    csv_records,
-    has_text,
-    object_records,
-    shown,
-    text_lines,
-)
+from underseer.data.files import Mistakes, Row, checked, csv_records, has_text, object_records, shown, text_lines
 
 CONTRAST = "contrast_"
 

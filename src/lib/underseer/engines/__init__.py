@@ -207,11 +207,11 @@ def open_engine(
     opened: Engine = import_module(f"underseer.engines.on_{name}").open_(model, **how)
     if keep is None or name == "openai":  # which keeps every answer by itself
         return opened
-    from underseer import models
     from underseer.engines.kept import KeepingEngine, Kept
+    from underseer.models import loading
 
-    place = models.source(model, base)
-    return KeepingEngine(opened, Kept(keep), models.fingerprint(model if place is None else place), 4 * batch_size)
+    place = loading.source(model, base)
+    return KeepingEngine(opened, Kept(keep), loading.fingerprint(model if place is None else place), 4 * batch_size)
 
 
 def _options(engine: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underseer import specs
 from underseer.errors import UserError
+from underseer.models import specs
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,9 +14,9 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from underseer.batches import pad
 from underseer.engines import Sampling
 from underseer.engines.choice import ban_repeats, choose, uniforms
+from underseer.models.batches import pad
 
 THINNED = 8  # rows that ended leave the batch once they are one in so many
 

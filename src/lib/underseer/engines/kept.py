@@ -97,7 +97,7 @@ def adapter_digest(folder: Path | str | None) -> str | None:
     """What identifies an adapter by content; a served name, which is no folder here, stands for itself."""
     if folder is None:
         return None
-    from underseer import specs
+    from underseer.models import specs
 
     return specs.weights_digest(Path(folder)) if Path(folder).is_dir() else str(folder)
 

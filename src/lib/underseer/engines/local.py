@@ -16,7 +16,7 @@ import numpy as np
 
 from underseer.engines import Answer, Prompt, Sampling
 from underseer.errors import UserError
-from underseer.models import max_positions, resolve_device
+from underseer.models.loading import max_positions, resolve_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,7 +55,7 @@ def generate(
     from underseer.engines import rows as token_rows
     from underseer.engines.decoding import Decoder
     from underseer.engines.seeds import noise_key
-    from underseer.train import autocast
+    from underseer.training.finetune import autocast
 
     prompts = list(prompts)
     if not prompts:
@@ -112,9 +112,9 @@ def log_probs(
     """
     import torch
 
-    from underseer.batches import TokenRows
     from underseer.engines.rows import scored_rows
-    from underseer.train import autocast
+    from underseer.models.batches import TokenRows
+    from underseer.training.finetune import autocast
 
     ids, begins = scored_rows(tokenizer, list(texts), contexts, _positions(model, max_length), _name(model))
     rows = TokenRows(ids, tokenizer.pad_token_id or 0, language_model=True, begins=begins)

@@ -293,7 +293,7 @@ def _tokenizer(place: str | None) -> PreTrainedTokenizerBase | None:
         return None
     import transformers
 
-    from underseer.models import quiet
+    from underseer.models.loading import quiet
 
     with quiet():
         try:

@@ -22,14 +22,14 @@ def open_(
     model: str, *, base: Path | None, max_length: int, device: str, precision: str, texts: Any = None, **how: Any
 ) -> TransformersEngine:
     """Load a model by its specification. ``texts`` train the tokenizer of a ``scratch`` model."""
-    from underseer import models
-    from underseer.train import use_bf16
+    from underseer.models import loading
+    from underseer.training.finetune import use_bf16
 
-    loaded, tokenizer = models.load_language_model(model, base=base, max_length=max_length, texts=texts)
-    place = models.resolve_device(device)
+    loaded, tokenizer = loading.load_language_model(model, base=base, max_length=max_length, texts=texts)
+    place = loading.resolve_device(device)
     if place.type == "cuda" and use_bf16(loaded, place, precision):
         loaded = loaded.bfloat16()  # nothing is trained: half the memory, and no casts under autocast
-    source = models.source(model, base)
+    source = loading.source(model, base)
     return TransformersEngine(
         loaded, tokenizer, source=source, max_length=max_length, device=device, precision=precision, **how
     )

@@ -77,14 +77,14 @@ class VllmEngine:
         eager: bool | None = None,
         kv_cache_gb: float | None = None,
     ) -> None:
-        from underseer import models
+        from underseer.models import loading
 
-        self._source, revision = models.source(model, base), models.parse(model).revision
+        self._source, revision = loading.source(model, base), loading.parse(model).revision
         if self._source is None:
             raise UserError(
                 f"engine 'vllm' reads saved models only, not {model!r}; save it, or take engine transformers"
             )
-        models.preflight(str(self._source) if revision is None else model)
+        loading.preflight(str(self._source) if revision is None else model)
         self.tokenizer, self._config, self._stops, positions = _about(self._source, revision)
         self._max_length = min(max_length, positions or max_length)
         self._cost, self._progress, self._lora_rank = cost, progress, lora_rank
@@ -207,15 +207,15 @@ class VllmEngine:
 
         With that one among them vLLM 0.32 applies it to a prompt's log-probabilities in a wrong shape, and dies.
         """
-        from underseer.adapters import linear_modules
-        from underseer.models import skeleton
+        from underseer.models.adapters import linear_modules
+        from underseer.models.loading import skeleton
 
         return linear_modules(skeleton(self._config))
 
     def _adapter(self, folder: Path) -> Any:
         from vllm.lora.request import LoRARequest
 
-        from underseer.models import skeleton
+        from underseer.models.loading import skeleton
 
         config = adapters.check_adapter(folder, self._source)
         key = adapters.identity(folder)
@@ -305,7 +305,7 @@ def _about(source: str, revision: str | None) -> tuple[Any, Any, set[int], int |
     import transformers
 
     from underseer.engines.rows import stops
-    from underseer.models import quiet
+    from underseer.models.loading import quiet
 
     with quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
@@ -321,7 +321,7 @@ def _about(source: str, revision: str | None) -> tuple[Any, Any, set[int], int |
 def _precision(precision: str, on_cpu: bool, config: Any) -> str:
     import torch
 
-    from underseer.train import BF16_WIDTH, native_bf16
+    from underseer.training.finetune import BF16_WIDTH, native_bf16
 
     if precision not in ("auto", "fp32", "bf16"):
         raise UserError(f"precision {precision!r} is unknown; allowed are auto, fp32, bf16")

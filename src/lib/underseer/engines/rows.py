@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import chats
-from underseer.batches import bare_ids, continued, cut_left, end_token, prompt_ids, start_token
 from underseer.engines import Answer, Prompt
 from underseer.errors import UserError
+from underseer.models import chats
+from underseer.models.batches import bare_ids, continued, cut_left, end_token, prompt_ids, start_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

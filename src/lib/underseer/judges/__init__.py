@@ -11,15 +11,7 @@ Judges of exchanges, an answer with the prompt that it answers, stand beside: ``
 
 from __future__ import annotations
 
-from underseer.judges.base import (
-    Judge,
-    JudgeSpec,
-    Scores,
-    failure_counts,
-    open_judge,
-    parse_judge,
-    preflight,
-)
+from underseer.judges.base import Judge, JudgeSpec, Scores, failure_counts, open_judge, parse_judge, preflight
 from underseer.judges.calibration import calibration
 from underseer.judges.trained import held_out, judge_rows, train_scorer
 

@@ -198,8 +198,8 @@ def preflight(parameters: Mapping[str, Any]) -> list[str]:
 
 def _check_judge(judge: JudgeSpec, parameters: Mapping[str, Any]) -> list[str]:
     """Remarks on one judge; raises UserError."""
-    from underseer import specs
     from underseer.judges import classifier, perspective
+    from underseer.models import specs
 
     if judge.kind == "perspective":
         return perspective.preflight()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from underseer.metrics import BINS
+from underseer.maths.metrics import BINS
 
 TOXIC_FROM = 0.5
 """From this score on a text counts as toxic, as in RealToxicityPrompts (arXiv 2009.11462)."""

@@ -14,9 +14,9 @@ from underseer.judges.base import Exchange, Reply, Scores
 if TYPE_CHECKING:
     import numpy as np
 
-    from underseer.chats import Chat
     from underseer.cost import Ledger
     from underseer.engines import Answer, Engine, Sampling
+    from underseer.models.chats import Chat
 
 CALL = "call failed"
 GIVE_UP = 5  # calls in a row that failed: then the engine is away, and the rest is not asked
@@ -111,7 +111,7 @@ def _said(answer: Answer) -> str | Reply:
 
 def shortened(exchange: Exchange, max_length: int) -> Exchange:
     """An exchange of at most ``max_length`` tokens, at ``CHARACTERS`` each: the longer text is cut at its end first."""
-    from underseer.batches import shares
+    from underseer.models.batches import shares
 
     prompt, answer = exchange
     n, m = shares(len(prompt), len(answer), CHARACTERS * max_length)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.prevalence import LEVEL, wilson
+from underseer.maths.prevalence import LEVEL, wilson
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import specs
 from underseer.errors import UserError, nearest
 from underseer.judges.base import JudgeSpec, Scores, judge_full
+from underseer.models import specs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,7 +53,7 @@ class ModelJudge:
     def _probabilities(self, texts: list[str]) -> np.ndarray:
         import pandas as pd
 
-        from underseer.train import predict_proba
+        from underseer.training.finetune import predict_proba
 
         if self.cost is not None:
             self.cost.add(judge_calls=len(texts))
@@ -128,10 +128,10 @@ def load(source: str, revision: str | None = None) -> tuple[PreTrainedModel, Pre
     import torch
     import transformers
 
-    from underseer import models
+    from underseer.models import loading
 
     try:
-        with models.quiet():
+        with loading.quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
             model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
                 source,
@@ -147,9 +147,9 @@ def load(source: str, revision: str | None = None) -> tuple[PreTrainedModel, Pre
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise UserError(f"judge model {source!r} has no trained head ({missing} not stored); give a trained classifier")
-    models._set_padding(model, tokenizer, own_token=True)
+    loading._set_padding(model, tokenizer, own_token=True)
     model.config.use_cache = False
-    return models.with_fused_gelu(model).eval(), tokenizer
+    return loading.with_fused_gelu(model).eval(), tokenizer
 
 
 def _as_two_classes(model: PreTrainedModel, column: int) -> int:

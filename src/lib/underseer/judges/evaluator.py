@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import specs
 from underseer.errors import UserError
 from underseer.judges.asking import ExchangeJudge
 from underseer.judges.base import Exchange, Reply
 from underseer.judges.spec import JudgeSpec
+from underseer.models import specs
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from underseer.train import FitResult, TrainSettings
+    from underseer.training.finetune import FitResult, TrainSettings
 
 LABELS = {"unsafe": ("safe", "unsafe"), "helpful": ("unhelpful", "helpful"), "refusal": ("answers", "refuses")}
 """Classes of an evaluator trained here, by what it measures; the second one's probability is the score."""
@@ -71,7 +71,7 @@ class EvaluatorJudge(ExchangeJudge):
         """The probability of the class, for a batch of exchanges."""
         import pandas as pd
 
-        from underseer.train import predict_proba
+        from underseer.training.finetune import predict_proba
 
         if self.cost is not None:
             self.cost.add(judge_calls=len(exchanges))
@@ -114,8 +114,9 @@ def train_evaluator(
     the target itself. Save model and tokenizer with ``models.save``; ``open_exchange_judge(spec, measure, folder=...)``
     reads them. Raises UserError.
     """
-    from underseer import models, train
     from underseer.judges.exchange import check_measure, parse_exchange
+    from underseer.models import loading
+    from underseer.training import finetune
 
     judge = parse_exchange(spec)
     check_measure(judge, measure)
@@ -123,15 +124,15 @@ def train_evaluator(
         raise UserError(f"judge {str(judge)!r} is not trained here; only trained:MODEL is")
     frames = [None if df is None else _pairs(df, what) for df, what in ((rows, "training"), (validation, "validation"))]
     texts = [*rows["prompt"], *rows["answer"]] if judge.model.kind == "scratch" else None
-    model, tokenizer = models.load_classifier(
+    model, tokenizer = loading.load_classifier(
         judge.model, labels=LABELS[measure], texts=texts, base=base, seed=seed, max_length=settings.max_length
     )
-    fit = train.fit_classifier(model, tokenizer, *frames, settings, loss="soft_ce", checkpoint_dir=checkpoint_dir)
+    fit = finetune.fit_classifier(model, tokenizer, *frames, settings, loss="soft_ce", checkpoint_dir=checkpoint_dir)
     return fit.model, tokenizer, fit
 
 
 def _pairs(df: pd.DataFrame, what: str) -> pd.DataFrame:
-    from underseer.rows import check_columns
+    from underseer.training.rows import check_columns
 
     check_columns(df, ["prompt", "answer", "p" if "p" in df.columns else "label"], what)
     kept = [name for name in ("p", "label", "weight") if name in df.columns]

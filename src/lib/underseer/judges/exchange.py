@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underseer import specs
 from underseer.errors import UserError, nearest
 from underseer.judges.spec import JudgeSpec, parse_judge
+from underseer.models import specs
 
 if TYPE_CHECKING:
     from underseer.cost import Ledger

@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from underseer import chats
 from underseer.engines import Sampling
 from underseer.judges.base import Exchange, Reply
 from underseer.judges.calls import EngineJudge, shortened
 from underseer.judges.rubric import NO_VERDICT
+from underseer.models import chats
 
 VERSION = "1"
 SAMPLING = Sampling(max_new_tokens=32)  # greedy; a verdict with all fourteen categories of Llama Guard 3 fits

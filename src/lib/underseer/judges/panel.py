@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import models
 from underseer.engines import local
 from underseer.errors import UserError
 from underseer.judges import base, trained
+from underseer.models import loading
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from underseer.judges.base import Judge
-    from underseer.train import TrainSettings
+    from underseer.training.finetune import TrainSettings
 
 
 def train_or_open(
@@ -75,9 +75,9 @@ def log_probs(
     found = run.input("fluency")
     folder = found and found.file("model")
     if fluency_model.startswith("trained:"):
-        model, tokenizer = models.load_language_model(str(folder), max_length=max_length)
+        model, tokenizer = loading.load_language_model(str(folder), max_length=max_length)
     else:
-        model, tokenizer = models.load_language_model(fluency_model, base=folder, max_length=max_length)
+        model, tokenizer = loading.load_language_model(fluency_model, base=folder, max_length=max_length)
     how = {k: v for k, v in how.items() if k in ("batch_size", "device", "precision", "cost")}
     return local.log_probs(model, tokenizer, texts, contexts=prompts, max_length=max_length, **how)
 

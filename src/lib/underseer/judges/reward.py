@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import chats
 from underseer.errors import UserError
 from underseer.judges.base import Exchange
+from underseer.models import chats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,9 +31,9 @@ def logits(
     """The single logit (n,) float64 of each exchange, in their order. ``cost`` is told the number of tokens."""
     import torch
 
-    from underseer.batches import TokenRows, sorted_batches, tokenise
-    from underseer.models import max_positions, resolve_device
-    from underseer.train import autocast
+    from underseer.models.batches import TokenRows, sorted_batches, tokenise
+    from underseer.models.loading import max_positions, resolve_device
+    from underseer.training.finetune import autocast
 
     place, longest = resolve_device(device), min(max_length, max_positions(model) or max_length)
     if getattr(tokenizer, "chat_template", None):
@@ -79,7 +79,7 @@ def chat_rows(tokenizer: PreTrainedTokenizerBase, exchanges: Sequence[Exchange],
 
 
 def _cut(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str, max_length: int) -> np.ndarray:
-    from underseer.batches import bare_ids, shares
+    from underseer.models.batches import bare_ids, shares
 
     first, second = bare_ids(tokenizer, [prompt, answer])
     (template,) = _ids(tokenizer, [_rendered(tokenizer, "", "")])

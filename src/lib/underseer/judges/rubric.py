@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from underseer import chats
 from underseer.engines import Sampling
 from underseer.judges.base import Exchange, Reply
 from underseer.judges.calls import EngineJudge, shortened
+from underseer.models import chats
 
 VERSION = "1"
 NO_VERDICT = "no verdict"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from underseer.errors import UserError, nearest
-from underseer.specs import ModelSpec
-from underseer.specs import parse as parse_model
+from underseer.models.specs import ModelSpec
+from underseer.models.specs import parse as parse_model
 
 KINDS = {
     "trained": "trained:MODEL (a scorer trained here on stored scores)",

@@ -13,16 +13,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underseer import specs
 from underseer.errors import UserError, nearest
 from underseer.judges.base import JudgeSpec
+from underseer.models import specs
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from underseer.judges.classifier import ModelJudge
-    from underseer.train import FitResult, TrainSettings
+    from underseer.training.finetune import FitResult, TrainSettings
 
 LABELS = ("civil", "toxic")
 ROLES = ("training", "reporting")
@@ -47,7 +47,7 @@ def judge_rows(rows: pd.DataFrame, role: str, replicate: int = 0, seed: int = 0)
         if frame.empty:
             raise UserError(f"the judge {role!r} has {len(half)} rows and no {what} row among them; raise n_judge")
     if replicate:
-        from underseer.w2s.votes import bootstrap_sample
+        from underseer.maths.votes import bootstrap_sample
 
         fit = fit.iloc[bootstrap_sample(len(fit), replicate, seed)]
     return _scored_texts(fit), _scored_texts(validation)
@@ -76,17 +76,18 @@ def train_scorer(
     with the score itself (``soft_ce``), so that the probability of toxic estimates the expected score. Save model and
     tokenizer with ``models.save``; ``open_judge(spec, folder=...)`` reads them. Raises UserError.
     """
-    from underseer import models, train
     from underseer.judges.base import parse_judge
+    from underseer.models import loading
+    from underseer.training import finetune
 
     judge = parse_judge(spec)
     if judge.kind != "trained":
         raise UserError(f"judge {str(judge)!r} is not trained here; only trained:MODEL is")
     texts = rows["text"] if judge.model.kind == "scratch" else None
-    model, tokenizer = models.load_classifier(
+    model, tokenizer = loading.load_classifier(
         judge.model, labels=LABELS, texts=texts, base=base, seed=seed, max_length=settings.max_length
     )
-    fit = train.fit_classifier(
+    fit = finetune.fit_classifier(
         model, tokenizer, rows, validation, settings, loss="soft_ce", checkpoint_dir=checkpoint_dir
     )
     return fit.model, tokenizer, fit

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from underseer.metrics import TOXIC
+from underseer.maths.metrics import TOXIC
 
 GUARDED = frozenset({"safety", "toxicity"})
 """Tasks whose real texts a report does not show unless asked to, harmless ones too: labels err, and so do scores."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from underseer import stats
+from underseer.maths import stats
 from underseer.report.names import lower_is_better
 from underseer.report.scores import Scored, compatible, paired_seeds
 

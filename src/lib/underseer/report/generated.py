@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from underseer import metrics, stats
+from underseer.maths import metrics, stats
 from underseer.report.scores import Key, Scored, bootstrap, checked, methods
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from underseer import metrics, stats
+from underseer.maths import metrics, stats
 from underseer.report import compare, rows
 from underseer.report.generated import SEED_METRICS, Generated, buckets, distribution, score_continuations
 from underseer.report.names import method_name

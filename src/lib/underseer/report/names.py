@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from underseer import metrics
+from underseer.maths import metrics
 from underseer.w2s.tasks import RELIABLE
 
 VOTINGS = {

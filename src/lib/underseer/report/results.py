@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import metrics, stats
+from underseer.maths import metrics, stats
 from underseer.report import compare, rows
 from underseer.report.rows import metric_rows, pgr_rows, strict
 from underseer.report.scores import Classified, score

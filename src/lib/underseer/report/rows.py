@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import stats
-from underseer.metrics import LOWER_IS_BETTER
+from underseer.maths import stats
+from underseer.maths.metrics import LOWER_IS_BETTER
+from underseer.maths.pgr import pgr as recovered
 from underseer.report.scores import Scored, paired_seeds, reference
-from underseer.w2s.pgr import pgr as recovered
 
 if TYPE_CHECKING:
     import pandas as pd

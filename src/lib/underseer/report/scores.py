@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import metrics, stats
+from underseer.maths import metrics, stats
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from underseer import chats
+from underseer.models import chats
 
 if TYPE_CHECKING:
     from pathlib import Path

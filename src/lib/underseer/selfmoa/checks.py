@@ -8,7 +8,8 @@ from typing import Any
 
 from underseer import engines
 from underseer.errors import UserError
-from underseer.selfmoa import methods, pools, strategies, targets
+from underseer.prompts import strategies
+from underseer.selfmoa import methods, pools, targets
 
 DATASETS = {"dataset": "rows", "safe_dataset": "rows", "exchange_dataset": "exchanges", "human_dataset": "pairs"}
 """Parameters that name data, and what each must hold."""
@@ -67,7 +68,7 @@ def _data(p: Mapping[str, Any]) -> None:
 
 
 def _weights(p: Mapping[str, Any]) -> None:
-    from underseer.selfmoa import modpo
+    from underseer.maths import modpo
 
     modpo.parse_weights(p["objective_weights"], methods.objective(p["ordering"]))
 
@@ -86,7 +87,7 @@ def _models(p: Mapping[str, Any]) -> None:
 
 def _adapter(p: Mapping[str, Any]) -> None:
     """Layers that the adapter names and the target does not have. Names cost the import of torch; all-linear always matches."""
-    from underseer import adapters
+    from underseer.models import adapters
 
     if p["lora_rank"] and p["lora_targets"] != adapters.ALL_LINEAR:
         settings = adapters.LoraSettings(p["lora_rank"], p["lora_alpha"], targets=p["lora_targets"])
@@ -101,7 +102,7 @@ def _without_weights(spec: str) -> Any:
     others tell."""
     from transformers import AutoConfig
 
-    from underseer import models, specs
+    from underseer.models import loading, specs
 
     model = specs.parse(spec)
     if model.kind == "scratch":
@@ -113,4 +114,4 @@ def _without_weights(spec: str) -> Any:
             config = AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
         except (OSError, ValueError):
             return None
-    return models.skeleton(config)
+    return loading.skeleton(config)

@@ -15,10 +15,10 @@ from underseer.selfmoa import preferences
 if TYPE_CHECKING:
     import pandas as pd
 
-    from underseer.adapters import LoraSettings
+    from underseer.models.adapters import LoraSettings
     from underseer.selfmoa.targets import Target
     from underseer.store import Output
-    from underseer.train import TrainSettings
+    from underseer.training.finetune import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ def train(
         return Learnt(None, None, target.adapter, nothing, text, {"trained": 0})
     model, tokenizer = target.load(settings.max_length)
     if told.sft:
-        from underseer.train import fit_chats
+        from underseer.training.finetune import fit_chats
 
         fit = fit_chats(model, tokenizer, found, None, settings, lora=lora, checkpoint_dir=run.checkpoints)
         run.cost.add(tokens_trained=fit.tokens_trained)
         return Learnt(
             fit.model, tokenizer, None, fit.curves, f"Fine-tuned on {len(found)} best answers.", {"trained": 1}
         )
-    from underseer.selfmoa.align import AlignSettings, align
+    from underseer.training.align import AlignSettings, align
 
     how = AlignSettings(
         settings, objective_weights=told.weights, ordering=objective(told.ordering), lora=lora, nll_weight=nll_weight,

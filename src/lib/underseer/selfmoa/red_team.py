@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underseer import chats
-from underseer.selfmoa.strategies import FRESH, STRATEGIES, instruction
+from underseer.models import chats
+from underseer.prompts.strategies import FRESH, STRATEGIES, instruction
 
 if TYPE_CHECKING:
     import pandas as pd

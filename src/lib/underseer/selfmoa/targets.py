@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from underseer import specs
+from underseer.models import specs
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Target:
 
     def load(self, max_length: int) -> tuple[Any, Any]:
         """The base model (without its adapter) and its tokenizer; refuses what is no chat model."""
-        from underseer import chats, models
+        from underseer.models import chats, loading
 
-        model, tokenizer = models.load_language_model(self.spec, base=self.folder, max_length=max_length)
+        model, tokenizer = loading.load_language_model(self.spec, base=self.folder, max_length=max_length)
         chats.check_template(tokenizer, self.spec)
         return model, tokenizer
 

@@ -73,10 +73,10 @@ def train_tokenizer(
     vocab_size: int = VOCABULARY, n_texts: int = TOKENIZER_TEXTS, shelf: str = "town"
 ) -> PreTrainedTokenizerBase:
     """The tokenizer that the base models of a shelf share: byte-level BPE trained on ``n_texts`` of its texts."""
-    from underseer import models
+    from underseer.models import loading
 
     special = turns.TOKENS if shelf == "chat" else ()
-    tokenizer = models.train_tokenizer(
+    tokenizer = loading.train_tokenizer(
         corpus.texts(n_texts, shelf=shelf), vocab_size=vocab_size, max_length=CONTEXT, special=special
     )
     if special:
@@ -88,7 +88,7 @@ def build(spec: BaseModelSpec, tokenizer: PreTrainedTokenizerBase) -> PreTrained
     """An untrained language model of the given shape for the tokenizer, without dropout; weights from torch's generator."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from underseer.models import with_fused_gelu
+    from underseer.models.loading import with_fused_gelu
 
     no_dropout = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
     family, activation = {"gpt1": ("openai-gpt", "afn"), "gpt2": ("gpt2", "activation_function")}[spec.family]
@@ -126,7 +126,7 @@ def pretrain(
     """
     import torch
 
-    from underseer.train import TrainSettings, fit_language_model
+    from underseer.training.finetune import TrainSettings, fit_language_model
 
     spec = spec_of(name)
     tokenizer = train_tokenizer(shelf=spec.shelf)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from underseer.errors import UserError, nearest
-from underseer.selfmoa.strategies import FRESH, instruction
+from underseer.prompts.strategies import FRESH, instruction
 from underseer.testbed.draw import Fresh, Words, check, kinds, text_id
 from underseer.testbed.exchanges import ATTACKS, KINDS, Request, answer, choose, request, wrap
 from underseer.testbed.manuals import STRATEGIES
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from underseer.train import FitResult
+    from underseer.training.finetune import FitResult
 
 _WRAPPED_SHARE = 1 / len(STRATEGIES)
 # Shares of kinds, by what the prompts are for.
@@ -88,7 +88,7 @@ def fit(
     device: str = "auto", n_dialogues: int | None = None, progress: bool = True,
 ) -> FitResult:  # fmt: skip
     """Fine-tune a base model into a chat model of the testbed."""
-    from underseer.train import TrainSettings, fit_chats
+    from underseer.training.finetune import TrainSettings, fit_chats
 
     spec = spec_of(name)
     rows = DIALOGUES[spec.role](n_dialogues or spec.n_dialogues, seed)

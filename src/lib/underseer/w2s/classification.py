@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underseer import look, models, train
+from underseer import look
+from underseer.models import loading
+from underseer.training import finetune
 from underseer.w2s import frames
 from underseer.w2s.kinds import Decoding, Kind
 
@@ -21,7 +23,7 @@ class Classification(Kind):
         part = rows[rows.split == "transfer"]
         texts = [*part.text, *(part.text_pair if "text_pair" in part else ())]
         labels = self.task.labels
-        return models.load_classifier(spec, labels=labels, texts=texts, base=base, seed=seed, max_length=max_length)
+        return loading.load_classifier(spec, labels=labels, texts=texts, base=base, seed=seed, max_length=max_length)
 
     def fit(
         self,
@@ -29,18 +31,18 @@ class Classification(Kind):
         tokenizer: Any,
         rows: pd.DataFrame,
         validation: pd.DataFrame,
-        settings: train.TrainSettings,
+        settings: finetune.TrainSettings,
         *,
         loss: str = "hard_ce",
         checkpoint_dir: Path | None = None,
-    ) -> train.FitResult:
+    ) -> finetune.FitResult:
         loss = frames.loss_on_rows(loss)
-        return train.fit_classifier(
+        return finetune.fit_classifier(
             model, tokenizer, rows, validation, settings, loss=loss, checkpoint_dir=checkpoint_dir
         )
 
     def answer(self, model: Any, tokenizer: Any, rows: pd.DataFrame, *, decoding: Decoding, **how: Any) -> pd.DataFrame:
-        p = train.predict_proba(model, tokenizer, rows, **how)
+        p = finetune.predict_proba(model, tokenizer, rows, **how)
         return rows[["id", "split"]].assign(p=p[:, 1])
 
     def gather(self, predictions: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underseer import look, models, train
+from underseer import look
+from underseer.models import loading
+from underseer.training import finetune
 from underseer.w2s import frames, passages
 from underseer.w2s.kinds import Decoding, Kind
 
@@ -19,7 +21,7 @@ class Continuation(Kind):
 
     def load(self, spec: str, rows: pd.DataFrame, *, base: Path | None, seed: int, max_length: int) -> Any:
         texts = rows[rows.split.isin(["supervise", "transfer"])].text
-        return models.load_language_model(spec, texts=texts, base=base, seed=seed, max_length=max_length)
+        return loading.load_language_model(spec, texts=texts, base=base, seed=seed, max_length=max_length)
 
     def fit(
         self,
@@ -27,13 +29,13 @@ class Continuation(Kind):
         tokenizer: Any,
         rows: pd.DataFrame,
         validation: pd.DataFrame,
-        settings: train.TrainSettings,
+        settings: finetune.TrainSettings,
         *,
         loss: str = "hard_ce",
         checkpoint_dir: Path | None = None,
-    ) -> train.FitResult:
+    ) -> finetune.FitResult:
         """``loss`` can only be hard_ce: cross-entropy on the tokens of the continuation and the end token."""
-        return train.fit_continuations(model, tokenizer, rows, validation, settings, checkpoint_dir=checkpoint_dir)
+        return finetune.fit_continuations(model, tokenizer, rows, validation, settings, checkpoint_dir=checkpoint_dir)
 
     def answer(self, model: Any, tokenizer: Any, rows: pd.DataFrame, *, decoding: Decoding, **how: Any) -> pd.DataFrame:
         how.pop("max_length")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from underseer import metrics
 from underseer.errors import UserError
-from underseer.w2s import votes
+from underseer.maths import metrics, votes
 from underseer.w2s.tasks import RELIABLE
 
 if TYPE_CHECKING:

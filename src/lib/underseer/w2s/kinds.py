@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from underseer.cost import Ledger
-    from underseer.stage import Run
-    from underseer.train import FitResult, TrainSettings
+    from underseer.runs.stage import Run
+    from underseer.training.finetune import FitResult, TrainSettings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from underseer import engines
 from underseer.engines import local
 from underseer.errors import UserError
 from underseer.judges import panel
-from underseer.w2s import selection
+from underseer.maths import selection
 from underseer.w2s.kinds import Decoding
 
 if TYPE_CHECKING:

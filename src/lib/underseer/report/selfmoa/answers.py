@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import stats
+from underseer.maths import stats
 from underseer.report.rows import metric_rows
 from underseer.report.scores import checked
 from underseer.report.selfmoa import stages

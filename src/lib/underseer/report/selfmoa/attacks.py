@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from underseer.maths.diversity import self_bleu
 from underseer.report.rows import covers, metric_rows
 from underseer.report.scores import checked
 from underseer.report.selfmoa.measured import Measured, measure
-from underseer.selfmoa.diversity import self_bleu
 
 if TYPE_CHECKING:
     import pandas as pd

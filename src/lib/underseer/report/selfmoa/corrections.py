@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from underseer.prevalence import Corrected, corrected_rate, effective_n
+from underseer.maths.prevalence import Corrected, corrected_rate, effective_n
 from underseer.report.rows import metric_rows
 from underseer.report.selfmoa.measured import Measured
 

@@ -6,16 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from underseer.report import wording as w
-from underseer.report.canvas import (
-    axis_label,
-    colour,
-    figure,
-    foot,
-    halo,
-    plot_intervals,
-    value_labels,
-    wrapped,
-)
+from underseer.report.canvas import axis_label, colour, figure, foot, halo, plot_intervals, value_labels, wrapped
 from underseer.report.names import iteration
 from underseer.report.selfmoa import stages
 from underseer.report.selfmoa.stages import Line, Results

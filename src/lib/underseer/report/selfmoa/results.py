@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import stats
+from underseer.maths import stats
 from underseer.report.names import method_name
 from underseer.report.results import SCHEMA
 from underseer.report.rows import covers, records, strict

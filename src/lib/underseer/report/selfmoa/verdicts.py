@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from underseer import stats
+from underseer.maths import stats
 from underseer.report import compare
 from underseer.report.names import iteration
 from underseer.report.scores import compatible, paired_seeds

@@ -24,13 +24,13 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from underseer.batches import LengthGroupedBatches, TokenRows, sorted_batches
 from underseer.errors import UserError
-from underseer.objectives import weighted_items
-from underseer.trainer_base import Lean, arguments_for
+from underseer.models.batches import LengthGroupedBatches, TokenRows, sorted_batches
+from underseer.training.loop_base import Lean, arguments_for
+from underseer.training.objectives import weighted_items
 
 if TYPE_CHECKING:
-    from underseer.train import TrainSettings
+    from underseer.training.finetune import TrainSettings
 
 # Accelerate looks for the package lomo on the disk in every step.
 accelerate.optimizer.is_lomo_available = functools.cache(accelerate.optimizer.is_lomo_available)

@@ -99,3 +99,13 @@ def load_lora(model: PreTrainedModel, folder: Path | str, *, trainable: bool, na
             f"adapter folder {str(folder)!r} has no {' and no '.join(missing)}; give a folder that peft saved"
         )
     return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
+
+
+def lora(rank: int, alpha: float, targets: str) -> LoraSettings | None:
+    """Settings of a new adapter; None at rank 0: the whole model is trained."""
+    return LoraSettings(rank=rank, alpha=alpha, targets=targets) if rank else None
+
+
+def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model with its adapter folded in; a model without one as it is."""
+    return model.merge_and_unload() if hasattr(model, "peft_config") else model

@@ -18,14 +18,14 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from underseer.batches import LengthGroupedBatches, sorted_batches
 from underseer.errors import UserError
-from underseer.models import quiet
-from underseer.selfmoa.head import CompletionHead
-from underseer.selfmoa.modpo import length_normalised_nll
-from underseer.selfmoa.pair_rows import PairRows
-from underseer.selfmoa.reference import ReferenceCache, answer_log_probs
-from underseer.trainer_base import Lean
+from underseer.maths.modpo import length_normalised_nll
+from underseer.models.batches import LengthGroupedBatches, sorted_batches
+from underseer.models.loading import quiet
+from underseer.training.head import CompletionHead
+from underseer.training.loop_base import Lean
+from underseer.training.pair_rows import PairRows
+from underseer.training.reference import ReferenceCache, answer_log_probs
 
 NOTED = ("chosen_logp", "rejected_logp", "chosen_reward", "rejected_reward", "reward_margin", "reward_accuracy", "nll")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underseer.errors import UserError
-from underseer.specs import DROPOUT, FAMILIES, ModelSpec, check_folder, fingerprint, parse, preflight, shape
+from underseer.models.specs import DROPOUT, FAMILIES, ModelSpec, check_folder, fingerprint, parse, preflight, shape
 
 if TYPE_CHECKING:
     import torch

@@ -14,10 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from underseer import specs
 from underseer.errors import UserError
-from underseer.rehearsal import tokens
-from underseer.rehearsal.tokens import Tokens
+from underseer.models import specs
+from underseer.runs.rehearsal import tokens
+from underseer.runs.rehearsal.tokens import Tokens
 
 VERSION = "5"  # of what a shape is made into: another one makes all tiny models anew
 WIDTH, LAYERS, HEADS, POSITIONS = 64, 2, 2, 4096

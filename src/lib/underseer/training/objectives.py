@@ -26,7 +26,7 @@ def row_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def classifier_metrics(
     logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None
 ) -> tuple[dict[str, float], float]:
-    from underseer.w2s.losses import soft_ce
+    from underseer.maths.losses import soft_ce
 
     correct = (logits.argmax(dim=-1) == (labels >= 0.5)).float()
     if weight is None:

@@ -20,8 +20,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 from underseer import paths
-from underseer.params import RUNTIME
-from underseer.plan import Plan
+from underseer.runs.params import RUNTIME
+from underseer.runs.plan import Plan
 from underseer.store import Output
 
 ID = "underseer.id"

@@ -23,8 +23,8 @@ from typing import Any
 from underseer import paths, store
 from underseer.cost import Ledger
 from underseer.errors import StageError, UserError, nearest
-from underseer.params import KNOWN, RUNTIME, load
-from underseer.plan import Instance, make, read_notebook
+from underseer.runs.params import KNOWN, RUNTIME, load
+from underseer.runs.plan import Instance, make, read_notebook
 from underseer.store import Output
 
 PACKAGES = (
@@ -241,9 +241,9 @@ class Run:
 
     def save_model(self, name: str, model: Any, tokenizer: Any) -> None:
         """Save a model and its tokenizer as a folder in Hugging Face's format (safetensors)."""
-        from underseer import models
+        from underseer.models import loading
 
-        models.save(model, tokenizer, self.path(name))
+        loading.save(model, tokenizer, self.path(name))
 
     def save_json(self, name: str, value: Any) -> None:
         self.path(f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")

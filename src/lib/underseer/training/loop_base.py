@@ -14,11 +14,11 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from underseer.models import quiet
-from underseer.train import CPU_ROWS
+from underseer.models.loading import quiet
+from underseer.training.finetune import CPU_ROWS
 
 if TYPE_CHECKING:
-    from underseer.train import TrainSettings
+    from underseer.training.finetune import TrainSettings
 
 
 class Lean:

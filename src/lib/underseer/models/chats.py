@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from underseer.batches import end_token
 from underseer.errors import UserError
+from underseer.models.batches import end_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from underseer.batches import (
+from underseer.errors import UserError
+from underseer.models.batches import (
     TokenRows,
     bare_ids,
     continued,
@@ -17,8 +18,7 @@ from underseer.batches import (
     start_token,
     tokenise,
 )
-from underseer.chats import answer_rows, ask, check_template, prompt_rows
-from underseer.errors import UserError
+from underseer.models.chats import answer_rows, ask, check_template, prompt_rows
 
 if TYPE_CHECKING:
     import pandas as pd

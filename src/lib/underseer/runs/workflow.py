@@ -19,10 +19,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from underseer import paths, store, warm
+from underseer import paths, store
 from underseer.errors import UserError
-from underseer.params import MODELS
-from underseer.plan import Instance, Plan, merged
+from underseer.runs import warm
+from underseer.runs.params import MODELS
+from underseer.runs.plan import Instance, Plan, merged
 
 POLL = 0.5  # seconds between two looks at the store
 STOP = 20  # seconds that Snakemake and its jobs have to end
@@ -37,7 +38,7 @@ def preflight(plan: Plan, missing: Iterable[Instance]) -> list[str]:
     Raises:
         UserError: every problem, one line each.
     """
-    from underseer import models
+    from underseer.models import loading
 
     keys = {i.key for i in missing}
     found: dict[str, None] = {}
@@ -51,7 +52,7 @@ def preflight(plan: Plan, missing: Iterable[Instance]) -> list[str]:
     read = [(n, v) for k in keys for n, v in plan.instances[k].parameters.items() if v is not None]
     specs = {v for n, v in read if n in MODELS} | {v.removeprefix("trained:") for n, v in read if n == "fluency_model"}
     for spec in sorted(specs):
-        _collect(found, lambda spec=spec: models.preflight(spec))
+        _collect(found, lambda spec=spec: loading.preflight(spec))
     if found:
         raise UserError("\n".join(found))
     return list(remarks)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from underseer import paths
-from underseer.params import DATASETS, JUDGES, MODELS, Experiment
-from underseer.rehearsal import rows, shapes
-from underseer.rehearsal.shapes import Shape
+from underseer.runs.params import DATASETS, JUDGES, MODELS, Experiment
+from underseer.runs.rehearsal import rows, shapes
+from underseer.runs.rehearsal.shapes import Shape
 
 PROFILE = "rehearsal"
 
@@ -78,7 +78,7 @@ def prepare(experiment: Experiment) -> Experiment:
     found = rehearse(experiment)
     missing = {folder: shape for folder, shape in found.models.items() if not (folder / "config.json").is_file()}
     if missing:
-        from underseer.rehearsal import build
+        from underseer.runs.rehearsal import build
 
         for folder, shape in missing.items():
             build.build(shape, folder)

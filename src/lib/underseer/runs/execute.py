@@ -1,6 +1,6 @@
 """Run one planned stage instance: papermill executes its notebook, and what it made is moved to its place.
 
-``python -m underseer.execute PLAN KEY``; the workflow calls it, also on the nodes of a cluster.
+``python -m underseer.runs.execute PLAN KEY``; the workflow calls it, also on the nodes of a cluster.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from underseer import paths, store
-from underseer.plan import Instance, Plan, read_notebook
-from underseer.stage import PENDING, provenance
-from underseer.warm import thread_limits
+from underseer.runs.plan import Instance, Plan, read_notebook
+from underseer.runs.stage import PENDING, provenance
+from underseer.runs.warm import thread_limits
 
 NOTEBOOK = "notebook.ipynb"
 

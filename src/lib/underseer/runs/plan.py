@@ -18,29 +18,10 @@ from typing import Any
 
 from underseer import paths
 from underseer.errors import UserError, nearest
-from underseer.params import DATASETS, JUDGES, KNOWN, MODELS, RUNTIME, Experiment, judge_parts
-from underseer.pipelines import DECIDED, DYNAMIC, NOTEBOOKS, PIPELINES, REPORTS, STEERS
+from underseer.runs.params import DATASETS, JUDGES, KNOWN, MODELS, RUNTIME, Experiment, judge_parts
+from underseer.runs.pipelines import DECIDED, DYNAMIC, NOTEBOOKS, PIPELINES, REPORTS, STEERS
 
-PLUMBING = frozenset(
-    {
-        "cli",
-        "cost",
-        "errors",
-        "execute",
-        "look",
-        "look_selfmoa",
-        "params",
-        "paths",
-        "pipelines",
-        "rehearsal",
-        "plan",
-        "stage",
-        "store",
-        "tracking",
-        "warm",
-        "workflow",
-    }
-)
+PLUMBING = frozenset({"cost", "errors", "look", "look_selfmoa", "paths", "runs", "store"})
 """Modules that move results about without deciding them: a change there reruns nothing."""
 
 
@@ -303,7 +284,7 @@ def _assignments(source: str, path: Path) -> dict[str, Any]:
     return found
 
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 @cache
@@ -398,9 +379,9 @@ def _contents(declared: dict[str, Any]) -> dict[str, str]:
 
 @cache
 def _model_fingerprint(spec: str) -> str:
-    from underseer import models
+    from underseer.models import loading
 
-    return models.fingerprint(spec)
+    return loading.fingerprint(spec)
 
 
 def _judge_fingerprint(value: str) -> str:

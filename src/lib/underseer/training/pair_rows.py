@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from underseer.chats import answer_rows, ask, check_template, prompt_rows
 from underseer.errors import UserError
+from underseer.models.chats import answer_rows, ask, check_template, prompt_rows
 
 if TYPE_CHECKING:
     import pandas as pd

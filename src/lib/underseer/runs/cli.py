@@ -56,8 +56,8 @@ def run(
     ] = False,
 ) -> None:
     """Run what is missing of one or more experiments, then their reports."""
-    from underseer import workflow
-    from underseer.plan import merged
+    from underseer.runs import workflow
+    from underseer.runs.plan import merged
 
     started = time.monotonic()
     plans = [_make(file, set_, rehearse=rehearse) for file in dict.fromkeys(params)]
@@ -122,7 +122,8 @@ def plan(
 @app.command()
 def status() -> None:
     """Show what has run, what runs now, and what failed and where its notebook is."""
-    from underseer import store, workflow
+    from underseer import store
+    from underseer.runs import workflow
 
     counts: dict[str, list[int]] = {}
     for output in store.outputs():
@@ -170,7 +171,7 @@ def verify(
 @app.command()
 def sync() -> None:
     """Log to MLflow what it missed."""
-    from underseer import workflow
+    from underseer.runs import workflow
 
     plans = workflow.saved()
     if not plans:
@@ -187,7 +188,7 @@ def report(
     ] = False,
 ) -> None:
     """Rebuild tables, figures and pages without recomputing."""
-    from underseer import workflow
+    from underseer.runs import workflow
 
     output = workflow.newest_report(name)
     texts = None
@@ -199,12 +200,12 @@ def report(
 
 
 def _make(params: Path, set_: list[str], *, rehearse: bool = False):
-    from underseer import plan as planning
-    from underseer.params import load
+    from underseer.runs import plan as planning
+    from underseer.runs.params import load
 
     experiment = load(params, set_)
     if rehearse:
-        from underseer import rehearsal
+        from underseer.runs import rehearsal
 
         experiment = rehearsal.prepare(experiment)
     return planning.make(experiment)
@@ -230,7 +231,7 @@ def _shared(instances: list) -> dict[str, set[str]]:
 
 def _sync(plans: list) -> bool:
     """Log what MLflow misses; False, and a line that says so, when MLflow cannot be reached."""
-    from underseer import tracking
+    from underseer.runs import tracking
 
     pending = [p for p in plans if not tracking.is_logged(p)]
     if not pending:

@@ -1,7 +1,7 @@
 """Warm processes: one process imports what stages import, and forks itself for each stage and each kernel.
 
 Importing torch, transformers and papermill takes longer than many stages of a small experiment. ``underseer run`` starts one
-such process (``python -m underseer.warm serve``). ``python -m underseer.warm run MODULE ARGS`` then runs a module as
+such process (``python -m underseer.runs.warm serve``). ``python -m underseer.runs.warm run MODULE ARGS`` then runs a module as
 ``__main__`` in a fork of it, with its own standard streams, environment and folder, and ends as the fork ends; where there
 is no warm process it runs the module itself, with the same result. Only local processes of the same user can connect.
 """
@@ -37,8 +37,8 @@ PRELOADED = (
     "matplotlib.backends.backend_agg",
     "torch",
     "transformers",
-    "underseer.execute",
-    "underseer.trainer",
+    "underseer.runs.execute",
+    "underseer.training.loop",
 )
 
 
@@ -59,7 +59,7 @@ def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[di
         listener.bind(address)  # clients that come before the imports are done wait in the queue
         listener.listen(128)
         server = subprocess.Popen(
-            [sys.executable, "-m", "underseer.warm", "serve", str(listener.fileno()), *preloaded],
+            [sys.executable, "-m", "underseer.runs.warm", "serve", str(listener.fileno()), *preloaded],
             pass_fds=[listener.fileno()],
             env=env,
             stdin=subprocess.PIPE,  # its end tells the server that the run is over, however it ended
@@ -70,7 +70,7 @@ def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[di
         listener.close()
         kernels = Path(folder) / "kernels" / "python3"
         kernels.mkdir(parents=True)
-        argv = [sys.executable, "-m", "underseer.warm", "run", "ipykernel_launcher", "-f", "{connection_file}"]
+        argv = [sys.executable, "-m", "underseer.runs.warm", "run", "ipykernel_launcher", "-f", "{connection_file}"]
         spec = {"argv": argv, "display_name": "Python 3 (warm)", "language": "python"}
         (kernels / "kernel.json").write_text(json.dumps(spec))
         found = os.environ.get("JUPYTER_PATH")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer import batches, chats, models
 from underseer.judges import rubric
-from underseer.rehearsal.shapes import WIDTH, Shape, shrunk
-from underseer.rehearsal.tokens import Tokens
+from underseer.models import batches, chats, loading
+from underseer.runs.rehearsal.shapes import WIDTH, Shape, shrunk
+from underseer.runs.rehearsal.tokens import Tokens
 from underseer.testbed import corpus
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def build(shape: Shape, folder: Path) -> None:
     tokenizer.add_tokens(sorted({word for verdict in shape.says for word in verdict}))
     config = config_of(shape, tokenizer)
     maker = getattr(transformers, shape.auto)
-    with torch.random.fork_rng(), models.quiet():
+    with torch.random.fork_rng(), loading.quiet():
         torch.manual_seed(int(shape.digest, 16))  # else models of one architecture were one model, and no judge another
         model = maker.from_config(config) if shape.auto.startswith("Auto") else maker(config)
     if shape.says:
@@ -57,7 +57,7 @@ def build(shape: Shape, folder: Path) -> None:
         ends = [t for t in (tokenizer.eos_token, *shape.tokens.ends) if t is not None]
         model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(ends) or None
     fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
-    models.save(model, tokenizer, fresh)
+    loading.save(model, tokenizer, fresh)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
 

@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underseer.adapters import LoraSettings
 from underseer.errors import UserError, nearest
-from underseer.models import resolve_device
-from underseer.selfmoa import modpo
-from underseer.train import TrainSettings, curves_of, longest_row, use_bf16
+from underseer.maths import modpo
+from underseer.models.adapters import LoraSettings
+from underseer.models.loading import resolve_device
+from underseer.training.finetune import TrainSettings, curves_of, longest_row, use_bf16
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from underseer.selfmoa.pair_rows import PairRows
+    from underseer.training.pair_rows import PairRows
 
 REFERENCES = ("reset", "previous")
 
@@ -173,7 +173,7 @@ def _learnable(
     model: Any, tokenizer: Any, frame: pd.DataFrame, what: str, settings: AlignSettings, goals: modpo.Objectives
 ) -> tuple[PairRows, dict[str, float]]:
     """Token rows of the pairs, and the margin of each by its id."""
-    from underseer.selfmoa.pair_rows import pair_rows
+    from underseer.training.pair_rows import pair_rows
 
     counted = None
     if settings.nll_weight and len(frame):
@@ -191,11 +191,11 @@ def _trainer(
     """The trainer with its reference log-probabilities, not yet shifted, and what steers it."""
     from trl import DPOConfig
 
-    from underseer.adapters import load_lora, lora_config
-    from underseer.selfmoa.pair_trainer import PairTrainer
-    from underseer.selfmoa.reference import ReferenceCache, model_key
-    from underseer.trainer import Steering
-    from underseer.trainer_base import arguments_for
+    from underseer.models.adapters import load_lora, lora_config
+    from underseer.training.loop import Steering
+    from underseer.training.loop_base import arguments_for
+    from underseer.training.pair_trainer import PairTrainer
+    from underseer.training.reference import ReferenceCache, model_key
 
     device = resolve_device(settings.train.device)
     bf16 = use_bf16(model, device, settings.train.precision)
@@ -246,8 +246,8 @@ def _options(settings: AlignSettings, device: str, beta: float) -> dict[str, Any
 
 def _train(trainer: Any, steering: Any, settings: AlignSettings, margins: dict[str, Any], folder: Path | None) -> int:
     """Shift the reference of the chosen answers, then train; gives the steps taken."""
-    from underseer.selfmoa.pair_trainer import shift_reference
-    from underseer.trainer import run
+    from underseer.training.loop import run
+    from underseer.training.pair_trainer import shift_reference
 
     trainer.train_dataset = shift_reference(trainer.train_dataset, margins["training"], settings.beta)
     if "validation" in margins:

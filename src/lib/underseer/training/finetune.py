@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from underseer.errors import UserError, nearest
-from underseer.models import max_positions, resolve_device
+from underseer.models.loading import max_positions, resolve_device
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from underseer.adapters import LoraSettings
-    from underseer.batches import TokenRows
     from underseer.cost import Ledger
+    from underseer.models.adapters import LoraSettings
+    from underseer.models.batches import TokenRows
 
 WEIGHTED = ("hard_ce", "soft_ce")  # losses that are sums over rows, so that rows can weigh differently
 CPU_ROWS = 32  # rows in a forward pass without gradients on a CPU: more do not fit its cache (measured: 128 take a fifth longer)
@@ -86,9 +86,9 @@ def fit_classifier(
     Raises UserError for an unknown loss, a missing column, an empty frame, targets outside [0, 1], weights below 0 or
     a loss that cannot be weighted.
     """
-    from underseer.objectives import classifier_metrics, row_losses
-    from underseer.rows import classifier_rows
-    from underseer.w2s.losses import LOSSES, ON_LABELS
+    from underseer.maths.losses import LOSSES, ON_LABELS
+    from underseer.training.objectives import classifier_metrics, row_losses
+    from underseer.training.rows import classifier_rows
 
     if loss not in LOSSES:
         raise UserError(f"loss {loss!r} is unknown; allowed are {', '.join(LOSSES)}{nearest(loss, LOSSES)}")
@@ -129,8 +129,8 @@ def fit_language_model(
     padding. Without, each text is a row of its own, closed by the end token. Checkpoints and best state as in
     ``fit_classifier``.
     """
-    from underseer.objectives import language_metrics, token_loss_sum
-    from underseer.rows import language_rows
+    from underseer.training.objectives import language_metrics, token_loss_sum
+    from underseer.training.rows import language_rows
 
     rows = [
         None if part is None else language_rows(tokenizer, part, name, pack=pack, **_size(model, settings))
@@ -157,8 +157,8 @@ def fit_continuations(
     continuation the end token alone is learnt. Checkpoints as in ``fit_classifier``. Raises UserError for a missing
     column, missing texts, an empty frame or weights below 0.
     """
-    from underseer.objectives import language_metrics, token_loss_sum
-    from underseer.rows import continuation_rows
+    from underseer.training.objectives import language_metrics, token_loss_sum
+    from underseer.training.rows import continuation_rows
 
     rows = [
         None if df is None else continuation_rows(tokenizer, df, name, **_size(model, settings))
@@ -186,15 +186,15 @@ def fit_chats(
     is trained, or the adapter that it has. Checkpoints as in ``fit_classifier``. Raises UserError for a missing column,
     missing texts, an empty frame, a tokenizer without a chat template or adapter targets that match nothing.
     """
-    from underseer.objectives import language_metrics, token_loss_sum
-    from underseer.rows import chat_rows
+    from underseer.training.objectives import language_metrics, token_loss_sum
+    from underseer.training.rows import chat_rows
 
     rows = [
         None if df is None else chat_rows(tokenizer, df, name, **_size(model, settings))
         for name, df in (("training", train_df), ("validation", validation_df))
     ]
     if lora is not None:
-        from underseer.adapters import add_lora
+        from underseer.models.adapters import add_lora
 
         model = add_lora(model, lora, seed=settings.seed)
     return _fit(model, rows, settings, token_loss_sum, language_metrics, checkpoint_dir)
@@ -208,7 +208,7 @@ def _fit(
     metrics: Any,
     checkpoint_dir: Path | str | None,
 ) -> FitResult:
-    from underseer.trainer import fit
+    from underseer.training.loop import fit
 
     device = resolve_device(settings.device)
     found = fit(
@@ -263,8 +263,8 @@ def predict_proba(
     """
     import torch
 
-    from underseer.batches import TokenRows, sorted_batches, tokenise
-    from underseer.rows import check_columns, texts_of
+    from underseer.models.batches import TokenRows, sorted_batches, tokenise
+    from underseer.training.rows import check_columns, texts_of
 
     place = resolve_device(device)
     check_columns(df, ["text"], "prediction", may_be_empty=True)

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from underseer.batches import pad, sorted_batches
+from underseer.models.batches import pad, sorted_batches
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from underseer.selfmoa.pair_rows import PairRows
+    from underseer.training.pair_rows import PairRows
 
 VOLATILE = ("_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype", "pad_token_id")
 Score = Callable[[list[np.ndarray], list[np.ndarray]], np.ndarray]  # prompts, answers -> sums of log-probabilities (n,)

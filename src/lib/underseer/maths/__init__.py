@@ -1,0 +1,1 @@
+"""Pure functions of arrays and tensors: votes, losses, selection, MODPO, statistics, metrics. No input or output."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: classifiers, language models, and preference pairs."""
