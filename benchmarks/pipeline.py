@@ -46,7 +46,7 @@ ELSEWHERE = {"w2s_cleaning": (f"dataset_path={ROOT / 'README.md'}", "strong_mode
 """Stand-ins for a data set and a model that are not in the repository: the number of stages is the same."""
 PLAN = """
 import sys, time
-from underseer import params, plan
+from underseer.runs import params, plan
 start = time.perf_counter()
 made = plan.make(params.load(sys.argv[1]))
 planned = time.perf_counter()
@@ -55,7 +55,7 @@ print(len(made.instances), planned - start, time.perf_counter() - planned)
 """
 IMPORTS = """
 import sys, time
-from underseer import warm
+from underseer.runs import warm
 for name in warm.PRELOADED:
     __import__(name)
 start = time.perf_counter()

@@ -129,7 +129,7 @@ def test_how_an_engine_runs_is_in_no_key_and_in_the_schema() -> None:
 def test_code_of_an_engine_reruns_what_it_answers_alone(copied) -> None:
     folder, printed = copied
     script = (
-        "import sys; from underseer import params, plan;"
+        "import sys; from underseer.runs import params, plan;"
         f"p = plan.make(params.load(r'{folder}/params/test/selfmoa.yaml', ['engine=' + sys.argv[1]]));"
         "print(*(f'{i.stage}:{k}' for k, i in p.instances.items()));"
         "assert not {'torch', 'transformers', 'vllm', 'pandas'} & set(sys.modules)"  # planning stays light

@@ -163,7 +163,7 @@ def test_missing_folder():
 
 def test_preflight_and_fingerprint_do_not_import_torch(folder):
     code = (
-        f"import sys; from underseer import models; models.preflight({str(folder)!r});"
+        f"import sys; from underseer.models import loading; loading.preflight({str(folder)!r});"
         f"models.fingerprint({str(folder)!r});"
         "models.preflight('scratch:gpt2'); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )

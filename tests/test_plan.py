@@ -85,7 +85,7 @@ def planned(copied) -> tuple[Path, Callable[[], dict[str, str]]]:
     """A copy of the library that a test may change, and the stages by key that are planned with it."""
     folder, printed = copied
     script = (
-        "from underseer import params, plan; import json;"
+        "from underseer.runs import params, plan; import json;"
         f"p = plan.make(params.load(r'{folder}/params/test/w2s_safety.yaml'));"
         "print(json.dumps({k: i.stage for k, i in p.instances.items()}))"
     )

@@ -78,7 +78,7 @@ def test_a_stage_rests_on_its_own_kind_alone() -> None:
 def test_types_are_no_part_of_a_key() -> None:
     import ast
 
-    told = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from underseer import train\nfrom underseer import data"
+    told = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from underseer.training import finetune\nfrom underseer import data"
     assert plan._imports(ast.parse(told)) == ["data"]
 
 

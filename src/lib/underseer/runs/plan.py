@@ -21,6 +21,9 @@ from underseer.errors import UserError, nearest
 from underseer.runs.params import DATASETS, JUDGES, KNOWN, MODELS, RUNTIME, Experiment, judge_parts
 from underseer.runs.pipelines import DECIDED, DYNAMIC, NOTEBOOKS, PIPELINES, REPORTS, STEERS
 
+BY_HAND = ("experiment", "scratch")
+"""Names in a parameters cell that only a notebook run by hand reads; they are no parameters of an experiment."""
+
 PLUMBING = frozenset({"cost", "errors", "look", "look_selfmoa", "paths", "runs", "store"})
 """Modules that move results about without deciding them: a change there reruns nothing."""
 
@@ -277,11 +280,10 @@ def _assignments(source: str, path: Path) -> dict[str, Any]:
         except (AttributeError, ValueError):
             text = ast.unparse(node)
             raise UserError(f"{paths.shown(path)}: parameters cell: {text!r}: expected NAME = a flat scalar") from None
-    unknown = [n for n in found if n not in KNOWN and n not in DECIDED and n not in ("name", "experiment")]
+    unknown = [n for n in found if n not in KNOWN and n not in DECIDED and n not in ("name", *BY_HAND)]
     if unknown:
         raise UserError(f"{paths.shown(path)}: parameters cell: {unknown[0]}: unknown{nearest(unknown[0], KNOWN)}")
-    found.pop("experiment", None)
-    return found
+    return {name: value for name, value in found.items() if name not in BY_HAND}
 
 
 PACKAGE = Path(__file__).parents[1]
