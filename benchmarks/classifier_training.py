@@ -34,7 +34,7 @@ from shared import clocked, in_turns, medians, parser, public, spread, table, wr
 
 from underseer import data
 from underseer.models import batches, loading
-from underseer.training import finetune
+from underseer.training import finetune, precision
 from underseer.training import loop as training_loop
 
 BATCH, LENGTH, RATE = 16, 512, 5e-5
@@ -164,7 +164,7 @@ def measure(args: argparse.Namespace, size: dict) -> dict:
     def fresh():
         return loading.load_classifier(size["model"], labels=["safe", "unsafe"], texts=df.text, max_length=LENGTH)
 
-    bf16 = finetune.use_bf16(fresh()[0], torch.device("cpu"))
+    bf16 = precision.use_bf16(fresh()[0], torch.device("cpu"))
     ways = {
         "released": lambda: released(*fresh(), df, slow),
         "minibatch": lambda: minibatch(*fresh(), df, min(slow * 10, len(df) // BATCH)),

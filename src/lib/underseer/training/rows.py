@@ -40,15 +40,14 @@ def texts_of(df: pd.DataFrame) -> tuple[list[str], list[str] | None]:
 
 
 def classifier_rows(
-    tokenizer: PreTrainedTokenizerBase, df: pd.DataFrame, what: str, *, prefer: str, length: int, multiple: int
+    tokenizer: PreTrainedTokenizerBase, df: pd.DataFrame, what: str, *, target: str, length: int, multiple: int
 ) -> TokenRows:
-    """Rows of ``text`` (and ``text_pair``) with their target: column ``prefer``, else ``p``, else ``label``."""
-    column = prefer if prefer in df.columns else "p" if "p" in df.columns else "label"
-    check_columns(df, ["text", column], what)
+    """Rows of ``text`` (and ``text_pair``) with their target, a column of labels or probabilities of class 1."""
+    check_columns(df, ["text", target], what)
     df, weights = _weighed(df, what)
-    targets = df[column].to_numpy(dtype=np.float32)
+    targets = df[target].to_numpy(dtype=np.float32)
     if not ((targets >= 0) & (targets <= 1)).all():
-        raise UserError(f"column {column!r} of the {what} rows holds values outside [0, 1] or missing ones")
+        raise UserError(f"column {target!r} of the {what} rows holds values outside [0, 1] or missing ones")
     ids, types = tokenise(tokenizer, *texts_of(df), max_length=length)
     return TokenRows(ids, tokenizer.pad_token_id, types=types, targets=targets, weights=weights, multiple=multiple)
 

@@ -1,6 +1,7 @@
 """The weak-to-strong tasks of arXiv 2410.12621, described: what is learnt, from which rows, and what the paper reports.
 
-How each is done (training, answering, voting) stands in the module that ``kind`` names; see ``kinds``.
+How each is done stands in the notebooks: 2_supervisors, 3_weak_labels and 4_student of a task that classifies, those with
+``_continuation`` in their names of one that continues prompts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Task:
     """One task of the paper."""
 
     name: str
-    kind: str  # the module of this package that does it
+    kind: str  # classification | continuation: which notebooks do it
     title: str
     labels: tuple[str, str]  # names of class 0 and class 1
     metrics: tuple[str, ...]  # reported, the primary one first
