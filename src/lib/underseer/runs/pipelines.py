@@ -56,13 +56,14 @@ def w2s(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     """Weak-to-strong generalisation: supervisors -> weak labels -> student, beside the ceiling."""
     tasks.check(p)
     own = {"min_agreement": p["min_agreement"] if p["student_loss"] == "filtered_ce" else None}
+    own |= {"dataset_revision": None} if p["dataset"].startswith("testbed") else {}  # generated: there is none
     own |= {f"weak_{name}": p[f"weak_{name}"] or p[name] for name in ("epochs", "learning_rate")}
     return (_continue if tasks.task(p["task"]).kind == "continuation" else _classify)(add, p, own)
 
 
 def _classify(add: Add, p: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """The stages of a task that classifies. ``own``: parameters as decided; None where nothing reads the parameter."""
-    data = add("w2s/1_data")
+    data = add("w2s/1_data", own)
     weak_base, strong_base = _pretrained(add, p["weak_model"]), _pretrained(add, p["strong_model"])
     single, *voters = (
         add("w2s/2_supervisors", {**own, "replicate": r}, data=data, base=weak_base) for r in _replicates(p)
@@ -76,7 +77,7 @@ def _classify(add: Add, p: dict[str, Any], own: dict[str, Any]) -> dict[str, Any
 
 def _continue(add: Add, p: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """The stages of a task that continues prompts, and the judges that choose and score. ``own``: as in ``_classify``."""
-    data = add("w2s/1_data")
+    data = add("w2s/1_data", own)
     weak_base, strong_base = _pretrained(add, p["weak_model"]), _pretrained(add, p["strong_model"])
     single, *voters = (
         add("w2s/2_supervisors_continuation", {**own, "replicate": r, "samples": None if r else p["samples"]}, data=data, base=weak_base)
