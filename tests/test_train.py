@@ -277,7 +277,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch,
     assert (resumed.best_step, resumed.tokens_trained) == (whole.best_step, whole.tokens_trained)
 
 
-def test_checkpoints_hold_nothing_that_needs_unpickling(tmp_path, monkeypatch):
+def test_checkpoints_hold_nothing_that_needs_unpickling(tmp_path, monkeypatch, capfd):
     import torch
     from transformers.trainer_pt_utils import safe_globals
 
@@ -286,6 +286,7 @@ def test_checkpoints_hold_nothing_that_needs_unpickling(tmp_path, monkeypatch):
     monkeypatch.setattr(steering, "SAVE_SECONDS", 0.0)
     model, tokenizer = _model()
     finetune.fit_classifier(model, tokenizer, TRAIN[:40], VALIDATION, SETTINGS, checkpoint_dir=tmp_path)
+    assert capfd.readouterr() == ("", "")  # saving has a progress bar of its own, which the hook on it silences
     files = [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl")]
     assert files
     for path in files:
@@ -387,6 +388,18 @@ def test_the_trainer_still_collects_garbage_at_each_start(monkeypatch):
     monkeypatch.setattr(gc, "collect", lambda *args: frozen.append(gc.get_freeze_count()) or collect(*args))
     finetune.fit_classifier(*_model(), TRAIN[:8], None, replace(SETTINGS, epochs=1))
     assert any(count > 100_000 for count in frozen) and gc.get_freeze_count() == 0
+
+
+def test_the_trainers_number_of_gpus_is_what_we_set(tmp_path):
+    """``arguments_for`` sets a private field so that the Trainer never splits a batch over GPUs by itself."""
+    import torch
+
+    from underseer.training import loop
+
+    arguments = loop.arguments_for(SETTINGS, tmp_path, torch.device("cpu"), 96)
+    assert arguments.n_gpu == arguments._n_gpu <= 1
+    arguments._n_gpu = 4
+    assert arguments.n_gpu == 4
 
 
 def test_warm_up_and_schedule():
