@@ -32,7 +32,10 @@ def test_real_texts_are_redacted_and_the_testbeds_are_shown_escaped() -> None:
 def test_the_source_of_a_formula_with_its_place() -> None:
     shown = look.source(votes.hard_vote).data
     assert shown.startswith("`underseer.maths.votes`, line ") and "```python\ndef hard_vote(p" in shown
+    assert "\n    share = (p >= 0.5).mean(axis=0)\n" in shown  # indented as it stands
     assert "/" not in shown.partition("```")[0]  # no path of this machine
+    both = look.source(votes.hard_vote, votes.soft_vote).data
+    assert both.startswith(shown) and "def soft_vote(p" in both
     weighted = lambda p: 2 * p[0] + p[1]  # noqa: E731 as a researcher writes in a cell
     assert "weighted = lambda p: 2 * p[0] + p[1]" in look.source(weighted).data
     for odd in (len, functools.partial(votes.hard_vote)):

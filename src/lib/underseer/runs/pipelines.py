@@ -96,13 +96,13 @@ def _continue(add: Add, p: dict[str, Any], own: dict[str, Any]) -> dict[str, Any
     stage = "w2s/4_student_continuation"
     student = add(stage, {"supervision": "weak"}, data=data, weak_labels=labels, base=strong_base)
     ceiling = add(stage, {"supervision": "truth", "voting": "none"}, data=data, base=strong_base)
-    found = {"data": data, "weak": single, "weak_labels": labels, "student": student, "ceiling": ceiling}
+    roles = {"data": data, "weak": single, "weak_labels": labels, "student": student, "ceiling": ceiling}
     reporting = _judge(add, p["reporting_judge"], "reporting", 0, data)
     for role in ("weak", "student", "ceiling"):
         judges = {"training": training, "fluency": fluency, "reporting": reporting}
-        found[f"{role}_scores"] = add("judges/score", answers=found[role], data=data, **judges)
-    found |= {"reporting_judge": reporting, "training_judge": training[0]}
-    return {role: instance for role, instance in found.items() if instance is not None}
+        roles[f"{role}_scores"] = add("judges/score", answers=roles[role], data=data, **judges)
+    roles |= {"reporting_judge": reporting, "training_judge": training[0]}
+    return {role: instance for role, instance in roles.items() if instance is not None}
 
 
 def _replicates(p: dict[str, Any]) -> range:

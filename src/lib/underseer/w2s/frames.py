@@ -71,13 +71,13 @@ def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None) -> pd.DataFrame:
     taught = rows[rows.split.isin(["transfer", "validation"])]
     if weak_labels is None:
         return taught.astype({"label": int})
-    found = taught.drop(columns="label").merge(
+    labelled = taught.drop(columns="label").merge(
         weak_labels.drop(columns="split"), on="id", how="left", validate="one_to_one"
     )
-    missing = int(found.weak_label.isna().sum())
+    missing = int(labelled.weak_label.isna().sum())
     if missing:
-        raise UserError(f"{missing} of {len(found)} rows have no weak label; the labels were made for other rows")
-    return found.rename(columns={"weak_label": "label"}).astype({"label": int})
+        raise UserError(f"{missing} of {len(labelled)} rows have no weak label; the labels were made for other rows")
+    return labelled.rename(columns={"weak_label": "label"}).astype({"label": int})
 
 
 def agreed(transfer: pd.DataFrame, min_agreement: float) -> pd.DataFrame:
@@ -101,8 +101,8 @@ def agreed(transfer: pd.DataFrame, min_agreement: float) -> pd.DataFrame:
 def scores(truth: pd.DataFrame, predictions: pd.DataFrame, prefix: str = "validation") -> dict[str, float]:
     """Metrics of predictions (id, p) on rows with a known label (id, label), joined by id."""
     joined = truth[["id", "label"]].merge(predictions[["id", "p"]], on="id", validate="one_to_one")
-    found = metrics.classification_metrics(joined.label.to_numpy(dtype=int), joined.p.to_numpy())
-    return {f"{prefix}_{name}": value for name, value in found.items()}
+    values = metrics.classification_metrics(joined.label.to_numpy(dtype=int), joined.p.to_numpy())
+    return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
 def label_scores(truth: pd.DataFrame, weak_labels: pd.DataFrame) -> dict[str, float]:

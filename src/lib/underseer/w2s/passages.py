@@ -103,11 +103,13 @@ def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None) -> pd.DataFrame:
     if weak_labels is None:
         return taught
     given = weak_labels[["id", "continuation"]]
-    found = taught.drop(columns="continuation").merge(given, on="id", how="left", validate="one_to_one")
-    missing = int(found.continuation.isna().sum())
+    continued = taught.drop(columns="continuation").merge(given, on="id", how="left", validate="one_to_one")
+    missing = int(continued.continuation.isna().sum())
     if missing:
-        raise UserError(f"{missing} of {len(found)} prompts have no weak continuation; they were made for other rows")
-    return found
+        raise UserError(
+            f"{missing} of {len(continued)} prompts have no weak continuation; they were made for other rows"
+        )
+    return continued
 
 
 def shape(texts: pd.Series) -> dict[str, float]:
