@@ -2,8 +2,8 @@
 checkpoints.
 
 Why not the Trainer alone, with its ``compute_loss_func``, grouping by length, validation, early stopping and best state: a
-training of the demo's student then takes 11 % more CPU time (docs/benchmarks.md). Of that, its validation takes most, and the
-checkpoint that it writes at each look the rest. What did not pay has no hook here.
+training of the demo's student then takes 18 % more CPU time (docs/benchmarks.md): 7 at its start (see ``run``), the rest for its
+validation and for the checkpoint that it writes at each look. What did not pay has no hook here.
 
 Imports torch and transformers: reach it through ``finetune`` or ``align`` only.
 """
