@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from conftest import ROOT
+from underseer import look
 from underseer.errors import StageError, UserError
-from underseer.maths import votes
+from underseer.maths import losses, votes
 from underseer.w2s import collect, frames
 
 
@@ -133,3 +137,30 @@ def test_rows_that_supervisors_agree_on() -> None:
     assert frames.agreed(rows, 0.8).id.tolist() == [0, 2]
     with pytest.raises(UserError, match="1 of 4 transfer rows are left, of 1 class"):
         frames.agreed(rows, 1.0)
+
+
+def cell_of(stage: str, text: str) -> str:
+    """The code of the one cell of a notebook that holds a text."""
+    cells = json.loads((ROOT / "notebooks" / f"{stage}.ipynb").read_text())["cells"]
+    (found,) = [c for c in ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code") if text in c]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("student_loss", "ids", "weights", "loss", "target"),
+    [
+        ("hard_ce", [0, 1, 2, 3], None, losses.hard_ce, "label"),
+        ("soft_ce", [0, 1, 2, 3], None, losses.soft_ce, "p"),
+        ("aux_conf", [0, 1, 2, 3], None, losses.aux_conf, "p"),
+        ("filtered_ce", [0, 2], None, losses.hard_ce, "label"),
+        ("weighted_ce", [0, 1, 2, 3], [1, 0.2, 0.6, 0], losses.hard_ce, "label"),  # a minority's label weighs nothing
+    ],
+)
+def test_what_the_students_notebook_makes_of_a_loss(student_loss, ids, weights, loss, target) -> None:
+    transfer = pd.DataFrame({"id": range(4), "label": [0, 1, 1, 0], "share": [1.0, 0.6, 0.8, 0.4]})
+    names = {"student_loss": student_loss, "transfer": transfer, "min_agreement": 0.8}
+    names |= {"frames": frames, "losses": losses, "look": look}
+    exec(cell_of("w2s/4_student", "frames.agreed("), names)
+    exec(cell_of("w2s/4_student", "losses.aux_conf"), names)
+    assert names["transfer"].id.tolist() == ids and (names["loss"], names["target"]) == (loss, target)
+    assert weights == (None if weights is None else pytest.approx(names["transfer"].weight.tolist()))
