@@ -55,7 +55,7 @@ class Add(Protocol):
 def w2s(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     """Weak-to-strong generalisation: supervisors -> weak labels -> student, beside the ceiling."""
     tasks.check(p)
-    own = {"min_agreement": p["min_agreement"] if p["student_loss"] == "filtered_ce" else None}
+    own = {} if p["student_loss"] == "filtered_ce" else {"min_agreement": None}
     own |= {"dataset_revision": None} if p["dataset"].startswith("testbed") else {}  # generated: there is none
     own |= {f"weak_{name}": p[f"weak_{name}"] or p[name] for name in ("epochs", "learning_rate")}
     return (_continue if tasks.task(p["task"]).kind == "continuation" else _classify)(add, p, own)
@@ -80,9 +80,9 @@ def _continue(add: Add, p: dict[str, Any], own: dict[str, Any]) -> dict[str, Any
     data = add("w2s/1_data", own)
     weak_base, strong_base = _pretrained(add, p["weak_model"]), _pretrained(add, p["strong_model"])
     single, *voters = (
-        add("w2s/2_supervisors_continuation", {**own, "replicate": r, "samples": None if r else p["samples"]}, data=data, base=weak_base)
-        for r in _replicates(p)
-    )  # fmt: skip
+        add("w2s/2_supervisors_continuation", {**own, **test, "replicate": r}, data=data, base=weak_base)
+        for r, test in ((r, {"samples": None} if r else {}) for r in _replicates(p))
+    )
     training, fluency = _training_judges(add, p, data), _fluency(add, p, data)
     asked = p["voting"] == "least_toxic"  # the one rule that asks how fluent a text is
     labels = add(
