@@ -102,6 +102,13 @@ TEXTS = pd.Series(["one two three four", "five six seven eight"] * 9)
         (seen.student(TRUTH, answers(10), TRUTH.assign(label=0), weak=True), ["50.0%", "better than what it was"]),
         (seen.student(TRUTH, answers(0), TRUTH, weak=True), ["100.0%", "no clear difference"]),
         (seen.student(TRUTH, answers(90), TRUTH, weak=True), ["55.0%", "worse than what it was"]),
+        (
+            seen.compared(
+                TRUTH, answers(50), {"a": answers(50), "b": answers(10), "c": answers(50, 9), "d": answers(99)}
+            ),
+            ["a: 75.0% of 200 rows, against 75.0%: right on the same", "b: 95.0%", "against 75.0%: better"]
+            + ["c: 75.0% of 200 rows, against 75.0%: no clear", "d: 50.5% of 200 rows, against 75.0%: worse"],
+        ),
         (seen.writer(TEXTS.str[:7], TEXTS, curve(2, 1), 20), ["2.0 words", "from 4.0", "Only 11%", "last look"]),
         (seen.writer(TEXTS.iloc[:2], TEXTS, curve(2, 1), 10), ["4.0 words in the mean", "neither empty"]),
         (seen.writer(pd.Series(["", "a b", ""]), TEXTS, curve(2), 10), ["67% are empty"]),

@@ -134,3 +134,17 @@ def test_mlflow_has_the_tasks_own_metrics(home: Path) -> None:
     assert len(variants) == 4
     for run in variants:
         assert {"weak_toxicity", "student_toxicity", "ceiling_toxicity", "student_perplexity"} <= set(run.data.metrics)
+
+
+def test_the_tour_runs_beside_a_finished_run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its student with the demo's vote and loss is the stored one; those of its own vote and loss are trained too."""
+    import papermill
+
+    monkeypatch.setenv("UNDERSEER_HOME", str(home))
+    values = {"experiment": "params/test/w2s_legal.yaml"}
+    tour = ROOT / "notebooks" / "tour.ipynb"
+    done = papermill.execute_notebook(tour, tmp_path / "tour.ipynb", values, cwd=ROOT, progress_bar=False)
+    printed = [o.text for cell in done.cells for o in cell.get("outputs", []) if "text" in o]
+    assert any("trained again, and as stored: largest difference 0" in text for text in printed)
+    words = done.cells[-2].outputs[0].data["text/markdown"]
+    assert "weighted vote, focal loss: " in words and words.count(" rows, against ") == 4

@@ -13,7 +13,7 @@ import numpy as np
 from underseer.look import _wide, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -113,6 +113,21 @@ def student(truth: pd.DataFrame, predictions: pd.DataFrame, learnt: pd.DataFrame
         -1: f"The weak labels of the same rows are right on {theirs.mean():.1%}: the student is worse than what it was taught.",
     }[_clear(right - theirs)]
     return _say(first, second)
+
+
+def compared(truth: pd.DataFrame, reference: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> Any:
+    """Which of several classifiers (id, p) are right on more, or on fewer, of the same rows than one of reference."""
+
+    def right(predictions: pd.DataFrame) -> np.ndarray:
+        return _right(truth, predictions.assign(given=(predictions.p >= 0.5).astype(int)))[0]
+
+    first, sentences = right(reference), []
+    for name, predictions in others.items():
+        second = right(predictions)
+        verdict = {1: "better", 0: "no clear difference", -1: "worse"}[_clear(second - first)]
+        verdict = verdict if (second != first).any() else "right on the same rows"
+        sentences.append(f"{name}: {second.mean():.1%} of {len(first)} rows, against {first.mean():.1%}: {verdict}.")
+    return _say(*sentences)
 
 
 def writer(written: pd.Series, learnt: pd.Series, curves: pd.DataFrame, best_step: int) -> Any:
