@@ -6,7 +6,7 @@
 An exponent of 1 is linear. Work is measured, start-up apart: models are loaded, libraries imported and caches of code warm
 before the clock starts. Rows (repeats alternate over the sizes):
 
-- ``training``: ``train.fit_classifier`` on the testbed's prompts, one epoch, from the start of its first step, which
+- ``training``: ``finetune.fit_classifier`` on the testbed's prompts, one epoch, from the start of its first step, which
   has the longest rows, to the end of its last;
 - ``generation``: ``engines.local.generate``, 16 new tokens, batches of 32;
 - ``judging``: ``score`` of an evaluator that is open and has kept no verdict;

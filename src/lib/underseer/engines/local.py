@@ -106,7 +106,7 @@ def log_probs(
     """Summed log-probability of each text's tokens in nats (n,) float64, and the number of tokens counted (n,) int64.
 
     With ``contexts`` (strings or chats), given each text's own context, whose tokens are read and not counted. Both are tokenised apart
-    and cut to ``max_length`` as in ``train.fit_continuations``; the end token is not counted. A text without context
+    and cut to ``max_length`` as in ``finetune.fit_continuations``; the end token is not counted. A text without context
     starts after the begin or end token; where the tokenizer has neither, its first token is not counted. An empty text
     gives 0 and 0. ``cost`` is told all tokens read.
     """
