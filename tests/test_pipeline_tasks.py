@@ -145,6 +145,7 @@ def test_the_tour_runs_beside_a_finished_run(home: Path, tmp_path: Path, monkeyp
     tour = ROOT / "notebooks" / "tour.ipynb"
     done = papermill.execute_notebook(tour, tmp_path / "tour.ipynb", values, cwd=ROOT, progress_bar=False)
     printed = [o.text for cell in done.cells for o in cell.get("outputs", []) if "text" in o]
-    assert any("trained again, and as stored: largest difference 0" in text for text in printed)
+    (again,) = [text.split()[-1] for text in printed if "trained again, and as stored" in text]
+    assert float(again) < 1e-6  # the same weights; other rows stand in the batches that are answered
     words = done.cells[-2].outputs[0].data["text/markdown"]
     assert "weighted vote, focal loss: " in words and words.count(" rows, against ") == 4
