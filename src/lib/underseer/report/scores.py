@@ -73,6 +73,11 @@ class Classified(Scored):
     p: list[np.ndarray]
     predicted: list[np.ndarray]
 
+    @property
+    def chance(self) -> list[float]:
+        """Accuracy of saying the more frequent class of each seed's rows, whatever is asked."""
+        return [max(float(y.mean()), 1 - float(y.mean())) for y in self.y]
+
 
 def score(
     predictions: pd.DataFrame, *, n_boot: int = stats.N_BOOT, seed: int = 0, unit: str = "clusters"
