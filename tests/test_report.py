@@ -133,10 +133,11 @@ def test_pgr_is_null_where_the_ceiling_is_not_above_the_weak_model(tmp_path, no_
 
 
 def test_better_is_said_only_where_the_tests_say_so(results):
-    by_pair = {(t["a"], t["b"]): t for t in results["tests"]["rows"]}
-    assert by_pair["strong_ceiling", "weak"]["better"] == "a"
-    for t in results["tests"]["rows"]:
-        assert t["test"] == "seeds_and_items" and t["p_holm"] >= t["p"] and len(t["mcnemar_p"]) == 3
+    many = built(predictions(seeds=range(8), n=200))["tests"]["rows"]
+    by_pair = {(t["a"], t["b"]): t for t in many}
+    assert by_pair["strong_ceiling", "weak"]["better"] == by_pair["w2s_naive", "weak"]["better"] == "a"
+    for t in (*results["tests"]["rows"], *many):
+        assert t["test"] == "seeds_and_items" and t["p_holm"] >= t["p"] and len(t["mcnemar_p"]) == len(t["seeds"])
         for shown, p in (("ci95", t["p"]), ("ci95_holm", t["p_holm"])):
             assert (p < 0.05) == (not t[shown][0] <= 0 <= t[shown][1])
         assert (t["better"] is not None) == (t["p_holm"] < 0.05)

@@ -28,13 +28,14 @@ def true_values(accuracy, seed_sd: float) -> tuple[list[float], float]:
     return a, (a[1] - a[0]) / (a[2] - a[0])
 
 
-def draws(methods, n_boot: int, rng) -> tuple[np.ndarray, np.ndarray]:
+def draws(scores, n_boot: int, rng) -> tuple[np.ndarray, np.ndarray]:
     """Scores (S,) and replicates (B, S) of M methods, each in one list, from S arrays (n,) of item scores each; all on the
     same draws of the same items."""
-    table = np.asarray(methods, float)  # (M, S, n)
-    n = table.shape[-1]
-    boot = np.concatenate([np.einsum("bn,msn->mbs", w / n, table) for w in stats.item_weights(n, n_boot, rng)], axis=1)
-    return table.mean(-1), boot
+    table = np.asarray(scores, float)  # (M, S, n)
+    methods, seeds, n = table.shape
+    weights = np.concatenate(list(stats.item_weights(n, n_boot, rng)))
+    boot = weights @ table.reshape(-1, n).T / n  # (B, M * S)
+    return table.mean(-1), boot.reshape(-1, methods, seeds).swapaxes(0, 1)
 
 
 def pgr_of(weak, w2s, ceiling, n_boot: int = stats.N_BOOT, seed: int = 0) -> stats.PGR:

@@ -58,7 +58,8 @@ def comparisons(groups: Sequence[Scored], pairs: Pairs | None = None) -> list[di
     Each result: dataset, a, b, variant_a, variant_b, metric, difference (a minus b), ci95, seeds, n_items, test
     ('seeds_and_items', or 'items_only' of one seed), p, p_holm, ci95_holm (the interval at `level_holm`, at which Holm's
     procedure tests this comparison: it excludes zero exactly where p_holm is below 0.05), smallest_effect (the smallest
-    difference either way that a test at that level shows with 80 % power; None without variance), mcnemar_p (exact, per
+    difference either way that a test at that level shows with 80 % power, which may lie beyond the score's range: then it
+    could show nothing; NaN without variance), mcnemar_p (exact, per
     seed; empty where items are no single right or wrong), better ('a', 'b' or None: lower is better where
     `names.lower_is_better` says so).
     """
