@@ -79,6 +79,20 @@ def test_false_findings_and_coverage(seeds, sd, kind, shared):
     check(2000, seeds, sd, n=100 if kind == "clustered" else 300, kind=kind, shared=shared)
 
 
+@pytest.mark.parametrize(("tail", "low", "high"), [("none", 0.04, 0.10), ("failure", 0.11, 0.20)])
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_seeds_that_fail_in_one_method_alone_break_it(seeds, tail, low, high):
+    """Two methods of equal mean, one with seeds of sd 0.8 on the logit, one with none: what the text says breaks it."""
+    rng, n, runs = np.random.default_rng(0), 300, 4000
+    noise = (lambda size: 1 - rng.exponential(size=size)) if tail == "failure" else rng.standard_normal
+    mean = (1 / (1 + np.exp(-1.7 - 0.8 * noise(400_000)))).mean()
+    own = rng.binomial(n, 1 / (1 + np.exp(-1.7 - 0.8 * noise((runs, seeds))))) / n
+    other = rng.binomial(n, mean, (runs, seeds)) / n
+    d, items = own - other, ((own * (1 - own) + other * (1 - other)) / n).sum(1) / seeds**2
+    half = differences.half_width(items, 0 * items, d.var(1, ddof=1) / seeds, seeds, 0.05)
+    assert low <= np.mean(np.abs(d.mean(1)) > half) <= high
+
+
 def test_parts_are_those_of_the_bootstrap():
     rng = np.random.default_rng(0)
     d = np.diff(outcomes(rng, (1, 2, 3), 300, 0.3, "normal", True)[0], axis=0)[0].astype(float)  # (S, n)

@@ -240,9 +240,9 @@ def generation_from_sums(sums: np.ndarray) -> dict[str, np.ndarray]:
     k = len(GENERATION_METRICS)
     above, below = sums[..., :k], sums[..., k:]
     ratio = np.where(below > 0, above / np.where(below > 0, below, 1.0), np.nan)
-    found = {name: ratio[..., j] for j, name in enumerate(GENERATION_METRICS)}
+    values = {name: ratio[..., j] for j, name in enumerate(GENERATION_METRICS)}
     with np.errstate(over="ignore"):
-        return found | {"perplexity": np.exp(found["perplexity"])}
+        return values | {"perplexity": np.exp(values["perplexity"])}
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:

@@ -46,7 +46,7 @@ def metric_rows(
     rows = []
     for metric in names or group.values:
         values = group.values[metric]
-        found = _interval(group, metric)
+        interval = _interval(group, metric)
         rows.append(
             {
                 "method": group.method,
@@ -55,8 +55,8 @@ def metric_rows(
                 "metric": metric,
                 "values": values,
                 "seeds": group.seeds,
-                "mean": found.mean,
-                "ci95": [found.lo, found.hi],
+                "mean": interval.mean,
+                "ci95": [interval.lo, interval.hi],
                 "n_items": group.n_items,
                 "median": float(np.median(values)),
             }
@@ -78,11 +78,11 @@ def _by_seed(group: Scored, metric: str, start: Mapping[str, Any]) -> dict[str, 
     if metric not in RATES:
         return {}
     values, n = group.values[metric], [len(np.unique(i)) for i in group.items]
-    found: dict[str, Any] = {"seed_ci95": [list(wilson(v * k, k)) for v, k in zip(values, n, strict=True)]}
+    fields: dict[str, Any] = {"seed_ci95": [list(wilson(v * k, k)) for v, k in zip(values, n, strict=True)]}
     if metric in start:
         seeds = np.array(group.seeds)[collapsed(values, n, start[metric])]
-        found["collapsed"] = [int(s) for s in seeds]
-    return found
+        fields["collapsed"] = [int(s) for s in seeds]
+    return fields
 
 
 def _interval(group: Scored, metric: str) -> stats.Interval:
@@ -118,7 +118,7 @@ def pgr_rows(groups: Sequence[Scored], metrics: Sequence[str] = PGR_METRICS) -> 
         for metric in metrics if seeds else ():
             sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
             (w, bw), (v, bv), (c, bc) = ([sign * y for y in x.at(metric, seeds)] for x in (weak, g, ceiling))
-            found = stats.pgr_interval(w, v, c, bw, bv, bc)
+            recovered = stats.pgr_interval(w, v, c, bw, bv, bc)
             values = [stats.pgr(*scores) for scores in zip(w, v, c, strict=True)]
             undefined = UNDEFINED_LOWER if sign < 0 else UNDEFINED
             rows.append(
@@ -129,9 +129,9 @@ def pgr_rows(groups: Sequence[Scored], metrics: Sequence[str] = PGR_METRICS) -> 
                     "metric": metric,
                     "values": values,
                     "seeds": seeds,
-                    "mean": found.value,
-                    "ci95": None if found.kind != "bounded" else [found.lo, found.hi],
-                    "note": {"undefined": undefined, "unbounded": UNBOUNDED}.get(found.kind),
+                    "mean": recovered.value,
+                    "ci95": None if recovered.kind != "bounded" else [recovered.lo, recovered.hi],
+                    "note": {"undefined": undefined, "unbounded": UNBOUNDED}.get(recovered.kind),
                 }
             )
     return rows
@@ -139,8 +139,8 @@ def pgr_rows(groups: Sequence[Scored], metrics: Sequence[str] = PGR_METRICS) -> 
 
 def pgr_notes(pgr: Sequence[Mapping], primary: str) -> list[str]:
     """A sentence for each reason why a PGR on the primary metric has no value or no interval."""
-    found = {r["note"] for r in pgr if r["note"] and r["metric"] == primary}
-    return [f"PGR has {n}." if n == UNBOUNDED else f"PGR is {n}." for n in sorted(found)]
+    notes = {r["note"] for r in pgr if r["note"] and r["metric"] == primary}
+    return [f"PGR has {n}." if n == UNBOUNDED else f"PGR is {n}." for n in sorted(notes)]
 
 
 def covers(groups: Sequence[Scored]) -> str:
