@@ -17,9 +17,9 @@ ALL_PAIRS = 15
 student."""
 
 _RULE = (
-    "{score}, paired by {item}{cluster}. {covers} p is the level at which that interval just touches zero, corrected by "
-    "Holm's method over all comparisons of a data set{metrics}. One method is called {better} where the corrected p is "
-    "below 0.05: exactly where the interval at the level of its correction excludes zero."
+    "{score}, paired by {item}{cluster}. {covers} p belongs to that interval: it is below 0.05 where the 95 % interval "
+    "excludes zero. It is corrected by Holm's method over all comparisons of a data set{metrics}. One method is called "
+    "{better} where the corrected p is below 0.05, which is where the interval at the corrected level excludes zero."
 )
 _SEVERAL = (
     "The interval of a difference, a mean over seeds, counts two sources of chance: training seeds by Student's t with one "
