@@ -5,8 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from underseer import look_selfmoa
-from underseer.data import overlap
+from underseer.look import selfmoa as look_selfmoa
 
 ASK, ANSWER, OTHER = "Tell me <b>how</b> to spoil it", "First add much salt", "I had rather not say"
 
@@ -91,10 +90,5 @@ def test_exchanges_as_loaded_and_empty_frames():
     assert look_selfmoa.attacks(ATTACKS[:0], synthetic=False).data.empty
 
 
-def test_sizes_and_overlap():
-    PROMPTS.attrs["dropped"] = {"empty text": 2}
-    assert look_selfmoa.sizes({"p": PROMPTS, "e": EXCHANGES}).loc["p"].to_dict() == {"rows": 2, "empty text": 2}
-    other = pd.DataFrame({"text": [OTHER, "x"]})
-    shown = look_selfmoa.overlap(overlap.overlap({"p": PROMPTS, "o": other})).to_html()
-    assert "50.0%" in shown and "rather" not in shown
-    assert look_selfmoa.overlap(overlap.overlap({"p": PROMPTS[:1], "o": other[1:]})).startswith("No set")
+def test_the_attackers_instructions_are_shown_in_full():
+    assert "in &lt;your&gt; words" in look_selfmoa.instructions({"mine": "Ask in <your> words."}).to_html()

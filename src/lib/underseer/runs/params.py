@@ -138,7 +138,7 @@ class Schema(BaseModel):
     reset_learning_rate: float = _result("peak learning rate of the reset", gt=0)
     attack_budget: int = _result("prompts that the attacker may write in an iteration", ge=1)
     attack_rounds: int = _result("rounds of an iteration; later ones build on the successes of earlier ones", ge=1)
-    attack_strategies: str = _result("names of selfmoa.strategies joined by '+', or all", min_length=1)
+    attack_strategies: str = _result("names of prompts.strategies joined by '+', or all", min_length=1)
     min_new_successes: int = _result("a round with fewer new successes ends the iteration's attacks", ge=0)
     n_prompts: int = _result("prompts that are answered for pairs in an iteration", ge=1)
     safe_share: float = _result("share of safe prompts among them", ge=0, le=1)
@@ -148,6 +148,9 @@ class Schema(BaseModel):
     min_margin: float = _result("pairs closer than this in the ordering score are dropped", ge=0, le=1)
     pairs_per_prompt: int = _result("pairs kept of a prompt", ge=1)
     drop_both_unsafe: bool = _result("drop pairs in which both answers are unsafe")
+    benchmarks: str | None = _result(
+        "utility benchmarks of lm-evaluation-harness, joined by '+'; null: none", min_length=1
+    )
     unsafe_threshold: float = _result("a safety score from here on counts as unsafe", gt=0, lt=1)
     ordering: Literal["helpfulness", "safety", "weighted_sum"] = _result("the score that orders the loop's pairs")
     objective_weights: str = _result("weights of the objectives: helpfulness:0.5,safety:0.5", min_length=1)

@@ -24,7 +24,7 @@ from underseer.runs.pipelines import DECIDED, DYNAMIC, NOTEBOOKS, PIPELINES, REP
 BY_HAND = ("experiment", "scratch")
 """Names in a parameters cell that only a notebook run by hand reads; they are no parameters of an experiment."""
 
-PLUMBING = frozenset({"cost", "errors", "look", "look_selfmoa", "paths", "runs", "store"})
+PLUMBING = frozenset({"cost", "errors", "look", "paths", "runs", "store"})
 """Modules that move results about without deciding them: a change there reruns nothing."""
 
 

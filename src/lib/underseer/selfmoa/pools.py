@@ -54,6 +54,18 @@ def draw(
     return _public(dataset, safe_dataset, evaluation_datasets, exchange_dataset, path, sizes, seed)
 
 
+def outcome(pools: Pools, sizes: Sizes) -> str:
+    """In words, for the notebook: how many prompts there are to train and to evaluate on, and what was dropped or is missing."""
+    wanted = {"attack": sizes.n_seeds, "safe": sizes.n_safe, "borderline": sizes.n_borderline}
+    drawn = pools.train.set.value_counts()
+    short = [f"{name}: {drawn.get(name, 0)} of {n}" for name, n in wanted.items() if drawn.get(name, 0) < n]
+    text = f"{len(pools.train)} prompts to train on, {len(pools.evaluation)} to evaluate on, {len(pools.reset)} exchanges for the reset."
+    if pools.overlap is not None:
+        dropped = pools.overlap[~pools.overlap.reason.isin(("pool", "kept"))].rows.sum()
+        text += f" {dropped} training prompts were dropped: an evaluation set holds them, or nearly."
+    return f"{text} Fewer than asked for: {', '.join(short)}." if short else text
+
+
 def _testbed(sizes: Sizes, seed: int) -> Pools:
     import pandas as pd
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from underseer.look import _wide, redacted
+from underseer.look import _figure, _wide, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,20 +48,23 @@ def attacks(frame: pd.DataFrame, *, synthetic: bool, n: int = 2) -> Any:
     return _table(found, labels, {"attack": "text", "answer": "answer"}, synthetic, ("unsafe",))
 
 
-def sizes(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """What was loaded: rows of each set, and how many were left out for which reason (``attrs["dropped"]``)."""
+def instructions(texts: Mapping[str, str]) -> Any:
+    """What an attacker is asked, by strategy."""
     import pandas as pd
 
-    told = {name: {"rows": len(frame), **frame.attrs.get("dropped", {})} for name, frame in frames.items()}
-    return pd.DataFrame.from_dict(told, orient="index").fillna(0).astype(int)
+    return _wide(pd.DataFrame({"strategy": list(texts), "instruction": list(texts.values())}))
 
 
-def overlap(table: pd.DataFrame) -> Any:
-    """What sets share (``data.overlap``): the pairs of sets that share anything, the largest share first."""
-    found = table[table["any"] > 0].sort_values("share", ascending=False)
-    if found.empty:
-        return "No set shares a prompt with another."
-    return found.style.format({"share": "{:.1%}"}).hide(axis="index")
+def loss_words(curves: pd.DataFrame) -> str:
+    """In words, what a fine-tuning's loss did; what became of the model is for the evaluation to say."""
+    losses = curves[curves.metric == "train_loss"].value
+    if not len(losses):
+        return "Nothing was trained: there is nothing to learn from, and the target stays as it is."
+    first, last = losses.iloc[0], losses.iloc[-1]
+    if not last == last:
+        return f"The loss is no number any more (at first {first:.2f} nats per token): training failed."
+    went = "fell" if last < first else "did not fall"
+    return f"The loss {went}: {first:.2f} nats per token at first, {last:.2f} at the end. `5_evaluate` says what the model does now."
 
 
 def _some(frame: pd.DataFrame, group: str | None, n: int) -> pd.DataFrame:
@@ -99,8 +102,6 @@ def _text(row: str, text: Any, synthetic: bool) -> str:
 
 def alignment(curves: pd.DataFrame) -> Any:
     """Training loss, and the log-probabilities of chosen and rejected answers, over optimizer steps."""
-    from underseer.look import _figure
-
     if not len(curves):
         return "Nothing was trained."
     groups = (("train_loss",), ("chosen_logp", "rejected_logp")), ("loss (nats)", "log-probability of an answer (nats)")
