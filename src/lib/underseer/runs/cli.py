@@ -176,7 +176,7 @@ def sync() -> None:
     plans = workflow.saved()
     if not plans:
         console.print("nothing to log: no experiment has run in this store")
-    elif not _sync(plans):
+    elif not _sync(plans, force=True):
         raise typer.Exit(1)
 
 
@@ -229,17 +229,21 @@ def _shared(instances: list) -> dict[str, set[str]]:
     return {stage: {n for n, values in names.items() if len(values) == 1} for stage, names in seen.items()}
 
 
-def _sync(plans: list) -> bool:
-    """Log what MLflow misses; False, and a line that says so, when MLflow cannot be reached."""
+def _sync(plans: list, *, force: bool = False) -> bool:
+    """Log what MLflow misses; False, and a line that says so, when MLflow cannot be reached. ``force``: look into MLflow also
+    where this store's notes say that all was logged, since somebody may have deleted runs there."""
     from underseer.runs import tracking
 
-    pending = [p for p in plans if not tracking.is_logged(p)]
+    pending = [p for p in plans if force or not tracking.is_logged(p)]
     if not pending:
         return True
     try:
         for one in pending:
             logged = tracking.sync(one)
-            console.print(f"MLflow: experiment {one.name}: {logged} runs logged")
+            if logged or not force:
+                console.print(f"MLflow: experiment {one.name}: {logged} runs logged")
+            else:
+                console.print(f"MLflow: experiment {one.name} holds all of it")
     except tracking.Unreachable as error:
         errors.print(
             f"MLflow is away ({error}); everything is on disk, `underseer sync` logs it later",

@@ -1,0 +1,221 @@
+"""Copies one plan's finished stages into one MLflow experiment. ``tracking`` opens MLflow and calls this.
+
+One run a configuration (a variant without its seed: mean, 95 % interval and number of seeds); below it one run a variant (all
+parameters flat, all final metrics); below that the stages, each once, with curves and executed notebook. A run is FINISHED
+only when all of it is logged: what an interrupted copy left is deleted and logged again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from typing import Any
+
+from underseer import paths
+from underseer.runs.params import RUNTIME
+from underseer.runs.plan import Plan
+from underseer.store import Output
+
+ID = "underseer.id"
+PARENT = "mlflow.parentRunId"
+
+
+class Copy:
+    """Copies one plan into one MLflow experiment, which ``client`` (an ``MlflowClient``) opens."""
+
+    def __init__(self, client: Any, plan: Plan, *, local: bool) -> None:
+        """``local``: the database is the store's own file, so artifacts lie in the store too."""
+        self.client = client
+        self.plan = plan
+        self.local = local
+        self.experiment = self._experiment()
+        self.known = self._known()
+        self.logged = 0
+        self.stages: set[str] = set()
+        done = {k for k, i in plan.instances.items() if i.cached}
+        self.outputs = {k: Output(plan.instances[k].place) for k in plan.instances if k in done}
+        self.summary = self._summary()
+
+    def _experiment(self) -> str:
+        found = self.client.get_experiment_by_name(self.plan.name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
+            return found.experiment_id
+        location = (paths.home() / "mlartifacts" / self.plan.name).as_uri() if self.local else None
+        tags = {"mlflow.note.content": self.plan.description} if self.plan.description else {}
+        return self.client.create_experiment(self.plan.name, artifact_location=location, tags=tags)
+
+    def _known(self) -> dict[str, Any]:
+        """The runs that MLflow holds whole, by their id tag. Runs that were cut short are deleted, and so are doubles."""
+        known: dict[str, Any] = {}
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment], max_results=1000, page_token=token)
+            for run in (r for r in page if ID in r.data.tags):
+                if run.info.status == "FINISHED" and run.data.tags[ID] not in known:
+                    known[run.data.tags[ID]] = run
+                else:
+                    self.client.delete_run(run.info.run_id)
+            token = page.token
+            if not token:
+                return known
+
+    def _summary(self) -> dict[str, Any]:
+        """The report's numbers by variant and by configuration, empty while it has not run."""
+        report = self.outputs.get(self.plan.report.key)
+        return (
+            json.loads(report.file("summary.json").read_text(encoding="utf-8"))
+            if report
+            else {"variants": [], "configurations": []}
+        )
+
+    def all(self) -> int:
+        for variant in self.plan.variants:
+            values = variant["values"]
+            configuration = {k: v for k, v in values.items() if k != "seed"}
+            parent = self._configuration(configuration, variant)
+            run = self._variant(values, variant, parent)
+            for key in variant["needs"]:
+                self._stage(key, run)
+        if self.plan.report.key in self.outputs:
+            self._stage(self.plan.report.key, None)
+        return self.logged
+
+    def _configuration(self, configuration: dict[str, Any], variant: dict[str, Any]) -> str:
+        metrics = _metrics_of(self.summary["configurations"], configuration)
+        parameters = {k: v for k, v in variant["parameters"].items() if k not in RUNTIME and k != "seed"}
+        return self._log(
+            "configuration", _title(configuration) or "all seeds", [configuration], parameters, metrics, None
+        )
+
+    def _variant(self, values: dict[str, Any], variant: dict[str, Any], parent: str) -> str:
+        metrics = _metrics_of(self.summary["variants"], values)
+        parameters = {k: v for k, v in variant["parameters"].items() if k not in RUNTIME}
+        stages = {f"stage.{role}": key for role, key in variant["roles"].items()}
+        return self._log(
+            "variant", _title(values) or self.plan.name, [values, variant["needs"]], parameters, metrics, parent, stages
+        )
+
+    def _stage(self, key: str, parent: str | None) -> None:
+        output = self.outputs.get(key)
+        if output is None or key in self.stages:
+            return
+        self.stages.add(key)
+        if f"stage:{key}" in self.known:
+            self._adopt(self.known[f"stage:{key}"], parent)
+            return
+        manifest = output.manifest
+        costs = {f"cost.{k}": v for k, v in manifest["cost"].items()}
+        tags = {"mlflow.source.name": f"notebooks/{manifest['stage']}.ipynb", "unsafe": manifest["marks"]["unsafe"]}
+        tags |= {f"sha256.{k}": v for k, v in manifest["hashes"].items()}
+        tags |= {"mlflow.source.git.commit": manifest["provenance"]["commit"] or ""}
+        run = self._create(
+            "stage",
+            manifest["stage"],
+            key,
+            manifest["parameters"],
+            {**manifest["metrics"], **costs},
+            parent,
+            tags,
+            started=_moment(manifest["started"]),
+        )
+        if (output.path / "curves.parquet").is_file():
+            self._curves(run, output.table("curves"))
+        for name in ("notebook.ipynb", "manifest.json", "results.json"):
+            if (output.path / name).is_file() and not manifest["marks"]["unsafe"]:
+                self.client.log_artifact(run, str(output.path / name))
+        self.client.set_terminated(run, end_time=_moment(manifest["finished"]))
+
+    def _log(
+        self,
+        kind: str,
+        title: str,
+        identity: list,
+        parameters: dict,
+        metrics: dict,
+        parent: str | None,
+        tags: dict | None = None,
+    ) -> str:
+        """A configuration or variant run: made once; its metrics are logged again when the report's numbers changed."""
+        name = json.dumps(identity, sort_keys=True)
+        known = self.known.get(f"{kind}:{name}")
+        if known is None:
+            run = self._create(kind, title, name, parameters, metrics, parent, tags or {})
+            self.client.set_terminated(run)
+            self.known[f"{kind}:{name}"] = self.client.get_run(run)
+            return run
+        self._adopt(known, parent)
+        held = known.data.metrics
+        self._metrics(known.info.run_id, {k: v for k, v in metrics.items() if held.get(k) != v})
+        return known.info.run_id
+
+    def _adopt(self, run: Any, parent: str | None) -> None:
+        """Hang a run that MLflow holds below its present parent: the former one may have been deleted by hand."""
+        if parent and run.data.tags.get(PARENT) != parent:
+            self.client.set_tag(run.info.run_id, PARENT, parent)
+
+    def _create(
+        self,
+        kind: str,
+        title: str,
+        name: str,
+        parameters: dict,
+        metrics: dict,
+        parent: str | None,
+        tags: dict,
+        started: int | None = None,
+    ) -> str:
+        from mlflow.entities import Param
+
+        every = {**tags, ID: f"{kind}:{name}", "kind": kind, "synthetic": self._synthetic(), "mlflow.runName": title}
+        every |= {"rehearsal": True} if self.plan.report.rehearsal else {}
+        if parent:
+            every[PARENT] = parent
+        run = self.client.create_run(
+            self.experiment, start_time=started, tags={k: str(v) for k, v in every.items()}, run_name=title
+        ).info.run_id
+        self.client.log_batch(run, params=[Param(k, "null" if v is None else str(v)) for k, v in parameters.items()])
+        self._metrics(run, metrics)
+        self.logged += 1
+        return run
+
+    def _synthetic(self) -> bool:
+        return any(o.manifest["marks"]["synthetic"] for o in self.outputs.values())
+
+    def _metrics(self, run: str, metrics: dict[str, float | None]) -> None:
+        from mlflow.entities import Metric
+
+        now = _now()
+        values = [Metric(k, float(v), now, 0) for k, v in metrics.items() if v is not None]
+        for first in range(0, len(values), 1000):
+            self.client.log_batch(run, metrics=values[first : first + 1000])
+
+    def _curves(self, run: str, curves: Any) -> None:
+        from mlflow.entities import Metric
+
+        now = _now()
+        points = [
+            Metric(f"curve.{m}", float(v), now, int(s))
+            for s, m, v in zip(curves.step, curves.metric, curves.value, strict=True)
+        ]
+        for first in range(0, len(points), 1000):
+            self.client.log_batch(run, metrics=points[first : first + 1000])
+
+
+def _metrics_of(rows: list[dict[str, Any]], values: dict[str, Any]) -> dict[str, float | None]:
+    return next((row["metrics"] for row in rows if row["values"] == values), {})
+
+
+def _title(values: dict[str, Any]) -> str:
+    return " ".join(f"{k}={v}" for k, v in values.items())
+
+
+def _moment(text: str) -> int:
+    """A time of a manifest in MLflow's milliseconds since the epoch."""
+    return int(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

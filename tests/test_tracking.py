@@ -1,0 +1,177 @@
+"""MLflow under faults: copies that are raced, killed, undone by hand, or that meet a store that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from underseer import paths, store
+from underseer.runs import tracking, workflow
+from underseer.runs.plan import Instance, Plan
+
+STAGES = 4
+RUNS = STAGES + 3  # with the report, its configuration and its variant
+
+
+def finished(stage: str, number: int) -> Instance:
+    """A finished stage instance in the store, with curves and metrics."""
+    instance = Instance(stage, f"{number:016x}", {"seed": number}, {}, {}, {"notebook": "0"})
+    with store.working(stage, instance.key) as folder:
+        pd.DataFrame({"step": [1, 2], "metric": "train_loss", "value": [2.0, 1.0]}).to_parquet(
+            folder / "curves.parquet"
+        )
+        (folder / "summary.json").write_text(
+            json.dumps({"variants": [{"values": {"seed": 0}, "metrics": {"accuracy": 0.5}}], "configurations": []})
+        )
+        moment = "2026-01-01T00:00:00+00:00"
+        record = {"metrics": {"loss": 1.0}, "cost": {"seconds": 1.0}, "started": moment, "finished": moment}
+        record |= {"marks": {"unsafe": False, "synthetic": True}, "provenance": {"commit": None}}
+        store.seal(folder, instance.place, {**vars(instance), **record})
+    return instance
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    monkeypatch.setenv("UNDERSEER_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    instances = [finished("w2s/4_student", n) for n in range(STAGES)] + [finished("w2s/5_report", STAGES)]
+    needs = [i.key for i in instances[:-1]]
+    variant = {"values": {"seed": 0}, "parameters": {"seed": 0, "task": "safety"}, "roles": {}, "needs": needs}
+    made = Plan("test/x", "params/test/x.yaml", "w2s", "", {i.key: i for i in instances}, [variant])
+    workflow.save(made)
+    return made
+
+
+def command(**env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "underseer.runs.cli", "sync"],
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def logged(plan: Plan) -> list:
+    """The runs that MLflow holds: each whole, with its metrics and parameters."""
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=tracking.uri())
+    experiment = client.get_experiment_by_name(plan.name)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000) if experiment else []
+    assert all(run.info.status == "FINISHED" and run.data.params for run in runs)
+    stages = [run for run in runs if run.data.tags["kind"] == "stage"]
+    assert all(len(client.get_metric_history(run.info.run_id, "curve.train_loss")) == 2 for run in stages)
+    assert max(Counter(run.data.tags["underseer.id"] for run in runs).values(), default=1) == 1
+    return runs
+
+
+def test_syncs_that_race_from_the_first_one_on_log_each_run_once(plan: Plan) -> None:
+    started = [command() for _ in range(3)]
+    ended = [(process.wait(timeout=300), process.stderr.read()) for process in started]
+    assert ended == [(0, "")] * 3
+    assert len(logged(plan)) == RUNS
+
+
+def test_a_creation_that_was_killed_half_way_leaves_a_sound_store(plan: Plan) -> None:
+    process = command()
+    part = paths.home() / ".mlflow.db.part"
+    while not (part.exists() and part.stat().st_size):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (paths.home() / "mlflow.db").exists()
+    assert tracking.sync(plan) == RUNS and len(logged(plan)) == RUNS
+    assert not part.exists()
+
+
+def test_what_a_killed_copy_left_is_logged_again_and_whole(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy ends at the curves of the second stage: its run is there, without curves and not finished."""
+    calls = []
+
+    def curves(self, run: str, table: pd.DataFrame, original=tracking.Copy._curves) -> None:
+        calls.append(run)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        original(self, run, table)
+
+    monkeypatch.setattr(tracking.Copy, "_curves", curves)
+    with pytest.raises(KeyboardInterrupt):
+        tracking.sync(plan)
+    assert not tracking.is_logged(plan)
+    tracking.sync(plan)
+    assert len(logged(plan)) == RUNS and tracking.is_logged(plan)
+
+
+def test_a_run_that_was_deleted_by_hand_is_logged_again(plan: Plan) -> None:
+    import mlflow
+
+    assert tracking.sync(plan) == RUNS
+    client = mlflow.MlflowClient(tracking_uri=tracking.uri())
+    for kind in ("stage", "configuration"):
+        client.delete_run(next(r for r in logged(plan) if r.data.tags["kind"] == kind).info.run_id)
+    assert tracking.sync(plan) == 2
+    runs = {run.info.run_id: run for run in logged(plan)}
+    parents = [run.data.tags.get("mlflow.parentRunId") for run in runs.values()]
+    assert len(runs) == RUNS and all(parent in runs for parent in parents if parent)
+    assert tracking.sync(plan) == 0
+
+
+def test_what_finished_later_is_added(plan: Plan) -> None:
+    keys = list(plan.instances)
+    later = keys[0]
+    aside = plan.instances[later].place.rename(paths.home() / "aside")
+    assert tracking.sync(plan) == RUNS - 1 and tracking.is_logged(plan)
+    aside.rename(plan.instances[later].place)
+    assert not tracking.is_logged(plan) and tracking.sync(plan) == 1
+    assert len(logged(replace(plan))) == RUNS
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("postgresql://me:secret@127.0.0.1:9/x", "psycopg2"),
+        ("mysql+nothing://me:secret@127.0.0.1/x", "mysql"),
+        ("http://127.0.0.1:9", "127.0.0.1:9: "),
+        ("sqlite:////proc/none/x.db", "none"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_one_line_without_a_password(
+    plan: Plan, address: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(tracking.Unreachable) as error:
+        tracking.sync(plan)
+    line = str(error.value)
+    assert why in line and "secret" not in line and "\n" not in line
+    held = [f.read_text() for f in paths.plans().rglob("*") if f.is_file()]
+    assert not any("secret" in text for text in held)
+
+
+def test_a_broken_database_is_one_line_and_stays_as_it_is(plan: Plan) -> None:
+    file = paths.home() / "mlflow.db"
+    file.write_bytes(b"no database at all, but longer than its header " * 20)
+    before = file.read_bytes()
+    process = command()
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 1 and told.startswith("MLflow is away (") and len(told.splitlines()) == 1
+    assert file.read_bytes() == before
+
+
+def test_the_address_is_kept_only_as_a_hash(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking.sync(plan) == RUNS
+    note = (paths.plans() / plan.name / ".logged").read_text()
+    assert str(paths.home()) not in note and tracking.is_logged(plan)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert not tracking.is_logged(plan)
