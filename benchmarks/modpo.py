@@ -122,6 +122,7 @@ def stock(args, pairs: pd.DataFrame, variant: str, precision: str) -> dict[str, 
 
 
 def ours(args, pairs: pd.DataFrame, precision: str) -> dict[str, float]:
+    from underseer.maths import modpo
     from underseer.training import pair_trainer
     from underseer.training.align import AlignSettings, align
     from underseer.training.finetune import TrainSettings
@@ -133,7 +134,10 @@ def ours(args, pairs: pd.DataFrame, precision: str) -> dict[str, float]:
         epochs=1, batch_size=args.batch, learning_rate=RATE, max_length=LENGTH, device="cpu", precision=precision,
         progress=False,
     )  # fmt: skip
-    found = align(model, tokenizer, pairs, AlignSettings(train, beta=BETA, lora=None))
+    margins = modpo.margins(pairs, {"safety": 0.5})
+    temperature, shift = modpo.dpo_equivalent(margins, BETA, 0.5)
+    settings = AlignSettings(train, temperature=temperature, beta=BETA, lora=None)
+    found = align(model, tokenizer, pairs.assign(shift=shift), settings)
     assert found.pairs_trained == len(pairs)
     marks = pair_trainer.PairTrainer.marks
     return {**rates(marks, args.batch), "whole": len(pairs) / (time.perf_counter() - start)}

@@ -430,7 +430,7 @@ def test_gradient_checkpointing_changes_memory_not_weights(settings):
 
 def test_bf16_has_log_probabilities_of_its_own_in_the_cache(tmp_path):
     half = replace(FULL, train=replace(TRAIN, precision="bf16"))
-    curves = [align(*_model(), PAIRS, settings, cache=tmp_path).curves for settings in (FULL, half)]
+    curves = [align(*_model(), PAIRS, settings, origin=Origin(cache=tmp_path)).curves for settings in (FULL, half)]
     first, second = (frame.query("metric == 'train_loss'").value.to_numpy() for frame in curves)
     assert np.isfinite(second).all() and not np.array_equal(first, second)
     np.testing.assert_allclose(first, second, atol=0.05)
@@ -512,7 +512,7 @@ def test_the_next_iteration_goes_on_from_the_adapter_with_the_chosen_reference(t
     for reference, (chosen, rejected) in references.items():
         assert torch.allclose(batches[reference]["ref_chosen_logps"], chosen, atol=1e-4)
         assert torch.allclose(batches[reference]["ref_rejected_logps"], rejected, atol=1e-4)
-    two = align(model, tokenizer, PAIRS, LORA, adapter_in=tmp_path / "one")
+    two = align(model, tokenizer, PAIRS, LORA, origin=Origin(tmp_path / "one"))
     two.model.save_pretrained(tmp_path / "two")
     assert (tmp_path / "two" / "adapter_model.safetensors").is_file()
 
@@ -561,30 +561,32 @@ def test_a_sweep_of_eight_weights_is_eight_trainings_and_one_reference_pass(sett
         weight = 0.1 + 0.1 * i
         beta, weights = 0.1 * (1 + i % 2), {"helpfulness": weight, "safety": 1 - weight}
         swept = replace(settings, temperature=beta / weight, train=replace(settings.train, epochs=1, seed=i))
-        scored.append(align(*_model(), shifted(PAIRS, weights, beta), swept, cache=tmp_path).tokens_scored)
+        scored.append(
+            align(*_model(), shifted(PAIRS, weights, beta), swept, origin=Origin(cache=tmp_path)).tokens_scored
+        )
     answers = sum(len(set(zip(PAIRS.prompt, PAIRS[side], strict=True))) for side in ("chosen", "rejected"))
     assert seen == {"reference": answers, "steps": 8 * 8}
     assert scored[0] > 0 and scored[1:] == [0] * 7
-    align(*_model(), pd.concat([PAIRS[:9], HELD_OUT]), settings, cache=tmp_path)
+    align(*_model(), pd.concat([PAIRS[:9], HELD_OUT]), settings, origin=Origin(cache=tmp_path))
     assert seen["reference"] == answers + 2 * (9 + 16)  # another set of answers, all of them
 
 
 def test_the_cache_knows_the_model_by_its_content(tmp_path, monkeypatch):
     seen = _count(monkeypatch)
     once = replace(LORA, train=replace(LORA.train, epochs=1))
-    align(*_model(), PAIRS, once, cache=tmp_path).model.save_pretrained(tmp_path / "adapter")
+    align(*_model(), PAIRS, once, origin=Origin(cache=tmp_path)).model.save_pretrained(tmp_path / "adapter")
     first = seen["reference"]
-    align(*_model(), PAIRS, once, cache=tmp_path, adapter_in=tmp_path / "adapter")  # reset: the same model
+    align(*_model(), PAIRS, once, origin=Origin(tmp_path / "adapter", cache=tmp_path))  # reset: the same model
     assert seen["reference"] == first
-    align(*_model(), PAIRS, replace(once, reference="previous"), cache=tmp_path, adapter_in=tmp_path / "adapter")
+    align(*_model(), PAIRS, replace(once, reference="previous"), origin=Origin(tmp_path / "adapter", cache=tmp_path))
     assert seen["reference"] == 2 * first
-    align(*_model(seed=1), PAIRS, once, cache=tmp_path)
+    align(*_model(seed=1), PAIRS, once, origin=Origin(cache=tmp_path))
     assert seen["reference"] == 3 * first
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".pkl", ".bin")]
 
 
 def test_cached_and_computed_log_probabilities_are_the_same(tmp_path):
-    first, second = (align(*_model(), PAIRS, FULL, cache=tmp_path).model.state_dict() for _ in range(2))
+    first, second = (align(*_model(), PAIRS, FULL, origin=Origin(cache=tmp_path)).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -687,9 +689,9 @@ def test_other_refusals(tmp_path):
     with pytest.raises(UserError, match="'q_proj' matches no linear layer.*c_attn"):
         align(*_model(), PAIRS, replace(LORA, lora=LoraSettings(targets="q_proj")))
     with pytest.raises(UserError, match="no adapter_config.json"):
-        align(*_model(), PAIRS, LORA, adapter_in=tmp_path)
+        align(*_model(), PAIRS, LORA, origin=Origin(tmp_path))
     with pytest.raises(UserError, match="merge the adapter first"):
-        align(*_model(), PAIRS, FULL, adapter_in=tmp_path)
+        align(*_model(), PAIRS, FULL, origin=Origin(tmp_path))
     model, tokenizer = _model()
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="no chat template"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ def _source(function: Callable[..., Any]) -> str:
     plain = inspect.unwrap(function)
     module = getattr(plain, "__module__", "")
     place = f"`{module}`, line {inspect.getsourcelines(plain)[1]}:\n\n" if module.startswith("underseer.") else ""
-    return f"{place}```python\n{inspect.cleandoc(code)}\n```"
+    return f"{place}```python\n{textwrap.dedent(code).strip()}\n```"
 
 
 def settings(spec: Any) -> pd.DataFrame:

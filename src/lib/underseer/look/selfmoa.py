@@ -20,32 +20,32 @@ SCORES = ("unsafe", "helpful", "refusal")
 
 def prompts(frame: pd.DataFrame, *, synthetic: bool, n: int = 2) -> Any:
     """Some prompts of each role."""
-    found = _some(frame, "role", n)
-    return _table(found, ("role", "source", "category", "kind"), {"prompt": "text"}, synthetic)
+    rows = _some(frame, "role", n)
+    return _table(rows, ("role", "source", "category", "kind"), {"prompt": "text"}, synthetic)
 
 
 def exchanges(frame: pd.DataFrame, *, synthetic: bool, n: int = 4) -> Any:
     """Some prompts with their answers and what is known of these: the first ``n`` of each set, by id."""
     group = next((column for column in ("set", "role", "source") if column in frame.columns), None)
-    found = _some(frame, group, n)
+    rows = _some(frame, group, n)
     labels = ("set", "role", "source", "category", "kind")
-    return _table(found, labels, {"prompt": "prompt", "answer": "answer"}, synthetic, SCORES)
+    return _table(rows, labels, {"prompt": "prompt", "answer": "answer"}, synthetic, SCORES)
 
 
 def pairs(frame: pd.DataFrame, *, synthetic: bool, n: int = 2) -> Any:
     """Some pairs of each set: what is preferred to what, and the scores of both."""
-    found = _some(frame, "set", n)
+    rows = _some(frame, "set", n)
     scores = [c for name in ("helpful", "unsafe") for c in (f"{name}_chosen", f"{name}_rejected")]
     texts = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
-    return _table(found, ("set", "category", "iteration"), texts, synthetic, (*scores, "safety_difference"))
+    return _table(rows, ("set", "category", "iteration"), texts, synthetic, (*scores, "safety_difference"))
 
 
 def attacks(frame: pd.DataFrame, *, synthetic: bool, n: int = 2) -> Any:
     """Some attacks of each strategy with the target's answers, those that succeeded first."""
     order = frame.assign(failed=~frame["success"].fillna(False).astype(bool)).sort_values(["failed", "id"])
-    found = order.groupby("strategy", sort=True).head(n).sort_values(["strategy", "failed", "id"])
+    rows = order.groupby("strategy", sort=True).head(n).sort_values(["strategy", "failed", "id"])
     labels = ("strategy", "category", "round", "success")
-    return _table(found, labels, {"attack": "text", "answer": "answer"}, synthetic, ("unsafe",))
+    return _table(rows, labels, {"attack": "text", "answer": "answer"}, synthetic, ("unsafe",))
 
 
 def instructions(texts: Mapping[str, str]) -> Any:
@@ -61,6 +61,8 @@ def loss_words(curves: pd.DataFrame) -> str:
     if not len(losses):
         return "Nothing was trained: there is nothing to learn from, and the target stays as it is."
     first, last = losses.iloc[0], losses.iloc[-1]
+    if len(losses) == 1 and first == first:
+        return f"The loss was {first:.2f} nats per token, noted once. `5_evaluate` says what the model does now."
     if not last == last:
         return f"The loss is no number any more (at first {first:.2f} nats per token): training failed."
     went = "fell" if last < first else "did not fall"
@@ -76,20 +78,20 @@ def _some(frame: pd.DataFrame, group: str | None, n: int) -> pd.DataFrame:
 
 
 def _table(
-    found: pd.DataFrame, labels: Sequence[str], texts: Mapping[str, str], synthetic: bool, scores: Sequence[str] = ()
+    rows: pd.DataFrame, labels: Sequence[str], texts: Mapping[str, str], synthetic: bool, scores: Sequence[str] = ()
 ) -> Any:
     """Id, labels, scores and texts (shown name -> column) as a table, escaped; texts redacted unless synthetic."""
     import pandas as pd
 
-    shown = {"id": found["id"].tolist()}
-    shown |= {c: found[c].tolist() for c in labels if c in found.columns and found[c].notna().any()}
+    shown = {"id": rows["id"].tolist()}
+    shown |= {c: rows[c].tolist() for c in labels if c in rows.columns and rows[c].notna().any()}
     for column in scores:
-        if column in found.columns and found[column].notna().any():
-            shown[column.replace("_", " ")] = ["" if v != v else f"{v:.2f}" for v in found[column].astype(float)]
+        if column in rows.columns and rows[column].notna().any():
+            shown[column.replace("_", " ")] = ["" if v != v else f"{v:.2f}" for v in rows[column].astype(float)]
     for name, column in texts.items():
-        if column in found.columns:
-            rows = zip(found["id"], found[column], strict=True)
-            shown[name] = [_text(row, text, synthetic) for row, text in rows]
+        if column in rows.columns:
+            texts_of = zip(rows["id"], rows[column], strict=True)
+            shown[name] = [_text(row, text, synthetic) for row, text in texts_of]
     return _wide(pd.DataFrame(shown).fillna(""))
 
 

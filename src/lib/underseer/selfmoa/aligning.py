@@ -31,15 +31,13 @@ def train(
     goes on training."""
     if not len(pairs):
         return None, None
-    from underseer.training.align import align
+    from underseer.training.align import Origin, align
 
     model, tokenizer = target.load(settings.train.max_length)
     whole = settings.lora is None and settings.reference == "reset" and target.start is not None
     reference = target.start.load(settings.train.max_length)[0] if whole else None
-    aligned = align(
-        model, tokenizer, pairs, settings, adapter_in=target.adapter, reference_model=reference, cache=paths.runs() / ".reference",
-        checkpoint_dir=run.checkpoints,
-    )  # fmt: skip
+    origin = Origin(target.adapter, reference, paths.runs() / ".reference")
+    aligned = align(model, tokenizer, pairs, settings, origin=origin, checkpoint_dir=run.checkpoints)
     run.cost.add(tokens_trained=aligned.tokens_trained, tokens_scored=aligned.tokens_scored)
     return aligned, tokenizer
 
@@ -95,8 +93,9 @@ def outcome(aligned: AlignResult | None, objectives: Objectives) -> str:
     text = f"Learnt from {aligned.pairs_trained} pairs by {name}."
     if not len(margin):
         return text
+    first = f", {margin.iloc[0]:.2f} at first" if len(margin) > 1 else ""
     apart = "prefers the chosen answers" if margin.iloc[-1] > 0 else "does not prefer the chosen answers"
-    return f"{text} Against its reference the model now {apart}: mean reward margin {margin.iloc[-1]:.2f}, {margin.iloc[0]:.2f} at first."
+    return f"{text} Against its reference the model now {apart}: mean reward margin {margin.iloc[-1]:.2f}{first}."
 
 
 def save(

@@ -185,10 +185,10 @@ def outcome(counts: Mapping[str, int]) -> str:
         for name, n in counts.items()
         if name.startswith("dropped_")
     )
-    found = f"{counts['n_pairs']} pairs of {counts['n_candidates']} candidates over {counts['n_prompts']} prompts (left out: {dropped})."
+    text = f"{counts['n_pairs']} pairs of {counts['n_candidates']} candidates over {counts['n_prompts']} prompts (left out: {dropped})."
     if counts["n_pairs"]:
-        return found
+        return text
     return (
-        f"No pairs: {found} There is nothing to learn from, and the target stays as it is: lower min_margin, raise "
+        f"No pairs: {text} There is nothing to learn from, and the target stays as it is: lower min_margin, raise "
         "answers_per_prompt or temperature to go on."
     )

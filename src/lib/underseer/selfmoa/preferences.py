@@ -74,4 +74,4 @@ def cut_words(answers: pd.DataFrame) -> str:
     text = f"{int(answers.cut.sum())} of {len(answers)} answers ran out of tokens ({share:.1%})"
     if share <= MAX_CUT:
         return f"{text}."
-    return f"WARNING: {text}, above {MAX_CUT:.0%}: they are judged and trained on as they stand; raise max_new_tokens."
+    return f"WARNING: {text}, above {MAX_CUT:.0%}: they are judged as they stand, and no end of turn is learnt after them; raise max_new_tokens."

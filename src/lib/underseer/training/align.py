@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from underseer.training.dpo import ShiftedDPO, Trained
     from underseer.training.loop import Steering
     from underseer.training.pair_rows import PairRows
+    from underseer.training.pair_trainer import Faster
 
 REFERENCES = ("reset", "previous")
 
@@ -69,11 +70,11 @@ class AlignSettings:
 
 @dataclass(frozen=True)
 class Origin:
-    """What the reference is made of, beside the model: see ``align``."""
+    """From where training starts, and what the reference is, beside the model."""
 
-    adapter_in: Path | str | None = None
-    reference_model: PreTrainedModel | None = None
-    cache: Path | str | None = None
+    adapter_in: Path | str | None = None  # the previous iterate's, which goes on training with its own rank and targets
+    reference_model: PreTrainedModel | None = None  # of a model that is trained whole; None: the model as given
+    cache: Path | str | None = None  # folder in which reference log-probabilities are kept by content (``reference``)
 
 
 @dataclass(frozen=True)
@@ -117,21 +118,14 @@ def align(
     settings: AlignSettings,
     *,
     validation: pd.DataFrame | None = None,
-    adapter_in: Path | str | None = None,
-    reference_model: PreTrainedModel | None = None,
-    cache: Path | str | None = None,
+    origin: Origin = Origin(),
     checkpoint_dir: Path | str | None = None,
 ) -> AlignResult:
     """Align ``model``, in place, with preference pairs: ``id, prompt, chosen, rejected``; optionally ``shift`` (nats, else 0)
     and ``counted`` (whether the NLL term may learn from the chosen answer, else true).
 
-    With ``settings.lora``, ``model`` is the reset model without adapter; ``adapter_in`` is the previous iterate's, which goes on
-    training (its own rank and targets hold), else a new one is put on. Reference "reset" is the model with the adapter
-    switched off, "previous" the adapter as it starts. Without ``lora`` the whole model is trained; its reference is
-    ``reference_model``, or else the model as given.
-
-    Reference log-probabilities are kept in the folder ``cache`` by content (``reference``). ``validation`` pairs stop the
-    training early and choose the state that is restored, by the training's own loss. An interrupted call goes on from
+    With ``settings.lora``, ``model`` is the reset model without adapter; without, the whole model is trained. ``validation`` pairs
+    stop the training early and choose the state that is restored, by the training's own loss. An interrupted call goes on from
     the last checkpoint in ``checkpoint_dir`` and ends in the same weights. Works under ``accelerate launch``; then every process
     returns the same model. Raises UserError for pairs or settings that cannot be used.
     """
@@ -139,8 +133,7 @@ def align(
 
     start = time.monotonic()
     rows = _rows(model, tokenizer, pairs, validation, settings)
-    origin = Origin(adapter_in, reference_model, cache)
-    _check_adapters(model, settings, adapter_in)
+    _check_adapters(model, settings, origin.adapter_in)
     with contextlib.ExitStack() as stack:
         folder = Path(checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="underseer-")))
         trainer, steering = make_trainer(
@@ -151,18 +144,24 @@ def align(
             trained = trainer.trained_on()
         finally:
             trainer.release()
+    return _result(trainer, steering, rows["training"], steps, trained, time.monotonic() - start)
+
+
+def _result(
+    trainer: ShiftedDPO, steering: Steering, rows: PairRows, steps: int, trained: Trained, seconds: float
+) -> AlignResult:
     return AlignResult(
         model=trainer.model,
         curves=curves_of(trainer.state.log_history, CURVES),
         trained=trained,
-        pairs_trained=len(rows["training"]),
+        pairs_trained=len(rows),
         tokens_trained=trainer.tokens_trained(steps),
-        tokens_scored=trainer.cache.tokens if settings.fast else int(rows["training"].tokens.sum()),
+        tokens_scored=trainer.tokens_scored,
         best_step=steering.best_step if steering.best else steps,
-        seconds=time.monotonic() - start,
-        dropped=rows["training"].dropped,
-        cut=rows["training"].cut,
-        counted=int(rows["training"].counted.sum()),
+        seconds=seconds,
+        dropped=rows.dropped,
+        cut=rows.cut,
+        counted=int(rows.counted.sum()),
     )
 
 
@@ -201,7 +200,7 @@ def make_trainer(
     bf16 = use_bf16(model, device, settings.train.precision)
     more: dict[str, Any] = {"tokenizer": tokenizer, "bf16": bf16}
     if settings.fast:
-        more |= _faster(origin.reference_model or model, settings, origin, bf16)
+        more["faster"] = _faster(origin.reference_model or model, settings, origin, bf16)
     if settings.lora is None:
         more["ref_model"] = origin.reference_model
     if origin.adapter_in is not None:
@@ -223,8 +222,8 @@ def _kind(settings: AlignSettings) -> type[ShiftedDPO]:
     return pair_trainer.PairTrainer if settings.fast else dpo.ShiftedDPO
 
 
-def _faster(reference: Any, settings: AlignSettings, origin: Origin, bf16: bool) -> dict[str, Any]:
-    """What the faster trainer takes beside."""
+def _faster(reference: Any, settings: AlignSettings, origin: Origin, bf16: bool) -> Faster:
+    from underseer.training.pair_trainer import Faster
     from underseer.training.reference import ReferenceCache, model_key
 
     previous = settings.reference == "previous"
@@ -232,12 +231,7 @@ def _faster(reference: Any, settings: AlignSettings, origin: Origin, bf16: bool)
     if origin.cache is not None:
         known = model_key(reference, origin.adapter_in if previous else None, bf16=bf16)
         store = ReferenceCache(Path(origin.cache) / known)
-    return {
-        "cache": store,
-        "nll_weight": settings.nll_weight,
-        "reward_scale": settings.reward_scale,
-        "adapter_is_reference": previous,
-    }
+    return Faster(store, settings.nll_weight, settings.reward_scale, adapter_is_reference=previous)
 
 
 def _options(settings: AlignSettings, device: str) -> dict[str, Any]:

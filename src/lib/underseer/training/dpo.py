@@ -92,6 +92,11 @@ class ShiftedDPO(Lean, DPOTrainer):
         """Real tokens that so many optimizer steps read: whole epochs in all, parts of them by their share."""
         return round(self.rows.tokens.sum() * steps / self.state.max_steps * self.args.num_train_epochs)
 
+    @property
+    def tokens_scored(self) -> int:
+        """Real tokens that the reference pass read."""
+        return int(self.rows.tokens.sum())
+
     @torch.no_grad()
     def trained_on(self, n: int = 8) -> Trained:
         """Log-probabilities and TRL's loss of the first ``n`` training pairs, each alone, as the model stands now."""

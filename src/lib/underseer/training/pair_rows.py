@@ -69,16 +69,7 @@ def pair_rows(
     check_template(tokenizer, tokenizer.name_or_path)
     prompts = prompt_rows(tokenizer, [ask(text) for text in pairs["prompt"]])
     answers = [answer_rows(tokenizer, pairs[side].tolist(), cut=pairs.get(f"{side}_cut")) for side in SIDES]
-    dropped, cut, kept = {"long_prompt": 0, "same_answer": 0}, 0, []
-    for i, (prompt, chosen, rejected) in enumerate(zip(prompts, *answers, strict=True)):
-        room = length - len(prompt)
-        if room <= 0:
-            dropped["long_prompt"] += 1
-        elif np.array_equal(chosen[:room], rejected[:room]):
-            dropped["same_answer"] += 1
-        else:
-            cut += (len(chosen) > room) + (len(rejected) > room)
-            kept.append((i, prompt, chosen[:room], rejected[:room]))
+    kept, dropped, cut = _fitting(prompts, *answers, length)
     if not kept:
         raise UserError(
             f"none of the {len(pairs)} {name} pairs can be learnt from: {dropped['long_prompt']} have prompts of "
@@ -89,6 +80,24 @@ def pair_rows(
     counted = _column(pairs, "counted", True)[index].astype(bool)
     shift = _column(pairs, "shift", 0.0)[index].astype(np.float64)
     return PairRows(ids, *parts, np.asarray(index), counted, shift, dropped, cut)
+
+
+def _fitting(
+    prompts: list[np.ndarray], chosen: list[np.ndarray], rejected: list[np.ndarray], length: int
+) -> tuple[list[tuple[int, np.ndarray, np.ndarray, np.ndarray]], dict[str, int], int]:
+    """(place, prompt, chosen, rejected) of the pairs that can be learnt from, why others are left out, and how many answers were
+    shortened."""
+    dropped, cut, kept = {"long_prompt": 0, "same_answer": 0}, 0, []
+    for i, (prompt, better, worse) in enumerate(zip(prompts, chosen, rejected, strict=True)):
+        room = length - len(prompt)
+        if room <= 0:
+            dropped["long_prompt"] += 1
+        elif np.array_equal(better[:room], worse[:room]):
+            dropped["same_answer"] += 1
+        else:
+            cut += (len(better) > room) + (len(worse) > room)
+            kept.append((i, prompt, better[:room], worse[:room]))
+    return kept, dropped, cut
 
 
 def _column(pairs: pd.DataFrame, name: str, otherwise: float) -> np.ndarray:

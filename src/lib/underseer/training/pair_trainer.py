@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -62,22 +63,27 @@ class _Loader(torch.utils.data.DataLoader):
         self.batch_sampler.set_epoch(epoch)
 
 
-class PairTrainer(ShiftedDPO):
-    """``ShiftedDPO`` with what the module says hooked.
+@dataclass(frozen=True)
+class Faster:
+    """What the faster trainer takes beside. ``adapter_is_reference``: the reference is the adapter as it starts, not the model
+    below it. ``nll_weight`` times the length-normalised NLL of the chosen answers marked ``counted`` is added to the loss."""
 
-    ``adapter_is_reference``: the reference is the adapter as it starts, not the model below it. ``nll_weight`` times
-    the length-normalised NLL of the chosen answers marked ``counted`` is added to the loss.
-    """
+    cache: ReferenceCache
+    nll_weight: float
+    reward_scale: float  # beta of the rewards in the curves; the loss's may be divided by w
+    adapter_is_reference: bool
+
+
+class PairTrainer(ShiftedDPO):
+    """``ShiftedDPO`` with what the module says hooked."""
 
     def __init__(
-        self, model: Any, args: DPOConfig, rows: PairRows, validation: PairRows | None, *, tokenizer: Any, cache: ReferenceCache,
-        bf16: bool, reward_scale: float, nll_weight: float = 0.0, adapter_is_reference: bool = False, **kwargs: Any,
-    ) -> None:  # fmt: skip
-        self.cache, self.nll_weight, self.adapter_is_reference = cache, nll_weight, adapter_is_reference
+        self, model: Any, args: DPOConfig, rows: PairRows, validation: PairRows | None, *, faster: Faster, **kwargs: Any
+    ) -> None:
+        self.faster = faster
         self.heads: list[CompletionHead] = []
         self.sums: dict[str, torch.Tensor] = {}
-        self.reward_scale = reward_scale  # beta of the rewards in the curves; args.beta may be divided by w
-        super().__init__(model, args, rows, validation, tokenizer=tokenizer, bf16=bf16, **kwargs)
+        super().__init__(model, args, rows, validation, **kwargs)
         if "ref" in getattr(self.model, "peft_config", {}):
             self.model.delete_adapter("ref")  # TRL's frozen copy: what it would say is in the columns
         self.ref_model = None  # not needed any more
@@ -92,11 +98,11 @@ class PairTrainer(ShiftedDPO):
         model = self.accelerator.unwrap_model(self.ref_model or self.model)
         if not self.heads:
             self.heads = [CompletionHead(_base(each)) for each in (self.model, self.ref_model) if each is not None]
-        below = hasattr(model, "peft_config") and not self.adapter_is_reference
+        below = hasattr(model, "peft_config") and not self.faster.adapter_is_reference
         model.eval()
         with model.disable_adapter() if below else contextlib.nullcontext(), self.autocast_smart_context_manager():
             score = self._score(model, batch_size)
-            chosen, rejected = self.cache.pairs(rows, score, write=self.accelerator.is_main_process)
+            chosen, rejected = self.faster.cache.pairs(rows, score, write=self.accelerator.is_main_process)
         for column, values in {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}.items():
             dataset = dataset.add_column(column, values)
         return dataset
@@ -156,8 +162,8 @@ class PairTrainer(ShiftedDPO):
         log_probs, self.heads[0].log_probs = self.heads[0].log_probs, None
         half = len(shift)
         nll = length_normalised_nll(log_probs[:half], inputs["completion_mask"][:half, 1:], counted)
-        if self.nll_weight:
-            loss = loss + self.nll_weight * nll.mean()
+        if self.faster.nll_weight:
+            loss = loss + self.faster.nll_weight * nll.mean()
         self._note(log_probs.detach().sum(dim=1), inputs, shift, nll.detach())
         if self.accelerator.num_processes > 1 and self.model.training:
             total = self.accelerator.reduce(torch.tensor(float(half), device=loss.device), reduction="mean")
@@ -168,8 +174,8 @@ class PairTrainer(ShiftedDPO):
         """Add up what is logged: log-probabilities in nats, and rewards beta * (log pi - log ref) without the shift."""
         mode = "train" if self.model.training else "eval"
         chosen, rejected = sums.chunk(2)
-        good = self.reward_scale * (chosen - (inputs["ref_chosen_logps"] - shift))
-        bad = self.reward_scale * (rejected - inputs["ref_rejected_logps"])
+        good = self.faster.reward_scale * (chosen - (inputs["ref_chosen_logps"] - shift))
+        bad = self.faster.reward_scale * (rejected - inputs["ref_rejected_logps"])
         noted = [chosen, rejected, good, bad, good - bad, (good > bad).float(), nll, torch.ones_like(nll)]
         noted = torch.stack([values.float().sum() for values in noted])
         self.sums[mode] = self.sums.get(mode, 0) + noted
@@ -211,6 +217,11 @@ class PairTrainer(ShiftedDPO):
         epochs, rest = divmod(steps, -(-len(self.batches) // accumulated))
         seen = epochs * len(self.batches) + min(rest * accumulated, len(self.batches))
         return self.batches.total(self.rows.tokens, seen)
+
+    @property
+    def tokens_scored(self) -> int:
+        """Real tokens that the reference pass read; 0 where the cache had all."""
+        return self.faster.cache.tokens
 
     def _last_log_probs(self) -> tuple[float, float]:
         log_probs, self.heads[0].log_probs = self.heads[0].log_probs, None
