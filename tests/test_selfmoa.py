@@ -20,7 +20,7 @@ from underseer.judges.base import Scores
 from underseer.look import selfmoa as look
 from underseer.maths import modpo
 from underseer.prompts.strategies import TESTBED
-from underseer.runs import params, plan
+from underseer.runs import params, pipelines, plan
 from underseer.selfmoa import aligning, checks, evaluation, human, pairs, pools, preferences, red_team
 
 
@@ -435,6 +435,34 @@ def test_a_stage_runs_again_only_for_what_it_uses(changed: str, stages: dict[str
     again = pd.Series([i.stage.removeprefix("selfmoa/") for key, i in after.items() if key not in before])
     counts = again.value_counts().to_dict()
     assert counts.pop("6_report") == 1 and counts == stages
+
+
+def test_public_pairs_by_people_depend_on_nothing_that_is_sampled() -> None:
+    calls = {}
+    values = resolved() | {"human_dataset": "pku-saferlhf"}
+
+    def add(stage, decided=None, **inputs):
+        calls[stage] = ({**values, **(decided or {})}, inputs)
+        return stage
+
+    pipelines.selfmoa(add, values)
+    given, inputs = calls["selfmoa/human_pairs"]
+    unused = set(plan.read_notebook("selfmoa/human_pairs").results) - {
+        "seed",
+        "human_dataset",
+        "dataset_path",
+        "n_human_pairs",
+        "precision",
+    }
+    assert not inputs and {name: given[name] for name in unused} == dict.fromkeys(unused)
+
+
+def test_benchmarks_need_their_extra(monkeypatch) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match="benchmarks = 'mmlu': lm-evaluation-harness is not installed; install it with pip"
+    ):
+        checks.preflight(resolved("benchmarks=mmlu"))
 
 
 TRAINING = ("1_reset", "2_red_team", "3_preferences", "4_align", "4_finetune")

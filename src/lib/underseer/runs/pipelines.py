@@ -122,7 +122,7 @@ HUMAN: dict[str, dict[str, Any]] = {
 }
 """Baselines that learn from pairs by people."""
 UNSAMPLED = dict.fromkeys(
-    ("answers_per_prompt", "min_margin", "pairs_per_prompt", "temperature", "top_p", "top_k", "max_new_tokens", "max_length", "engine")
+    ("answers_per_prompt", "min_margin", "pairs_per_prompt", "temperature", "top_p", "top_k", "max_new_tokens", "max_length", "engine", "precision")
 )  # fmt: skip
 """What pairs by people do not depend on where they are public data: nothing is answered."""
 
