@@ -19,7 +19,7 @@ class Lifeline:
     """
 
     def __init__(self, processes: Iterable[int]) -> None:
-        script = f'read _; kill -TERM -- "$@"; sleep {PATIENCE}; kill -KILL -- "$@"'
+        script = f'read _; kill -s TERM -- "$@"; sleep {PATIENCE}; kill -s KILL -- "$@"'
         self._shell = subprocess.Popen(
             ["sh", "-c", script, "sh", *map(str, processes)],
             stdin=subprocess.PIPE,
