@@ -21,7 +21,7 @@ from underseer.look import selfmoa as look
 from underseer.maths import modpo
 from underseer.prompts.strategies import TESTBED
 from underseer.runs import params, pipelines, plan
-from underseer.selfmoa import aligning, checks, evaluation, human, pairs, pools, preferences, red_team
+from underseer.selfmoa import aligning, checks, evaluation, human, pairs, pools, preferences, red_team, targets
 
 
 class Engine:
@@ -262,6 +262,25 @@ def test_what_was_seen_is_said_as_it_is() -> None:
     drawn = pools.Pools(train, train, train, report)
     text = pools.outcome(drawn, pools.Sizes(2, 2, 0, 1, 1))
     assert "2 training prompts were dropped" in text and text.endswith("Fewer than asked for: safe: 1 of 2.")
+
+
+def test_the_target_is_the_latest_iterate_and_remembers_what_the_loop_began_with(tmp_path) -> None:
+    """A whole model's reference is the reset, which it no longer holds; an adapter's rank is its own."""
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text('{"r": 7}')
+
+    def located(previous: str | None, **others):
+        kept = SimpleNamespace(has=lambda name: name == previous, file=lambda name: tmp_path / name)
+        inputs = {"previous": kept if previous else None, **others}
+        return targets.locate(SimpleNamespace(input=inputs.get), "hub/model")
+
+    reset = SimpleNamespace(file=lambda name: tmp_path / "reset")
+    first = targets.Target(str(tmp_path / "reset"))
+    assert located(None) == targets.Target("hub/model") and located(None, reset=reset) == first
+    assert located("model", reset=reset) == targets.Target(str(tmp_path / "model"), start=first)
+    adapted = located("adapter", reset=reset)
+    assert adapted == targets.Target(first.spec, adapter=tmp_path / "adapter")
+    assert (adapted.lora_rank, first.lora_rank) == (7, 0)
 
 
 def test_answers_without_a_verdict_make_no_pairs() -> None:

@@ -52,12 +52,7 @@ def _collect(mistakes: list[str], look: Callable[[Mapping[str, Any]], Any], para
 def _data(p: Mapping[str, Any]) -> None:
     from underseer.data import check_files
 
-    names = {p[name] for name in (*DATASETS, "evaluation_datasets")}
-    if pools.TESTBED in names:
-        if names != {pools.TESTBED}:
-            raise UserError(
-                f"{pools.TESTBED} stands for all data of an experiment; found beside it {', '.join(sorted(names - {pools.TESTBED}))}"
-            )
+    if pools.is_testbed({p[name] for name in (*DATASETS, "evaluation_datasets")}):
         if p["dataset_path"]:
             raise UserError(
                 f"dataset_path = {p['dataset_path']}: {pools.TESTBED} is generated and reads no file; leave it empty"

@@ -40,16 +40,21 @@ class Pools:
     overlap: pd.DataFrame | None
 
 
+def is_testbed(datasets: set[str]) -> bool:
+    """Whether the testbed's data are named. Raises UserError where others stand beside them."""
+    if TESTBED in datasets and datasets != {TESTBED}:
+        others = ", ".join(sorted(datasets - {TESTBED}))
+        raise UserError(
+            f"{TESTBED} stands for all data of an experiment; beside it are named {others}: name one or the others"
+        )
+    return TESTBED in datasets
+
+
 def draw(
     dataset: str, safe_dataset: str, evaluation_datasets: str, exchange_dataset: str, path: str | None, sizes: Sizes, seed: int
 ) -> Pools:  # fmt: skip
     """The pools of one seed. Raises UserError for unknown or mixed data sets, and where a set is too small."""
-    names = {dataset, safe_dataset, evaluation_datasets, exchange_dataset}
-    if TESTBED in names:
-        if names != {TESTBED}:
-            raise UserError(
-                f"{TESTBED} stands for all data of an experiment; found beside it {', '.join(names - {TESTBED})}"
-            )
+    if is_testbed({dataset, safe_dataset, evaluation_datasets, exchange_dataset}):
         return _testbed(sizes, seed)
     return _public(dataset, safe_dataset, evaluation_datasets, exchange_dataset, path, sizes, seed)
 
