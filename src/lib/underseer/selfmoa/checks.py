@@ -81,7 +81,7 @@ def _mix(p: Mapping[str, Any]) -> None:
 
 def _benchmarks(p: Mapping[str, Any]) -> None:
     if p["benchmarks"] and find_spec("lm_eval") is None:
-        from underseer import utility
+        from underseer.selfmoa import utility
 
         raise UserError(
             f"benchmarks = {p['benchmarks']!r}: lm-evaluation-harness is not installed; install it with {utility.INSTALL}, or leave "

@@ -13,11 +13,9 @@ from underseer.judges.base import release
 from underseer.judges.exchange import open_exchange_judge
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
-    from underseer.engines import Engine, Inference
+    from underseer.engines import Inference
     from underseer.judges.base import Judge
     from underseer.runs.stage import Run
 
@@ -104,10 +102,3 @@ def held_out_texts(synthetic: bool, table: pd.DataFrame) -> list[str]:
 
         return corpus.texts(300, 2_000_003, "chat")
     return table[table.role != "attack"].prompt.drop_duplicates().head(300).tolist()
-
-
-def perplexity(engine: Engine, texts: list[str], *, adapter: Path | None) -> dict[str, Any]:
-    """Perplexity of texts under the model (``utility.perplexity``)."""
-    from underseer import utility
-
-    return utility.perplexity(engine, texts, adapter=adapter)
