@@ -125,7 +125,7 @@ def ours(args, pairs: pd.DataFrame, precision: str) -> dict[str, float]:
     from underseer.maths import modpo
     from underseer.training import pair_trainer
     from underseer.training.align import AlignSettings, align
-    from underseer.training.finetune import TrainSettings
+    from underseer.training.settings import TrainSettings
 
     pair_trainer.PairTrainer = clocked(pair_trainer.PairTrainer)
     start = time.perf_counter()

@@ -16,8 +16,8 @@ from underseer.maths import modpo
 from underseer.models import loading
 from underseer.models.adapters import LoraSettings
 from underseer.training.align import AlignSettings, Origin, align, make_trainer
-from underseer.training.finetune import TrainSettings
 from underseer.training.pair_rows import pair_rows
+from underseer.training.settings import TrainSettings
 
 TINY = "n_layer=2&n_embd=32&n_head=2&vocab_size=300"
 TURNS = (
@@ -469,10 +469,10 @@ def test_same_seed_same_weights_and_another_seed_others():
 
 @pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "lora"])
 def test_an_interrupted_call_ends_in_the_same_weights(settings, tmp_path, monkeypatch):
-    from underseer.training import loop
+    from underseer.training import steering
 
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "LOG_STEPS", 1)
+    monkeypatch.setattr(steering, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(steering, "LOG_STEPS", 1)
     whole = align(*_model(), PAIRS, settings)
 
     class Stop(Exception):
@@ -483,7 +483,7 @@ def test_an_interrupted_call_ends_in_the_same_weights(settings, tmp_path, monkey
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Steering, "on_step_begin", stop, raising=False)
+        patch.setattr(steering.Steering, "on_step_begin", stop, raising=False)
         with pytest.raises(Stop):
             align(*_model(), PAIRS, settings, checkpoint_dir=tmp_path)
     assert list(tmp_path.glob("checkpoint-*"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from underseer.runs.stage import Run
     from underseer.selfmoa.targets import Target
     from underseer.training.align import AlignResult, AlignSettings
-    from underseer.training.finetune import FitResult, TrainSettings
+    from underseer.training.settings import FitResult, TrainSettings
 
     Formula = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 

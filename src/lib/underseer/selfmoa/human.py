@@ -20,11 +20,11 @@ ORDERINGS = ("weighted_sum", "helpfulness")
 """What people were asked: which answer is better in all (DPO), or which helps more (MODPO, with its safety beside it)."""
 
 
-def public(dataset: str, path: str | None, n: int, seed: int) -> dict[str, pd.DataFrame]:
-    """``n`` published pairs, the same in each of ORDERINGS: people have ordered them once."""
+def public(dataset: str, path: str | None, evaluation: pd.DataFrame, n: int, seed: int) -> dict[str, pd.DataFrame]:
+    """``n`` published pairs whose prompts no evaluation set holds, the same in each of ORDERINGS: people have ordered them once."""
     from underseer.data.preferences import load_preferences
 
-    return dict.fromkeys(ORDERINGS, load_preferences(dataset, path, n=n, seed=seed))
+    return dict.fromkeys(ORDERINGS, load_preferences(dataset, path, n=n, seed=seed, held_out=evaluation))
 
 
 def answers(

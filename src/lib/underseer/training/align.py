@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from underseer.errors import UserError, nearest
 from underseer.models.adapters import LoraSettings
 from underseer.models.loading import resolve_device
-from underseer.training.finetune import TrainSettings, curves_of, longest_row, use_bf16
+from underseer.training.precision import longest_row, use_bf16
+from underseer.training.settings import TrainSettings, curves_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,8 +194,8 @@ def make_trainer(
     from trl import DPOConfig
 
     from underseer.models.adapters import load_lora, lora_config
-    from underseer.training.loop import Steering
-    from underseer.training.loop_base import arguments_for
+    from underseer.training.loop import arguments_for
+    from underseer.training.steering import Steering
 
     device = resolve_device(settings.train.device)
     bf16 = use_bf16(model, device, settings.train.precision)

@@ -18,7 +18,7 @@ from trl import DPOConfig, DPOTrainer
 
 from underseer.errors import UserError
 from underseer.models.loading import quiet
-from underseer.training.loop_base import Lean
+from underseer.training.loop import Lean
 
 if TYPE_CHECKING:
     from underseer.training.pair_rows import PairRows
