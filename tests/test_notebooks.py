@@ -10,7 +10,7 @@ import pytest
 
 from conftest import ROOT
 from underseer.errors import UserError
-from underseer.runs import params, plan
+from underseer.runs import keys, params, plan
 from underseer.runs.params import KNOWN, RUNTIME
 from underseer.runs.pipelines import DECIDED, STEERS
 
@@ -81,7 +81,7 @@ def test_only_scoring_asks_the_oracle_and_the_reporting_judge() -> None:
         kinds = (
             [f"w2s.{t.kind}" for t in tasks.TASKS.values()] if "w2s.kinds" in plan.read_notebook(stage).reached else []
         )
-        reached = plan.read_notebook(stage).reached | plan._reached(kinds)
+        reached = plan.read_notebook(stage).reached | keys.follow(kinds)
         assert ("judges.scoring" in reached) == (stage == "judges/score"), stage
 
 
@@ -101,4 +101,4 @@ def test_broken_notebooks(tmp_path: Path, monkeypatch, tags, source: str, expect
     (tmp_path / "notebooks" / "w2s" / "broken.ipynb").write_text(json.dumps({"cells": cells}))
     monkeypatch.setattr("underseer.paths.ROOT", tmp_path)
     with pytest.raises(UserError, match=expected.replace("'", ".")):
-        plan.read_notebook.__wrapped__("w2s/broken")
+        plan.read_notebook("w2s/broken")

@@ -17,7 +17,7 @@ from underseer import look_selfmoa
 from underseer.engines import Answer, Sampling
 from underseer.errors import UserError
 from underseer.judges.base import Scores
-from underseer.runs import params, plan
+from underseer.runs import keys, params, plan
 from underseer.selfmoa import answering, checks, evaluation, methods, preferences, red_team
 
 RULES = preferences.Rules(min_margin=0.1, pairs_per_prompt=10, drop_both_unsafe=True, unsafe_threshold=0.5)
@@ -319,7 +319,7 @@ TRAINING = ("1_reset", "2_red_team", "3_preferences", "4_align")
 
 @pytest.mark.parametrize("stage", [f"selfmoa/{s}" for s in TRAINING] + ["judges/evaluator", "testbed/chat"])
 def test_training_stages_cannot_reach_the_oracle(stage: str) -> None:
-    reached = plan.read_notebook(stage).reached | plan._reached(["testbed.chat"])
+    reached = plan.read_notebook(stage).reached | keys.follow(["testbed.chat"])
     assert not reached & {"testbed.verdicts", "judges.exchange_oracle", "selfmoa.annotators", "selfmoa.evaluation"}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import ROOT
 from underseer.errors import UserError
-from underseer.runs import params, plan
+from underseer.runs import keys, params, plan
 from underseer.runs.pipelines import DYNAMIC
 from underseer.w2s import collect, frames, kinds, passages, tasks
 
@@ -62,14 +62,14 @@ def test_a_stage_rests_on_its_own_kind_alone() -> None:
     """Code that generates and judges is in no key of a classifier's stages, and report code in none but the report's."""
     student = plan.read_notebook("w2s/4_student")
     parameter, module = DYNAMIC["w2s.kinds"]
-    assert parameter == "task" and "judges.panel" not in student.reached | plan._reached([module("safety")])
-    assert {"judges.panel", "engines.local"} <= plan._reached([module("toxicity")])
+    assert parameter == "task" and "judges.panel" not in student.reached | keys.follow([module("safety")])
+    assert {"judges.panel", "engines.local"} <= keys.follow([module("toxicity")])
     assert (
         student.modules({"task": "safety"})
         == student.modules({"task": "legal"})
         != student.modules({"task": "toxicity"})
     )
-    assert not [m for m in student.reached | plan._reached([module("toxicity")]) if m.startswith("report")]
+    assert not [m for m in student.reached | keys.follow([module("toxicity")]) if m.startswith("report")]
     data = plan.read_notebook("w2s/1_data")
     assert "train" not in data.reached and not [m for m in data.reached | student.reached if m.startswith("testbed")]
     assert data.modules({"dataset": "testbed-legal"}) != data.modules({"dataset": "privacy-policy-qa"})
@@ -79,7 +79,7 @@ def test_types_are_no_part_of_a_key() -> None:
     import ast
 
     told = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from underseer.training import finetune\nfrom underseer import data"
-    assert plan._imports(ast.parse(told)) == ["data"]
+    assert keys._imports(ast.parse(told)) == ["data"]
 
 
 ROWS = pd.DataFrame(

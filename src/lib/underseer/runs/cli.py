@@ -56,7 +56,7 @@ def run(
     ] = False,
 ) -> None:
     """Run what is missing of one or more experiments, then their reports."""
-    from underseer.runs import workflow
+    from underseer.runs import publish, workflow
     from underseer.runs.plan import merged
 
     started = time.monotonic()
@@ -80,8 +80,8 @@ def run(
         raise typer.Exit(130) from None
     done = [p for p in plans if p.report.cached]
     for p in plans:
-        if p in done and not workflow.is_published(p):
-            workflow.publish(p)
+        if p in done and not publish.is_published(p):
+            publish.publish(p)
         workflow.save(p)
     _sync(plans)
     if failed or done != plans:
@@ -188,14 +188,14 @@ def report(
     ] = False,
 ) -> None:
     """Rebuild tables, figures and pages without recomputing."""
-    from underseer.runs import workflow
+    from underseer.runs import publish
 
-    output = workflow.newest_report(name)
+    output = publish.newest_report(name)
     texts = None
     if show_unsafe:
         errors.print("warning: the report will show unsafe texts; do not publish it", style="yellow")
-        texts = workflow.texts(output)
-    folder = workflow.republish(output, name, texts=texts)
+        texts = publish.texts(output)
+    folder = publish.republish(output, name, texts=texts)
     console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
 
 
