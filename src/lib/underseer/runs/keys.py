@@ -9,7 +9,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,15 @@ class Notebook:
 
     def modules(self, values: dict[str, Any]) -> str:
         """The hash of the library's modules that the notebook reaches with these values of its parameters."""
+        return _modules_hash(self._names(values))
+
+    def sources(self, values: dict[str, Any]) -> dict[str, str]:
+        """The same modules by name, each with the hash of its file as it is."""
+        return {name: _file_hash(name) for name in sorted(self._names(values))}
+
+    def _names(self, values: dict[str, Any]) -> frozenset[str]:
         names = [name(values[p]) for m, (p, name) in DYNAMIC.items() if m in self.reached and p in values]
-        return _modules_hash(self.reached, tuple(name for name in names if name))
+        return _with_chosen(self.reached, tuple(name for name in names if name))
 
 
 @cache
@@ -136,10 +143,40 @@ def _module_file(name: str) -> Path | None:
 
 
 @cache
-def _modules_hash(reached: frozenset[str], chosen: tuple[str, ...]) -> str:
-    """One hash for modules already followed to their ends, and for those that a parameter's value chooses."""
-    names = reached | follow(chosen)
+def _with_chosen(reached: frozenset[str], chosen: tuple[str, ...]) -> frozenset[str]:
+    """Modules already followed to their ends, and those that a parameter's value chooses."""
+    return reached | follow(chosen)
+
+
+@cache
+def _modules_hash(names: frozenset[str]) -> str:
     return sha("".join(f"{m}:{_module_hash(m)}\n" for m in sorted(names)))
+
+
+def _file_hash(name: str) -> str:
+    """A hash of a module's file, comments included: quick, where the hash of its code takes parsing."""
+    file = _module_file(name)
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file and file.is_file() else ""
+
+
+def edited(notebook: Notebook, instance: Any, sources: dict[str, str]) -> str | None:
+    """What was edited of a stage's code since it was planned: the notebook, a module, or nothing.
+
+    Args:
+        notebook: the stage's notebook as it is now.
+        instance: the planned stage instance, with the hashes of its code.
+        sources: the ``Notebook.sources`` that it was planned with; while they are the same no module is parsed.
+    """
+    if notebook.code != instance.hashes["notebook"]:
+        return f"notebooks/{notebook.stage}.ipynb"
+    changed = [name for name, told in sources.items() if _file_hash(name) != told]
+    if sources and not changed:
+        return None
+    for kept in (_module_file, _module_tree, _module_hash, _module_imports, _modules_hash, _with_chosen):
+        kept.cache_clear()
+    if replace(notebook).modules(instance.parameters) == instance.hashes["modules"]:
+        return None  # comments and docstrings decide nothing
+    return f"underseer.{changed[0]}" if changed else "the library"
 
 
 def follow(names: Iterable[str]) -> set[str]:

@@ -47,7 +47,9 @@ class Plan:
     """All stage instances of an experiment, inputs before those that read them.
 
     ``variants`` holds, for each variant, its ``values`` (the keys of the grid), all ``parameters``, the ``roles`` that
-    the report reads, and ``needs``, every stage instance that the variant rests on.
+    the report reads, and ``needs``, every stage instance that the variant rests on. ``selecting`` names the parameters
+    by which the pipeline tells instances apart. ``code`` holds, by the hash of a stage's modules, the hash of each of their
+    files. ``until`` names the stages to stop at; with none, all of it runs.
     """
 
     name: str
@@ -56,6 +58,9 @@ class Plan:
     description: str
     instances: dict[str, Instance]
     variants: list[dict[str, Any]]
+    selecting: list[str] = field(default_factory=list)
+    code: dict[str, dict[str, str]] = field(default_factory=dict)
+    until: list[str] = field(default_factory=list)
 
     @property
     def report(self) -> Instance:
@@ -65,8 +70,9 @@ class Plan:
         """What has to run: the instances that the missing ones need and that have not run themselves."""
         wanted: set[str] = set()
         found: list[Instance] = []
+        last = self.until or REPORTS.values()
         for instance in reversed(self.instances.values()):
-            needed = instance.key in wanted or instance.stage in REPORTS.values()
+            needed = instance.key in wanted or instance.stage in last
             if needed and not instance.cached:
                 found.append(instance)
                 wanted.update(key for keys in instance.inputs.values() for key in keys)
@@ -86,11 +92,14 @@ def merged(plans: Sequence[Plan]) -> Plan:
     """Several plans as one that the workflow runs: what they share is there once. It has no report of its own."""
     instances = {key: instance for plan in plans for key, instance in plan.instances.items()}
     names = {name: " + ".join(getattr(p, name) for p in plans) for name in ("name", "file", "pipeline", "description")}
-    return Plan(**names, instances=instances, variants=[v for p in plans for v in p.variants])
+    code = {modules: files for plan in plans for modules, files in plan.code.items()}
+    until = list(dict.fromkeys(stage for plan in plans for stage in plan.until))
+    variants = [v for p in plans for v in p.variants]
+    return Plan(**names, instances=instances, variants=variants, code=code, until=until)
 
 
-def make(experiment: Experiment) -> Plan:
-    """All stage instances of an experiment.
+def make(experiment: Experiment, until: Sequence[str] = ()) -> Plan:
+    """All stage instances of an experiment; ``until`` names the stages that its run stops at.
 
     Raises:
         UserError: unknown pipeline, a parameter that is missing, or that no stage of the pipeline reads, a file that
@@ -107,8 +116,52 @@ def make(experiment: Experiment) -> Plan:
         variants.append({"values": values, "parameters": parameters, "roles": roles, "needs": needs})
     report_parameters = {**experiment.parameters, **experiment.variants[0]}
     builder.report(experiment.name, report_parameters, variants)
-    shown = paths.shown(experiment.file)
-    return Plan(experiment.name, shown, experiment.pipeline, experiment.description, builder.instances, variants)
+    told = (experiment.name, paths.shown(experiment.file), experiment.pipeline, experiment.description)
+    planned = {i.stage for i in builder.instances.values()}
+    for stage in until:
+        if stage not in planned:
+            hint = nearest(stage, planned) or f"; it has {', '.join(sorted(planned))}"
+            raise UserError(f"--until {stage}: {told[1]} needs no such stage{hint}")
+    selecting = sorted(builder.selecting - RUNTIME)
+    return Plan(*told, builder.instances, variants, selecting, builder.code, list(until))
+
+
+def varied(instance: Instance, values: dict[str, Any], names: dict[str, str]) -> Instance:
+    """An instance with other values of its notebook's parameters, and with some inputs replaced.
+
+    Args:
+        instance: a planned instance.
+        values: the parameters, those that only decide how it runs too.
+        names: key of an input -> the key that stands in for it.
+
+    Raises:
+        UserError: a file or a model that ``values`` names does not exist.
+    """
+
+    def replaced(keys: list[str]) -> list[str]:
+        return [names.get(key, key) for key in keys]
+
+    inputs = {role: replaced(keys) for role, keys in instance.inputs.items()}
+    variants = [
+        {**v, "roles": {role: names.get(key, key) for role, key in v["roles"].items()}} for v in instance.variants
+    ]
+    values = {**instance.parameters, **instance.runtime, **values}
+    return _Builder("", instance.rehearsal).new(read_notebook(instance.stage), values, inputs, variants)
+
+
+class _Noting(dict):
+    """A variant's parameters; notes in ``read`` which of them a pipeline asks for."""
+
+    def __init__(self, values: dict[str, Any], read: set[str]) -> None:
+        super().__init__(values)
+        self._read = read
+
+    def __getitem__(self, name: str) -> Any:
+        self._read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default
 
 
 class _Builder:
@@ -117,6 +170,8 @@ class _Builder:
     def __init__(self, pipeline: str, rehearsal: bool = False) -> None:
         self.pipeline, self.rehearsal = pipeline, rehearsal
         self.instances: dict[str, Instance] = {}
+        self.selecting: set[str] = {"seed"}
+        self.code: dict[str, dict[str, str]] = {}
         self._memo: dict[str, Instance] = {}
         self._engines: dict[tuple[str, ...], str] = {}
 
@@ -128,7 +183,7 @@ class _Builder:
             needs[instance.key] = None
             return instance
 
-        roles = PIPELINES[self.pipeline](add, parameters)
+        roles = PIPELINES[self.pipeline](add, _Noting(parameters, self.selecting))
         return {role: instance.key for role, instance in roles.items()}, list(needs)
 
     def report(self, name: str, parameters: dict[str, Any], variants: list[dict[str, Any]]) -> Instance:
@@ -142,14 +197,21 @@ class _Builder:
 
     def add(self, stage: str, values: dict[str, Any], inputs: dict[str, Any], variants: list | None = None) -> Instance:
         notebook = read_notebook(stage)
-        declared = {k: values[k] for k in notebook.results}
-        if declared.get("engine"):
-            declared["engine"] = self._engine(declared, values.get("device", "auto"))
+        declared = self._declared(notebook, values)
         keys = {role: [i.key for i in _listed(found)] for role, found in inputs.items() if found is not None}
         memo = repr((stage, declared, keys, variants))  # most calls name an instance that is there: hash each once
         if memo not in self._memo:
             self._memo[memo] = self._new(notebook, declared, values, keys, variants or [])
         return self._memo[memo]
+
+    def new(self, notebook: Notebook, values: dict[str, Any], keys: dict, variants: list) -> Instance:
+        return self._new(notebook, self._declared(notebook, values), values, keys, variants)
+
+    def _declared(self, notebook: Notebook, values: dict[str, Any]) -> dict[str, Any]:
+        declared = {k: values[k] for k in notebook.results}
+        if declared.get("engine"):
+            declared["engine"] = self._engine(declared, values.get("device", "auto"))
+        return declared
 
     def _engine(self, declared: dict[str, Any], device: str) -> str:
         """The engine's name; ``auto`` is decided here, so that the key says which engine answers, and that one does."""
@@ -165,6 +227,8 @@ class _Builder:
         hashes = contents(declared)
         identity = [notebook.stage, {**declared, **hashes}, keys, variants, *(["rehearsal"] if self.rehearsal else [])]
         modules = notebook.modules(declared)
+        if modules not in self.code:
+            self.code[modules] = notebook.sources(declared)
         key = sha(json.dumps([identity, notebook.code, modules], sort_keys=True))[:16]
         hashes |= {"notebook": notebook.code, "modules": modules}
         runtime = {k: values[k] for k in RUNTIME if k in values}

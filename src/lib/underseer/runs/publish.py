@@ -16,7 +16,12 @@ from underseer.runs.plan import Plan
 def publish(plan: Plan) -> Path:
     """Put the report that a finished plan made into ``reports/<name>/``; returns its folder."""
     output = store.Output(plan.report.place)
-    return _place(plan.name, lambda fresh: shutil.copytree(output.file("report"), fresh, dirs_exist_ok=True), output)
+    return _place(plan.name, lambda fresh: _copy(output.file("report"), fresh), output)
+
+
+def _copy(source: Path, fresh: Path) -> None:
+    """Copy content alone: what the store holds is read-only, and a published report may be edited."""
+    shutil.copytree(source, fresh, dirs_exist_ok=True, copy_function=shutil.copyfile)
 
 
 def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
@@ -42,7 +47,7 @@ def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> P
     fill(fresh)
     for file in ("results.json", "notebook.ipynb"):
         if (output.path / file).is_file():
-            shutil.copy(output.path / file, fresh / file)
+            shutil.copyfile(output.path / file, fresh / file)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
     render.render_profile_index(paths.home() / "reports", name.split("/")[0])
