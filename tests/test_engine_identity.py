@@ -157,12 +157,10 @@ def test_code_of_an_engine_reruns_what_it_answers_alone(copied) -> None:
 
 
 def test_a_notebook_that_runs_on_its_own_is_the_stage_that_its_plan_has() -> None:
-    """Its parameters cell says ``auto``; what that is stands in the plan that is made of it."""
-    from underseer.runs.stage import _as_planned
-
+    """Its parameters cell says ``auto``; what that is is decided as for the plan."""
     for instance in make().instances.values():
         if "engine" in instance.parameters:
-            assert _as_planned("engine", "auto", instance) == instance.parameters["engine"]
+            assert plan.varied(instance, {"engine": "auto"}, {}) == instance
 
 
 def stage(tmp_path: Path, engine: str, **runtime: object) -> SimpleNamespace:

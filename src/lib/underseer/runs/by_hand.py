@@ -68,10 +68,10 @@ def choose(stage: str, own: dict[str, Any], file: str, scratch: str | None) -> C
     written = make(load(paths.ROOT / file))
     selecting = {*written.selecting, *DECIDED} - RUNTIME - {"engine"}
     wanted = {n: v for n, v in own.items() if n in selecting}
-    plan, found = _select(stage, file, written, wanted)
-    agreeing = [sum(i.parameters.get(n) == v for n, v in own.items()) for i in found]
-    found = [i for i, n in zip(found, agreeing, strict=True) if n == max(agreeing)]
-    instance, stand_ins = _fill(stage, file, plan, found, _given(scratch))
+    plan, matching = _select(stage, file, written, wanted)
+    agreeing = [sum(i.parameters.get(n) == v for n, v in own.items()) for i in matching]
+    matching = [i for i, n in zip(matching, agreeing, strict=True) if n == max(agreeing)]
+    instance, stand_ins = _fill(stage, file, plan, matching, _given(scratch))
     sets = {n: v for n, v in wanted.items() if n in KNOWN and any(p["parameters"][n] != v for p in written.variants)}
     choice = Choice(file, plan, instance, own, sets, scratch, stand_ins)
     _check_made(choice)
@@ -97,9 +97,9 @@ def check_injected(stage: str, own: dict[str, Any]) -> None:
 
 def _checked(stage: str, own: dict[str, Any]) -> dict[str, Any]:
     """The values with their paths made absolute, as a plan holds them."""
-    wrong = [told for n, v in own.items() if n in KNOWN and (told := problem(n, v))]
+    wrong = [line for n, v in own.items() if n in KNOWN and (line := problem(n, v))]
     if wrong:
-        raise UserError("\n".join(f"{stage}: {told}" for told in wrong))
+        raise UserError("\n".join(f"{stage}: {line}" for line in wrong))
     return {n: absolute(n, v, paths.ROOT) if isinstance(v, str) and n in KNOWN else v for n, v in own.items()}
 
 
@@ -108,14 +108,14 @@ def _select(stage: str, file: str, written: Plan, wanted: dict[str, Any]) -> tup
     same = [i for i in written.instances.values() if i.stage == stage]
     if not same:
         raise UserError(f"{stage}: {file} needs no such stage; name another file in the notebook's 'experiment'")
-    if found := _with(written, stage, wanted):
-        return written, found
+    if matching := _with(written, stage, wanted):
+        return written, matching
     known = {n: v for n, v in wanted.items() if n in KNOWN}
     absent = {n: v for n, v in known.items() if v not in [i.parameters[n] for i in same]}
     for sets in filter(None, (absent, known)):
         plan = make(load(paths.ROOT / file, [f"{n}={json.dumps(v)}" for n, v in sets.items()]))
-        if found := _with(plan, stage, wanted):
-            return plan, found
+        if matching := _with(plan, stage, wanted):
+            return plan, matching
     close = max(same, key=lambda i: sum(i.parameters[n] == v for n, v in wanted.items()))
     differs = [f"{n} = {v!r}, not {close.parameters[n]!r}" for n, v in wanted.items() if close.parameters[n] != v]
     raise UserError(
@@ -141,12 +141,12 @@ def _given(scratch: str | None) -> list[tuple[str | None, Output]]:
 
 
 def _fill(
-    stage: str, file: str, plan: Plan, found: list[Instance], given: list[tuple[str | None, Output]]
+    stage: str, file: str, plan: Plan, matching: list[Instance], given: list[tuple[str | None, Output]]
 ) -> tuple[Instance, dict[str, Output]]:
     """The one of several instances that the given results fit, and what they stand in for."""
     fits: dict[str, tuple[Instance, dict[str, Output]]] = {}
     misfit: UserError | None = None
-    for instance in found:
+    for instance in matching:
         try:
             stand_ins = _stand_ins(plan, instance, given)
         except UserError as error:
@@ -158,9 +158,9 @@ def _fill(
     if misfit and not fits:
         raise misfit
     if len(fits) > 1:
-        told = {r for r in found[0].inputs if len({repr(i.inputs.get(r)) for i in found}) > 1}
-        role = sorted(told)[0]
-        stages = sorted({plan.instances[i.inputs[role][0]].stage for i in found if i.inputs.get(role)})
+        roles = {role for instance in matching for role in instance.inputs}
+        role = min(r for r in roles if len({repr(i.inputs.get(r)) for i in matching}) > 1)
+        stages = sorted({plan.instances[i.inputs[role][0]].stage for i in matching if i.inputs.get(role)})
         raise UserError(
             f"{stage}: {len(fits)} instances of {file} have these parameters and differ in '{role}'; name one, finished "
             f'by hand or by key, of {" or ".join(stages)}: scratch = "{role}=PATH"'
@@ -184,8 +184,8 @@ def _replaced(plan: Plan, instance: Instance, role: str | None, output: Output) 
     """The key of the input that a result stands in for: of its stage and, of several, with its parameters."""
     made_by = output.manifest["stage"]
     inputs = {r: [plan.instances[k] for k in keys] for r, keys in instance.inputs.items()}
-    same = {i.key: i for r, found in inputs.items() if role in (None, r) for i in found if i.stage == made_by}
-    roles = ", ".join(f"{r} ({found[0].stage})" for r, found in inputs.items() if found) or "none"
+    same = {i.key: i for r, filling in inputs.items() if role in (None, r) for i in filling if i.stage == made_by}
+    roles = ", ".join(f"{r} ({filling[0].stage})" for r, filling in inputs.items() if filling) or "none"
     if not same:
         raise UserError(f"{instance.stage}: {output.name} fits none of its inputs{f' {role}' if role else ''}: {roles}")
     telling = [n for n in output.parameters if len({repr(i.parameters.get(n)) for i in same.values()}) > 1]
@@ -195,9 +195,9 @@ def _replaced(plan: Plan, instance: Instance, role: str | None, output: Output) 
         shared = [len(read.intersection(k for keys in i.inputs.values() for k in keys)) for i in fits]
         fits = [i for i, n in zip(fits, shared, strict=True) if n == max(shared)]
     if len(fits) != 1:
-        told = ", ".join(f"{n} = {output.parameters[n]!r}" for n in telling) or "the same parameters"
+        values = ", ".join(f"{n} = {output.parameters[n]!r}" for n in telling) or "the same parameters"
         raise UserError(
-            f"{instance.stage}: {len(fits) or 'none'} of {len(same)} inputs of {made_by} agree with {output.name} ({told}); "
+            f"{instance.stage}: {len(fits) or 'none'} of {len(same)} inputs of {made_by} agree with {output.name} ({values}); "
             f"give its role, role=PATH; the roles are {roles}"
         )
     return fits[0].key
@@ -215,8 +215,8 @@ def _check_made(choice: Choice) -> None:
     sets = [f"--set {shlex.quote(f'{n}={_yaml(v)}')}" for n, v in choice.sets.items()]
     until = ",".join(dict.fromkeys(missing.values()))
     command = " ".join([".venv/bin/underseer run", shlex.quote(choice.file), *sets, "--until", until])
-    told = ", ".join(f"'{role}' ({stage} makes it)" for role, stage in missing.items())
-    raise StageError(f"{choice.planned.stage}: not there yet: input {told}. Run: {command}")
+    absent = ", ".join(f"'{role}' ({stage} makes it)" for role, stage in missing.items())
+    raise StageError(f"{choice.planned.stage}: not there yet: input {absent}. Run: {command}")
 
 
 def _yaml(value: Any) -> str:

@@ -64,8 +64,8 @@ class Notebook:
 def stages(pipeline: str) -> tuple[str, ...]:
     """The notebooks of a pipeline, by name, those that pipelines share first."""
     rooms = NOTEBOOKS.get(pipeline, (f"{pipeline}/*",))
-    found = [p for room in rooms for p in sorted((paths.ROOT / "notebooks").glob(f"{room}.ipynb"))]
-    return tuple(f"{p.parent.name}/{p.stem}" for p in found)
+    files = [p for room in rooms for p in sorted((paths.ROOT / "notebooks").glob(f"{room}.ipynb"))]
+    return tuple(f"{p.parent.name}/{p.stem}" for p in files)
 
 
 def notebook_file(stage: str) -> Path:
@@ -118,18 +118,18 @@ def _parse(source: str, path: Path) -> ast.Module:
 
 
 def _assignments(source: str, path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for node in _parse(source, path).body:
         try:
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            found[target.id] = ast.literal_eval(node.value)
+            values[target.id] = ast.literal_eval(node.value)
         except (AttributeError, ValueError):
             text = ast.unparse(node)
             raise UserError(f"{paths.shown(path)}: parameters cell: {text!r}: expected NAME = a flat scalar") from None
-    unknown = [n for n in found if n not in KNOWN and n not in DECIDED and n not in ("name", *BY_HAND)]
+    unknown = [n for n in values if n not in KNOWN and n not in DECIDED and n not in ("name", *BY_HAND)]
     if unknown:
         raise UserError(f"{paths.shown(path)}: parameters cell: {unknown[0]}: unknown{nearest(unknown[0], KNOWN)}")
-    return {name: value for name, value in found.items() if name not in BY_HAND}
+    return {name: value for name, value in values.items() if name not in BY_HAND}
 
 
 PACKAGE = Path(__file__).parents[1]
@@ -169,7 +169,7 @@ def edited(notebook: Notebook, instance: Any, sources: dict[str, str]) -> str | 
     """
     if notebook.code != instance.hashes["notebook"]:
         return f"notebooks/{notebook.stage}.ipynb"
-    changed = [name for name, told in sources.items() if _file_hash(name) != told]
+    changed = [name for name, planned in sources.items() if _file_hash(name) != planned]
     if sources and not changed:
         return None
     for kept in (_module_file, _module_tree, _module_hash, _module_imports, _modules_hash, _with_chosen):
@@ -200,15 +200,15 @@ def _module_imports(name: str) -> tuple[str, ...]:
 
 
 def _imports(tree: ast.AST) -> list[str]:
-    found = []
+    modules = []
     for node in _statements(tree, types=False):
         if isinstance(node, ast.Import):
-            found += [a.name.partition(".")[2] for a in node.names if a.name.startswith("underseer.")]
+            modules += [a.name.partition(".")[2] for a in node.names if a.name.startswith("underseer.")]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "underseer":
             base = node.module.partition(".")[2]
             names = [f"{base}.{a.name}".lstrip(".") for a in node.names]
-            found += [n if _module_file(n) else base for n in names]
-    return [n for n in found if n and _module_file(n)]
+            modules += [n if _module_file(n) else base for n in names]
+    return [n for n in modules if n and _module_file(n)]
 
 
 _BODIES = ("body", "orelse", "finalbody", "handlers", "cases")
@@ -243,16 +243,16 @@ def _module_hash(name: str) -> str:
 
 def contents(declared: dict[str, Any]) -> dict[str, str]:
     """What stands for models and paths in a key: a revision, or a hash of the content."""
-    found = {k: _model_fingerprint(v) for k, v in declared.items() if k in MODELS}
-    found |= {k: _judge_fingerprint(v) for k, v in declared.items() if k in JUDGES | {"judge"} and v is not None}
+    hashes = {k: _model_fingerprint(v) for k, v in declared.items() if k in MODELS}
+    hashes |= {k: _judge_fingerprint(v) for k, v in declared.items() if k in JUDGES | {"judge"} and v is not None}
     if declared.get("dataset_path") is not None:
         read = [_files_hash(v, declared["dataset_path"]) for k, v in declared.items() if k in DATASETS]
-        found["dataset_path"] = read[0] if len(read) == 1 else sha(" ".join(read))
+        hashes["dataset_path"] = read[0] if len(read) == 1 else sha(" ".join(read))
     if declared.get("engine"):
         from underseer import engines
 
-        found["engine"] = engines.identity(declared["engine"], declared["precision"])
-    return found
+        hashes["engine"] = engines.identity(declared["engine"], declared["precision"])
+    return hashes
 
 
 @cache

@@ -69,14 +69,14 @@ class Plan:
     def missing(self) -> list[Instance]:
         """What has to run: the instances that the missing ones need and that have not run themselves."""
         wanted: set[str] = set()
-        found: list[Instance] = []
+        missing: list[Instance] = []
         last = self.until or REPORTS.values()
         for instance in reversed(self.instances.values()):
             needed = instance.key in wanted or instance.stage in last
             if needed and not instance.cached:
-                found.append(instance)
+                missing.append(instance)
                 wanted.update(key for keys in instance.inputs.values() for key in keys)
-        return found[::-1]
+        return missing[::-1]
 
     def as_json(self) -> str:
         return json.dumps({**vars(self), "instances": [vars(i) for i in self.instances.values()]})
@@ -116,14 +116,15 @@ def make(experiment: Experiment, until: Sequence[str] = ()) -> Plan:
         variants.append({"values": values, "parameters": parameters, "roles": roles, "needs": needs})
     report_parameters = {**experiment.parameters, **experiment.variants[0]}
     builder.report(experiment.name, report_parameters, variants)
-    told = (experiment.name, paths.shown(experiment.file), experiment.pipeline, experiment.description)
+    file = paths.shown(experiment.file)
     planned = {i.stage for i in builder.instances.values()}
     for stage in until:
         if stage not in planned:
             hint = nearest(stage, planned) or f"; it has {', '.join(sorted(planned))}"
-            raise UserError(f"--until {stage}: {told[1]} needs no such stage{hint}")
+            raise UserError(f"--until {stage}: {file} needs no such stage{hint}")
     selecting = sorted(builder.selecting - RUNTIME)
-    return Plan(*told, builder.instances, variants, selecting, builder.code, list(until))
+    facts = (experiment.name, file, experiment.pipeline, experiment.description)
+    return Plan(*facts, builder.instances, variants, selecting, builder.code, list(until))
 
 
 def varied(instance: Instance, values: dict[str, Any], names: dict[str, str]) -> Instance:
@@ -192,13 +193,13 @@ class _Builder:
         for cell in cells:
             for role, key in cell["roles"].items():
                 inputs.setdefault(role, {})[key] = self.instances[key]
-        lists = {role: list(found.values()) for role, found in inputs.items()}
+        lists = {role: list(instances.values()) for role, instances in inputs.items()}
         return self.add(REPORTS[self.pipeline], {**parameters, "name": name}, lists, cells)
 
     def add(self, stage: str, values: dict[str, Any], inputs: dict[str, Any], variants: list | None = None) -> Instance:
         notebook = read_notebook(stage)
         declared = self._declared(notebook, values)
-        keys = {role: [i.key for i in _listed(found)] for role, found in inputs.items() if found is not None}
+        keys = {role: [i.key for i in _listed(given)] for role, given in inputs.items() if given is not None}
         memo = repr((stage, declared, keys, variants))  # most calls name an instance that is there: hash each once
         if memo not in self._memo:
             self._memo[memo] = self._new(notebook, declared, values, keys, variants or [])
@@ -236,8 +237,8 @@ class _Builder:
         return self.instances.setdefault(key, instance)
 
 
-def _listed(found: Any) -> list[Instance]:
-    return list(found) if isinstance(found, list) else [found]
+def _listed(given: Any) -> list[Instance]:
+    return list(given) if isinstance(given, list) else [given]
 
 
 def _check_names(experiment: Experiment) -> None:

@@ -55,19 +55,20 @@ def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> P
 
 
 def newest_report(name: str) -> store.Output:
-    """The newest finished report of an experiment.
+    """The newest finished report of an experiment; one that was promoted is of what was explored.
 
     Raises:
         UserError: when there is none.
     """
-    found = [o for o in store.outputs() if o.parameters.get("name") == name and (o.path / "results.json").is_file()]
-    if not found:
-        have = sorted({o.parameters["name"] for o in store.outputs() if "name" in o.parameters})
-        told = f"there are {', '.join(have)}" if have else "none has run yet"
+    reports = [o for o in store.outputs() if "name" in o.parameters and "promoted_from" not in o.manifest]
+    named = [o for o in reports if o.parameters["name"] == name and (o.path / "results.json").is_file()]
+    if not named:
+        names = sorted({o.parameters["name"] for o in reports})
+        there = f"there are {', '.join(names)}" if names else "none has run yet"
         raise UserError(
-            f"{name}: no finished report of that name; {told}. Make it with: underseer run params/{name}.yaml"
+            f"{name}: no finished report of that name; {there}. Make it with: underseer run params/{name}.yaml"
         )
-    return max(found, key=lambda o: o.manifest["finished"])
+    return max(named, key=lambda o: o.manifest["finished"])
 
 
 def is_published(plan: Plan) -> bool:

@@ -57,8 +57,7 @@ class Run:
         self._announce()
 
     def _announce(self) -> None:
-        listed = ((r, found) for r, found in self._inputs.items())
-        inputs = ", ".join(f"{r} x{len(o)}" if len(o) > 1 else f"{r} {o[0].key}" for r, o in listed)
+        inputs = ", ".join(f"{r} x{len(o)}" if len(o) > 1 else f"{r} {o[0].key}" for r, o in self._inputs.items())
         print(f"{self.instance.stage}  key {self.instance.key}  inputs: {inputs or 'none'}")  # noqa: T201
 
     def _check_apart(self) -> None:

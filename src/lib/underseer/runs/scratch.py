@@ -50,8 +50,7 @@ class ScratchRun(Run):
         selected = "".join(f", {n} = {v!r}" for n, v in choice.sets.items())
         own = "; ".join(f"{n} = {v!r}, there {there!r}" for n, (v, there) in self._differs.items())
         lines.append(f"parameters: {choice.file}{selected}{'; but ' + own if own else ''}")
-        listed = ((role, outputs) for role, outputs in self._inputs.items())
-        inputs = ", ".join(f"{r} x{len(o)}" if len(o) > 1 else f"{r} {o[0].name}" for r, o in listed)
+        inputs = ", ".join(f"{r} x{len(o)}" if len(o) > 1 else f"{r} {o[0].name}" for r, o in self._inputs.items())
         lines.append(f"inputs: {inputs or 'none'}")
         lines += [f"  {output.name} in place of {name}" for name, output in choice.replaced().items()]
         print("\n".join(lines))  # noqa: T201
