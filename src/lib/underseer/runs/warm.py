@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -50,7 +51,8 @@ def is_safe() -> bool:
 @contextlib.contextmanager
 def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[dict[str, str]]:
     """A warm process for the time of a run; yields the environment in which its clients find it."""
-    with tempfile.TemporaryDirectory(prefix="underseer-") as folder:
+    sweep()
+    with temporary() as folder:
         address = str(Path(folder) / "warm")
         # Read when the libraries are imported: no progress bars in executed notebooks, figures drawn inline.
         fixed = {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
@@ -80,6 +82,19 @@ def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[di
             server.stdin.close()
             server.terminate()
             server.wait()
+
+
+def temporary() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder that names its process, so that a later run can remove what a killed one left."""
+    return tempfile.TemporaryDirectory(prefix=f"underseer-{os.getpid()}-")
+
+
+def sweep() -> None:
+    """Remove the temporary folders of processes that have ended."""
+    for folder in Path(tempfile.gettempdir()).glob("underseer-*-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc").is_dir():
+            shutil.rmtree(folder, ignore_errors=True)  # another user's stays
 
 
 def thread_limits(threads: int) -> dict[str, str]:
