@@ -36,6 +36,10 @@ Set = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a parameter; a list makes it a variant axis. Repeatable."),
 ]
+Until = Annotated[
+    list[str],
+    typer.Option(metavar="STAGE[,..]", help="Run these stages, such as w2s/1_data, and what they need; no report."),
+]
 
 
 @app.command()
@@ -54,10 +58,7 @@ def run(
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Tiny random models of the same architectures, a few rows, on the CPU.")
     ] = False,
-    until: Annotated[
-        list[str],
-        typer.Option(metavar="STAGE[,..]", help="Run these stages, such as w2s/1_data, and what they need; no report."),
-    ] = [],  # noqa: B006
+    until: Until = [],  # noqa: B006
 ) -> None:
     """Run what is missing of one or more experiments, then their reports; with --until, less."""
     from underseer.runs import show, workflow

@@ -87,19 +87,7 @@ def run(
     files = [save(plan) for plan in plans]
     file = files[0] if len(files) == 1 else _save(merged(plans), paths.plans())
     log = file.with_suffix(".log")
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(paths.ROOT / "Snakefile"),
-        "--directory",
-        str(paths.home()),
-    ]
-    command += ["--config", f"plan={file}", "--cores", str(jobs), "--nolock", "--ignore-incomplete", "--drop-metadata"]
-    command += ["--keep-going", "--rerun-triggers", "mtime"]
-    if profile:
-        command += ["--workflow-profile", str(_profile(profile))]
+    command = _command(file, jobs, profile)
     started = time.time()
     warmth = warm.serving(missing[0].runtime.get("threads", 1)) if warm.is_safe() else nullcontext({})
     with log.open("w", encoding="utf-8") as out, warmth as env:
@@ -123,15 +111,17 @@ def run(
     failed = [one for one in failures(started) if one["key"] in keys]
     if process.returncode != 0 and not failed:
         tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-8:])
-        failed = [
-            {
-                "stage": "snakemake",
-                "key": "",
-                "problem": f"exit code {process.returncode}\n{tail}",
-                "notebook": str(log),
-            }
-        ]
+        problem = f"exit code {process.returncode}\n{tail}"
+        failed = [{"stage": "snakemake", "key": "", "problem": problem, "notebook": str(log)}]
     return failed
+
+
+def _command(file: Path, jobs: int, profile: str | None) -> list[str]:
+    """Snakemake for a saved plan."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
+    command += ["--directory", str(paths.home()), "--config", f"plan={file}", "--cores", str(jobs)]
+    command += ["--nolock", "--ignore-incomplete", "--drop-metadata", "--keep-going", "--rerun-triggers", "mtime"]
+    return command + (["--workflow-profile", str(_profile(profile))] if profile else [])
 
 
 def _stop(process: subprocess.Popen, *, patience: float) -> None:
