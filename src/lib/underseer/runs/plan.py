@@ -147,6 +147,8 @@ def varied(instance: Instance, values: dict[str, Any], names: dict[str, str]) ->
         {**v, "roles": {role: names.get(key, key) for role, key in v["roles"].items()}} for v in instance.variants
     ]
     values = {**instance.parameters, **instance.runtime, **values}
+    if instance.parameters.get("engine", "auto") is None:
+        values["engine"] = None  # the pipeline knows that this stage asks none
     return _Builder("", instance.rehearsal).new(read_notebook(instance.stage), values, inputs, variants)
 
 
