@@ -13,7 +13,7 @@ from underseer import engines
 from underseer.cost import Ledger
 from underseer.engines import gpus, on_vllm
 from underseer.errors import UserError
-from underseer.runs import params, plan
+from underseer.runs import by_hand, params, plan
 from underseer.selfmoa import checks, targets
 
 TEST = ROOT / "params/test/selfmoa.yaml"
@@ -158,9 +158,11 @@ def test_code_of_an_engine_reruns_what_it_answers_alone(copied) -> None:
 
 def test_a_notebook_that_runs_on_its_own_is_the_stage_that_its_plan_has() -> None:
     """Its parameters cell says ``auto``; what that is is decided as for the plan."""
-    for instance in make().instances.values():
+    made = make()
+    for instance in made.instances.values():
         if "engine" in instance.parameters:
-            assert plan.varied(instance, {"engine": "auto"}, {}) == instance
+            assert by_hand.settled(made, instance, {"engine": "auto"}) == {"engine": instance.parameters["engine"]}
+            assert plan.varied(instance, {}, {}) == instance
 
 
 def stage(tmp_path: Path, engine: str, **runtime: object) -> SimpleNamespace:

@@ -214,7 +214,7 @@ def test_a_run_that_ends_early_ends_its_stages(tmp_path: Path, number: signal.Si
     """A signal to the command alone, as a scheduler or a container sends it: nothing goes on computing behind its back."""
     process, end = started(home := tmp_path / "home"), time.monotonic() + 60
     while not any(
-        b"ipykernel" in command(pid) for pid in alive(home)
+        b"ipykernel_launcher" in command(pid) for pid in alive(home)
     ):  # a kernel, which no signal to its stage reaches
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.1)

@@ -390,3 +390,19 @@ def test_instances_that_differ_in_an_input_alone_ask_for_it() -> None:
     own = {n: first[n] for n in keys.read_notebook("judges/score").defaults}
     with pytest.raises(UserError, match="differ in 'answers'; name one.*scratch = \"answers=PATH\""):
         by_hand.choose("judges/score", own, file, None)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("w2s_safety", "bootstraps dataset n_judge seed strong_model student_loss task voting weak_model"),
+        (
+            "selfmoa",
+            "baselines exchange_dataset helpfulness_judge iterations judge_noise red_team_model refusal_judge reset seed "
+            "target_model training_judge",
+        ),
+    ],
+)
+def test_parameters_that_select_inputs_of_a_notebook_run_by_hand(file: str, expected: str) -> None:
+    """A pipeline that reads another one adds it here, or to ``pipelines.HANDED_ON``: else by hand it asks for new inputs."""
+    assert plan.make(params.load(ROOT / f"params/test/{file}.yaml")).selecting == expected.split()

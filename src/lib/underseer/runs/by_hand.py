@@ -73,7 +73,7 @@ def choose(stage: str, own: dict[str, Any], file: str, scratch: str | None) -> C
     matching = [i for i, n in zip(matching, agreeing, strict=True) if n == max(agreeing)]
     instance, stand_ins = _fill(stage, file, plan, matching, _given(scratch))
     sets = {n: v for n, v in wanted.items() if n in KNOWN and any(p["parameters"][n] != v for p in written.variants)}
-    choice = Choice(file, plan, instance, own, sets, scratch, stand_ins)
+    choice = Choice(file, plan, instance, settled(plan, instance, own), sets, scratch, stand_ins)
     _check_made(choice)
     return choice
 
@@ -124,8 +124,26 @@ def _select(stage: str, file: str, written: Plan, wanted: dict[str, Any]) -> tup
 
 
 def _with(plan: Plan, stage: str, wanted: dict[str, Any]) -> list[Instance]:
+    """The instances of a stage that have the wanted values; one has None where nothing reads a parameter."""
+
+    def has(instance: Instance, name: str, value: Any) -> bool:
+        planned = instance.parameters[name]
+        return planned == value or (planned is None and _is_given(plan, name, value))
+
     same = (i for i in plan.instances.values() if i.stage == stage)
-    return [i for i in same if all(i.parameters[n] == v for n, v in wanted.items())]
+    return [i for i in same if all(has(i, n, v) for n, v in wanted.items())]
+
+
+def _is_given(plan: Plan, name: str, value: Any) -> bool:
+    """Whether the experiment itself has a value of a parameter, in any variant."""
+    return any(name in v["parameters"] and v["parameters"][name] == value for v in plan.variants)
+
+
+def settled(plan: Plan, instance: Instance, own: dict[str, Any]) -> dict[str, Any]:
+    """The notebook's values; where one is the experiment's, what the pipeline made of it for this instance: the engine that
+    ``auto`` is here, or None for a parameter that nothing reads."""
+    planned = {**instance.runtime, **instance.parameters}
+    return {n: planned[n] if _is_given(plan, n, v) and n in planned else v for n, v in own.items()}
 
 
 def _given(scratch: str | None) -> list[tuple[str | None, Output]]:

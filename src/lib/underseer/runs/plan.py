@@ -17,7 +17,7 @@ from underseer import paths
 from underseer.errors import UserError, nearest
 from underseer.runs.keys import Notebook, contents, read_notebook, sha, stages
 from underseer.runs.params import KNOWN, MODELS, RUNTIME, Experiment
-from underseer.runs.pipelines import PIPELINES, REPORTS, STEERS
+from underseer.runs.pipelines import HANDED_ON, PIPELINES, REPORTS, STEERS
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def make(experiment: Experiment, until: Sequence[str] = ()) -> Plan:
         if stage not in planned:
             hint = nearest(stage, planned) or f"; it has {', '.join(sorted(planned))}"
             raise UserError(f"--until {stage}: {file} needs no such stage{hint}")
-    selecting = sorted(builder.selecting - RUNTIME)
+    selecting = sorted(builder.selecting - RUNTIME - HANDED_ON)
     facts = (experiment.name, file, experiment.pipeline, experiment.description)
     return Plan(*facts, builder.instances, variants, selecting, builder.code, list(until))
 
@@ -147,8 +147,6 @@ def varied(instance: Instance, values: dict[str, Any], names: dict[str, str]) ->
         {**v, "roles": {role: names.get(key, key) for role, key in v["roles"].items()}} for v in instance.variants
     ]
     values = {**instance.parameters, **instance.runtime, **values}
-    if instance.parameters.get("engine", "auto") is None:
-        values["engine"] = None  # the pipeline knows that this stage asks none
     return _Builder("", instance.rehearsal).new(read_notebook(instance.stage), values, inputs, variants)
 
 

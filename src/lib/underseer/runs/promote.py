@@ -14,6 +14,7 @@ from underseer.errors import StageError, UserError
 from underseer.runs import execute
 from underseer.runs.by_hand import Choice, choose
 from underseer.runs.keys import Notebook, read_notebook
+from underseer.runs.params import KNOWN, problem
 from underseer.runs.plan import Instance, varied
 from underseer.store import Output
 
@@ -32,7 +33,8 @@ def promote(folder: Path) -> tuple[Output, bool]:
     explored = _explored(folder)
     manifest, notebook = explored.manifest, read_notebook(explored.manifest["stage"])
     values = {**manifest["parameters"], **manifest["runtime"]}
-    own = {name: values[name] for name in notebook.defaults if name in values}
+    decided = {n for n, v in values.items() if v is None and n in KNOWN and problem(n, v)}  # nothing reads them
+    own = {n: values[n] for n in notebook.defaults if n in values and n not in decided}
     choice = choose(notebook.stage, own, manifest["experiment"], manifest["scratch"])
     names = {key: _promoted(output) or output.key for key, output in choice.stand_ins.items()}
     instance = varied(choice.planned, choice.values, names)

@@ -107,9 +107,9 @@ def serve(descriptor: int, preloaded: list[str]) -> NoReturn:
     """Import, then fork for every client that connects. Ends when standard input does."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for: their clients see them end
     listener = socket.socket(fileno=descriptor)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for name in preloaded:
         __import__(name)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         client, _ = listener.accept()
         request, fds = _receive(client)
@@ -180,7 +180,9 @@ def run(argv: list[str]) -> int:
 
     The fork ends with this process, and this process with the one that started it: no kernel outlives its notebook's run.
     """
-    parent = os.getppid()
+    parent = int(
+        os.environ.get("JPY_PARENT_PID") or os.getppid()
+    )  # a kernel's may have ended before this line is reached
     address = os.environ.get(SOCKET)
     connection = socket.socket(socket.AF_UNIX)
     try:
