@@ -58,6 +58,7 @@ class Place:
     def cells(self, stage: str, **values: object) -> list[str]:
         """The notebook's cells, the first with the values of the test experiment and these over them."""
         first = next(params.load(self.root / EXPERIMENT).resolved())
+        first |= {f"weak_{name}": first[f"weak_{name}"] or first[name] for name in ("epochs", "learning_rate")}
         notebook = json.loads((self.root / "notebooks" / f"{stage}.ipynb").read_text())
         head, *rest = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
         declared = {n: first[n] for n in keys.read_notebook(stage).defaults if n in first}
@@ -137,7 +138,7 @@ def unchanged(place: Place, request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 VANDALISM = {
-    "labels changed in an extra cell": ["{body}", "rows['label'] = 0\nknown, truth = what.seal(rows)", "{last}"],
+    "labels changed in an extra cell": ["{body}", "rows['label'] = 0", "{last}"],
     "a function of the library replaced": [
         "import underseer.data\nkept = underseer.data.split",
         "underseer.data.split = lambda rows, **_: kept(rows, **_).assign(label=1)",
@@ -247,7 +248,7 @@ def test_a_parameter_of_its_own_needs_no_other_inputs(place: Place, shared: Kern
 @pytest.mark.usefixtures("adds")
 def test_a_missing_input_names_the_command_that_makes_exactly_it(place: Place, shared: Kernel) -> None:
     model = "scratch:gpt2?n_layer=1&n_embd=16&n_head=2"
-    whole = place.cells("w2s/2_supervisors", seed=7, weak_model=model, epochs=2)
+    whole = place.cells("w2s/2_supervisors", seed=7, weak_model=model, weak_epochs=2)
     told = shared.run(*whole)
     assert told.count("\n") == 1, "one line"
     command = shlex.split(told.partition("Run: ")[2])
