@@ -23,7 +23,8 @@ from underseer.runs.run import Run
 
 EXPERIMENT = "params/test/alone.yaml"
 ALONE = "extends: w2s_safety.yaml\nvariants:\n  seed: [0]\n  voting: [none]\n"
-DATA, LABELS, STUDENT, REPORT = "w2s/1_data", "w2s/3_weak_labels", "w2s/4_student", "w2s/5_report"
+DATA, SUPERVISORS, LABELS = "w2s/1_data", "w2s/2_supervisors", "w2s/3_weak_labels"
+STUDENT, REPORT = "w2s/4_student", "w2s/5_report"
 
 
 class Place:
@@ -248,7 +249,7 @@ def test_a_parameter_of_its_own_needs_no_other_inputs(place: Place, shared: Kern
 @pytest.mark.usefixtures("adds")
 def test_a_missing_input_names_the_command_that_makes_exactly_it(place: Place, shared: Kernel) -> None:
     model = "scratch:gpt2?n_layer=1&n_embd=16&n_head=2"
-    whole = place.cells("w2s/2_supervisors", seed=7, weak_model=model, weak_epochs=2)
+    whole = place.cells(SUPERVISORS, seed=7, weak_model=model, weak_epochs=2)
     told = shared.run(*whole)
     assert told.count("\n") == 1, "one line"
     command = shlex.split(told.partition("Run: ")[2])
@@ -308,11 +309,11 @@ def test_a_result_that_fits_no_input_lists_the_roles(place: Place, shared: Kerne
 @pytest.mark.usefixtures("adds")
 def test_promotion_executes_the_saved_notebook_under_its_key(place: Place, kernel: Kernel) -> None:
     """Two results, the second made of the first; each once, and each as it was explored."""
-    assert "exploratory result" in kernel.run(*place.cells(LABELS, max_length=48))
+    assert "exploratory result" in kernel.run(*place.cells(SUPERVISORS, weak_epochs=2))
+    supervisor = place.newest(SUPERVISORS)
+    assert "exploratory result" in kernel.run("%reset -f in", *place.cells(LABELS, scratch=supervisor.name))
     labels = place.newest(LABELS)
-    assert "exploratory result" in kernel.run("%reset -f in", *place.cells(STUDENT, batch_size=32, scratch=labels.name))
-    student = place.newest(STUDENT)
-    for explored in (labels, student):
+    for explored in (supervisor, labels):
         done = place.underseer("promote", explored.name)
         assert done.returncode == 0 and done.stdout.startswith("promoted: "), done.stdout + done.stderr
         keyed = store.Output(Path(place.root, done.stdout.removeprefix("promoted: ").strip()))
