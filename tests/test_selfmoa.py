@@ -20,7 +20,7 @@ from underseer.judges.base import Scores
 from underseer.look import selfmoa as look
 from underseer.maths import modpo
 from underseer.prompts.strategies import TESTBED
-from underseer.runs import params, pipelines, plan
+from underseer.runs import keys, params, pipelines, plan
 from underseer.selfmoa import aligning, checks, evaluation, human, pairs, pools, preferences, red_team, targets
 
 
@@ -491,7 +491,7 @@ TRAINING = ("1_reset", "2_red_team", "3_preferences", "4_align", "4_finetune")
 
 @pytest.mark.parametrize("stage", [f"selfmoa/{s}" for s in TRAINING] + ["judges/evaluator", "testbed/chat"])
 def test_training_stages_cannot_reach_the_oracle(stage: str) -> None:
-    reached = plan.read_notebook(stage).reached | plan._reached(["testbed.chat"])
+    reached = plan.read_notebook(stage).reached | keys.follow(["testbed.chat"])
     assert not reached & {"testbed.verdicts", "judges.exchange_oracle", "selfmoa.human", "selfmoa.evaluation"}
 
 
