@@ -147,7 +147,7 @@ LOOP = Walk(
         "selfmoa/3_preferences selfmoa/human_pairs": "answers_per_prompt min_margin pairs_per_prompt",
         "selfmoa/4_align": "epochs learning_rate weight_decay objective_weights beta margin_scale divide_by_weight"
         " nll_weight reference",
-        "selfmoa/5_evaluate": "reporting_judge reporting_helpfulness_judge",
+        "selfmoa/5_evaluate": "reporting_judge reporting_helpfulness_judge benchmarks",
         "selfmoa/6_report": "baselines",
         "selfmoa/human_pairs": "human_dataset n_human_pairs",
         NOTHING: "engine",  # on a CPU, auto is transformers
@@ -156,6 +156,7 @@ LOOP = Walk(
     dict.fromkeys(("dataset", "safe_dataset", "exchange_dataset", "human_dataset"), "pku-saferlhf")
     | {"evaluation_datasets": "xstest", "dataset_path": "README.md", "engine": "auto"}
     | {
+        "benchmarks": "hellaswag",
         "target_model": TINY,
         "red_team_model": TINY,
         "lora_targets": "c_attn",
