@@ -38,8 +38,9 @@ DECIDED = {
 STEERS = {"w2s": frozenset({"bootstraps", "judge_members"}), "selfmoa": frozenset({"iterations", "baselines", "reset"})}
 """Parameters that no notebook declares: the pipeline reads them to decide which instances there are."""
 
-HANDED_ON = frozenset({"epochs", "learning_rate", "weak_epochs", "weak_learning_rate"})
-"""Parameters that a pipeline reads only to hand a value on: they tell no instances apart. All others that it reads do."""
+HANDED_ON = frozenset({"epochs", "learning_rate", "weak_epochs", "weak_learning_rate", "nll_weight"})
+"""Parameters that a pipeline reads only to settle the value of another or their own: they tell no instances apart. All
+others that it reads do."""
 
 DYNAMIC: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "selfmoa.pools": ("dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
