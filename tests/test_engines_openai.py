@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from underseer.cost import Ledger
-from underseer.engines import Sampling, client, open_engine
+from underseer.engines import Sampling, client, on_openai, open_engine
 from underseer.errors import StageError, UserError
 from underseer.models import chats
 
@@ -226,7 +226,7 @@ def test_garbage_is_tried_again_and_never_taken_for_an_answer(server, content):
 def test_a_busy_or_broken_server_is_asked_again_as_it_wishes(server, status):
     waits = []
     server.faults = lambda n, path, body: (status, b"busy", {"Retry-After": "7"}) if n == 1 else None
-    made = client.Client(server.url, tries=3, backoff=2.0, sleep=waits.append)
+    made = on_openai.connect(server.url, None, client.Retries(tries=3, backoff=2.0, sleep=waits.append))
     assert made.call("/completions", {"prompt": "a"}, lambda reply: reply["choices"][0]["text"]).startswith(" text")
     assert waits == [7.0]
     server.faults = lambda n, path, body: (status, b"busy", {})
@@ -246,7 +246,7 @@ def test_a_server_that_hangs_or_trickles_is_given_up_in_bounded_time(server):
     start = time.monotonic()
     (row,) = open_engine("openai", "m", **QUICK).generate(["a"], Sampling())
     assert row[0].failure == "call failed: time-out" and time.monotonic() - start < 3
-    made = client.Client(server.url, tries=1, timeout=0.3)
+    made = on_openai.connect(server.url, None, client.Retries(tries=1, timeout=0.3))
     made._http.stream = _trickling  # a byte at a time, for ever: no single read runs into its time-out
     with pytest.raises(client.Failed, match="time-out"):
         made.call("/completions", {"prompt": "a"})

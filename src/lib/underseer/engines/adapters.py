@@ -85,6 +85,13 @@ def _kind(path: str) -> str:
     return re.sub(r"\d+", "*", path)
 
 
+def adapter_digest(folder: Path | str | None) -> str | None:
+    """What identifies an adapter by its weights; a served name, which is no folder here, stands for itself."""
+    if folder is None:
+        return None
+    return specs.weights_digest(Path(folder)) if Path(folder).is_dir() else str(folder)
+
+
 def identity(folder: Path | str) -> tuple[str, int, int]:
     """What tells an adapter from one saved later in the same place, without reading it."""
     stat = (Path(folder) / WEIGHTS).stat()

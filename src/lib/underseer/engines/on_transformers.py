@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.engines import Answer, Prompt, Sampling, adapters, local
+from underseer.engines import adapters, local
+from underseer.engines.base import Answer, Prompt, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -9,15 +9,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.engines import Answer, Prompt, Sampling
+from underseer.engines.base import Answer, Prompt, Sampling
 from underseer.errors import EngineEnded, StageError, UserError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from underseer.cost import Ledger
 
 
@@ -27,7 +30,7 @@ class Replicas:
     name = "vllm"
 
     def __init__(self, model: str, n: int, *, cost: Ledger | None = None, **how: Any) -> None:
-        self._cost = cost
+        self._cost, self._model, self._base = cost, model, how.get("base")
         context = multiprocessing.get_context("spawn")  # a process that has touched a GPU must not be forked
         self._pipes, self._processes = [], []
         for environment in _shares(n, how.get("tensor_parallel", 1)):
@@ -43,6 +46,14 @@ class Replicas:
             self.close()
             raise
 
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's own."""
+        from underseer.engines.rows import load_tokenizer
+        from underseer.models import loading
+
+        return load_tokenizer(loading.source(self._model, self._base), loading.parse(self._model).revision)
+
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, adapter: Path | None = None, log_probs: bool = False
     ) -> list[list[Answer]]:
@@ -57,7 +68,7 @@ class Replicas:
                 answers[i] = row
         if self._cost is not None:
             drawn = [answer for row in answers for answer in row]
-            self._cost.add(tokens_generated=sum(a.n_tokens + (a.finish_reason == "stop") for a in drawn))
+            self._cost.add(tokens_generated=sum(a.n_generated for a in drawn))
         return answers
 
     def score(
@@ -124,7 +135,7 @@ def _shares(n: int, tensor_parallel: int) -> list[dict[str, str]]:
 def _serve(pipe: Any, environment: dict[str, str], model: str, how: dict[str, Any]) -> None:
     """A replica: opens its engine and answers until its pipe is closed."""
     os.environ.update(environment)
-    from underseer.engines.on_vllm import VllmEngine
+    from underseer.engines.vllm_engine import VllmEngine
 
     engine = None
     try:
