@@ -204,7 +204,7 @@ def main() -> None:
     )
     args = made.parse_args()
     os.environ |= {"OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    import underseer.selfmoa.pair_trainer  # noqa: F401  (before the clocks start, as everything else)
+    import underseer.training.pair_trainer  # noqa: F401  (before the clocks start, as everything else)
 
     pairs = pairs_of(args.dataset_path, args.rows)
     runs = [(precision, variant) for precision in args.precisions or precisions() for variant in VARIANTS]

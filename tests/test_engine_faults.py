@@ -28,7 +28,7 @@ BLOCK = 4  # prompts that are kept together where a batch holds one
 STAGE_AT_WORK = f"""
 import json, sys, time
 from types import SimpleNamespace
-from underseer import chats, paths, store
+from underseer import paths, store
 from underseer.cost import Ledger
 from underseer.engines import Sampling, local
 from underseer.selfmoa import targets

@@ -164,8 +164,8 @@ def test_missing_folder():
 def test_preflight_and_fingerprint_do_not_import_torch(folder):
     code = (
         f"import sys; from underseer.models import loading; loading.preflight({str(folder)!r});"
-        f"models.fingerprint({str(folder)!r});"
-        "models.preflight('scratch:gpt2'); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+        f"loading.fingerprint({str(folder)!r});"
+        "loading.preflight('scratch:gpt2'); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -22,10 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 from safetensors.torch import save_file
 from test_modpo import FULL, HELD_OUT, LORA, PAIRS, _model
-from underseer import trainer
-from underseer.selfmoa.align import align
+from underseer.training import loop
+from underseer.training.align import align
 
-trainer.SAVE_SECONDS, trainer.LOG_STEPS = 0.0, 3
+loop.SAVE_SECONDS, loop.LOG_STEPS = 0.0, 3
 out = Path(sys.argv[1])
 for name, settings in (("full", FULL), ("lora", LORA)):
     settings = replace(settings, nll_weight=0.2, train=replace(settings.train, epochs=2, gradient_accumulation=2))
