@@ -8,7 +8,7 @@ All train the same model from the same weights on the same token ids, AdamW, gra
 - ``online``: TRL's DPOTrainer with the reference model beside the policy, as its defaults are but for CPU needs;
 - ``precomputed``: TRL's DPOTrainer with ``precompute_ref_log_probs``;
 - ``bare``: a hand-written loop over batches of like length, reference log-probabilities given, logits of the answers' tokens only: the ceiling;
-- ``ours``: ``selfmoa.align.align``, MODPO with one extra objective.
+- ``ours``: ``training.align.align``, MODPO with one extra objective.
 
 Every run is a process of its own, forked once libraries are imported, so that its peak memory is its own; runs alternate, so
 that a busy moment of the machine hits all. ``steps`` is the rate of the training loop after the first steps; ``whole`` counts everything from strings to the
