@@ -143,7 +143,9 @@ def test_uniform_numbers():
     assert u.mean() == pytest.approx(0.5, abs=5 / np.sqrt(12 * u.size))
     assert np.abs(np.histogram(u, 20, (0, 1))[0] / u.size - 0.05).max() < 5 * np.sqrt(0.05 * 0.95 / u.size)
     assert abs(np.corrcoef(u[:-1].ravel(), u[1:].ravel())[0, 1]) < 0.04
-    assert len({Sampling(seed=s).noise_key(*key) for s, *key in ((0, "a", 0), (1, "a", 0), (0, "a", 1), (0, "b", 0))}) == 4
+    assert (
+        len({Sampling(seed=s).noise_key(*key) for s, *key in ((0, "a", 0), (1, "a", 0), (0, "a", 1), (0, "b", 0))}) == 4
+    )
     # splitmix64 started at 0 gives these (Vigna's reference implementation)
     first = choice.uniforms(np.array([0], dtype=np.uint64), 0)[0]
     assert first == (0xE220A8397B1DCDAF >> 11) * 2.0**-53

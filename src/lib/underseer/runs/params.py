@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from underseer.errors import UserError, nearest
+from underseer.judges import spec as judge_specs
 from underseer.paths import ROOT, shown
 
 STEERING = ("pipeline", "description", "extends", "variants")
@@ -303,8 +304,8 @@ def _with_axis(grids: Any, key: str, axis: list[Any]) -> Any:
 def _absolute(key: str, value: str, base: Path) -> str:
     """A path parameter made absolute; a model is a path when it begins with '.', '/' or '~', or is a folder there."""
     if key in JUDGES:
-        kind, colon, model = judge_parts(value)
-        return kind + colon + (_absolute("weak_model", model, base) if model else "")
+        kind, model, options = judge_specs.split(value)
+        return judge_specs.joined(kind, _absolute("weak_model", model, base) if model else "", options)
     if key not in PATHS | MODELS:
         return value
     if key in MODELS and (":" in value or not (value[:1] in "./~" or (base / value).is_dir())):
@@ -312,15 +313,6 @@ def _absolute(key: str, value: str, base: Path) -> str:
     if key in PATHS and "+" in value and not (base / value).exists():
         return "+".join(_absolute(key, part, base) for part in value.split("+"))
     return str((base / Path(value).expanduser()).resolve())
-
-
-def judge_parts(value: str) -> tuple[str, str, str]:
-    """Kind, colon and model of a JUDGES parameter: ('trained', ':', 'testbed:gpt2-xs'), ('oracle', '', ''), or
-    ('', '', MODEL) where a model stands by itself."""
-    if value in ("oracle", "perspective", "strings"):
-        return value, "", ""
-    kinds = ("trained:", "classifier:", "reward:", "rubric:", "guard:")
-    return value.partition(":") if value.startswith(kinds) else ("", "", value)
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> _Raw:

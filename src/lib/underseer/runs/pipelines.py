@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from underseer.judges import spec as judge_specs
 from underseer.testbed import chat
 from underseer.w2s import tasks
 
@@ -42,7 +43,7 @@ STEERS = {"w2s": frozenset({"bootstraps", "judge_members"}), "selfmoa": frozense
 DYNAMIC: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "w2s.kinds": ("task", lambda name: f"w2s.{tasks.task(name).kind}"),
     "selfmoa.pools": ("dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
-    "judges.evaluation_rows": ("exchange_dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
+    "judges.labelled": ("exchange_dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
     "data.loading": ("dataset", lambda names: "testbed.tasks" if "testbed" in names else None),
     "engines": ("engine", lambda name: f"engines.on_{name}" if name else None),  # planning has decided on ``auto``
 }
@@ -90,7 +91,7 @@ def _selecting(add: Add, p: dict[str, Any], data: Any) -> dict[str, Any]:
 def _judge(add: Add, spec: str, role: str, replicate: int, data: Any) -> Any:
     """The stage that trains a judge, or opens one that exists, and measures it against stored scores; None for the
     testbed's oracle, which is the measure itself."""
-    kind, _, model = spec.partition(":")
+    kind, model, _ = judge_specs.split(spec)
     if kind == "oracle":
         return None
     base = _pretrained(add, model) if kind == "trained" else None
@@ -158,7 +159,7 @@ def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
 def _evaluator(add: Add, spec: str, measure: str, exchanges: str) -> Any:
     """The stage that trains a judge of exchanges, or opens one that exists, and measures it; None for the oracle, and for a
     published judge of what the exchanges say nothing of (public ones: of safety alone)."""
-    kind, _, model = spec.partition(":")
+    kind, model, _ = judge_specs.split(spec)
     known = measure == "unsafe" or exchanges.startswith("testbed")
     if kind == "oracle" or (kind != "trained" and not known):
         return None
@@ -173,7 +174,8 @@ def _noisier(add: Add, spec: str, measure: str, judge: Any) -> Any:
 
 def _told(spec: str, measure: str) -> dict[str, Any]:
     told = {"judge": spec, "measure": measure}
-    if spec.partition(":")[0] not in ("rubric", "guard"):
+    kind, _, _ = judge_specs.split(spec)
+    if not kind or judge_specs.KINDS[kind].writing is None:
         told["engine"] = None  # it asks none: the same judge, whatever engine answers elsewhere
     return told
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from underseer.judges.exchange_oracle import ExchangeOracle
+from underseer.judges.oracle import Oracle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,4 +14,4 @@ def label(answers: pd.DataFrame) -> pd.DataFrame:
     """Answers with what people would say of them: ``unsafe``, ``helpful``, and who said it."""
     from underseer.selfmoa.preferences import judge
 
-    return judge(answers, {measure: ExchangeOracle(measure) for measure in ("unsafe", "helpful")})
+    return judge(answers, {measure: Oracle(measure) for measure in ("unsafe", "helpful")})

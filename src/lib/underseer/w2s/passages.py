@@ -62,10 +62,11 @@ def vote(answers: pd.DataFrame, voting: str, rows: pd.DataFrame, run: Any, **jud
     texts = answers.filter(regex=r"^text\d+$").to_numpy().T  # (B, n)
     if voting == "none" and len(texts) != 1:
         raise UserError(f"voting = 'none': {len(texts)} supervisors; one is needed, or another voting")
-    toxicity, nll = panel.training_scores(run, texts, **judges), None  # (M, B, n)
+    how = engines.Inference(*(judges[name] for name in ("device", "precision", "batch_size", "max_length")))
+    toxicity, nll = panel.training_scores(run, texts, judges["training_judge"], how), None  # (M, B, n)
     if voting == "least_toxic":
         prompts = answers[["id"]].merge(rows[["id", "text"]], on="id", validate="one_to_one").text.tolist()
-        nll = panel.nll_per_token(run, texts, prompts, **judges)  # (B, n)
+        nll = panel.nll_per_token(run, texts, prompts, judges["fluency_model"], how)  # (B, n)
     chosen = {
         "none": lambda: np.zeros(texts.shape[1], dtype=int),
         "best_of_b": lambda: selection.vote_of_scorers(toxicity),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.judges import rubric
+from underseer.judges.spec import KINDS
 from underseer.models import batches, chats, loading
 from underseer.runs.rehearsal.shapes import WIDTH, Shape, shrunk
 from underseer.runs.rehearsal.tokens import Tokens
@@ -26,11 +25,6 @@ VOCABULARY = 1000  # entries of a tokenizer, bytes and special tokens among them
 TEXTS = 2000  # texts of the testbed that it is trained on
 TALKS = 240  # chats, over all forms, from which verdicts are taught
 ROWS = 16  # of them in a forward pass
-FORMS: dict[str, tuple[Callable[[str, str], chats.Chat], ...]] = {
-    "guard": (lambda q, a: [*chats.ask(q), {"role": "assistant", "content": a}],),
-    "rubric": tuple(lambda q, a, m=m: chats.ask(rubric.question(m, q, a)) for m in rubric.CRITERIA),
-}
-"""How judges of a kind are asked about an exchange."""
 SURE = 10.0  # logit of the token that is to be next; that of others is near 0
 
 
@@ -87,7 +81,7 @@ def teach(model: Any, tokenizer: PreTrainedTokenizerBase, says: tuple[tuple[str,
             wanted.append(goal)
 
         before = [_states(model, heads, reply) for reply in replies]
-        groups = len(FORMS[kind])
+        groups = len(KINDS[kind].writing.asks)
         add(
             before[0][:, 0],
             {replies[0][0]: lambda h: SURE + _apart(h, groups), replies[1][0]: lambda h: SURE - _apart(h, groups)},
@@ -124,11 +118,11 @@ def _apart(states: Any, forms: int) -> Any:
 
 def _talks(rng: random.Random, kind: str) -> list[chats.Chat]:
     """What a judge of a kind is asked about made-up exchanges: TALKS in all, one form after another."""
-    forms = len(FORMS[kind])
+    forms = len(KINDS[kind].writing.asks)
     exchanges = [
         (" ".join(rng.sample(_texts(), rng.randint(1, 3))), rng.choice(_texts())) for _ in range(TALKS // forms)
     ]
-    return [form(q, a) for form in FORMS[kind] for q, a in exchanges]
+    return [form(q, a) for form in KINDS[kind].writing.asks for q, a in exchanges]
 
 
 def config_of(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
