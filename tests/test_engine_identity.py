@@ -211,8 +211,9 @@ def test_an_engine_that_cannot_be_opened_stops_before_anything_runs(monkeypatch)
 
 def test_verdicts_of_one_engine_are_not_taken_for_anothers(monkeypatch, chat_model) -> None:
     """Verdicts are kept by what decides them; ``auto`` alone would say nothing of it."""
-    from underseer.judges import rubric
     from underseer.judges.exchange import open_exchange_judge
+
+    from underseer.judges import rubric
 
     (chat_model / "chat_template.jinja").write_text("x")
     asked = []
