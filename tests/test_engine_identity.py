@@ -190,7 +190,11 @@ def test_a_stage_opens_the_engine_of_its_plan_with_the_experiments_options(monke
 def test_vllm_is_started_with_what_the_experiment_says(monkeypatch) -> None:
     seen = {}
     monkeypatch.setattr(on_vllm, "check", lambda: None)
-    monkeypatch.setattr(on_vllm, "VllmEngine", lambda model, **how: seen.update(model=model, **how))
+    monkeypatch.setattr(
+        on_vllm,
+        "VllmEngine",
+        lambda model, inference, settings, **how: seen.update(model=model, **vars(settings), **how),
+    )
     engines.open_engine("vllm", "m", lora_rank=8, tensor_parallel=2, kv_cache_gb=1.5, concurrency=3, max_length=64)
     assert seen.items() >= {"model": "m", "lora_rank": 8, "tensor_parallel": 2, "kv_cache_gb": 1.5}.items()
     assert "concurrency" not in seen
@@ -209,15 +213,14 @@ def test_an_engine_that_cannot_be_opened_stops_before_anything_runs(monkeypatch)
     checks.preflight(resolved("transformers"))
 
 
-def test_verdicts_of_one_engine_are_not_taken_for_anothers(monkeypatch, chat_model) -> None:
+def test_verdicts_of_one_engine_are_not_taken_for_anothers(chat_model) -> None:
     """Verdicts are kept by what decides them; ``auto`` alone would say nothing of it."""
-    from underseer.judges.exchange import open_exchange_judge
-
-    from underseer.judges import rubric
+    from underseer.judges import Opening, open_judge
 
     (chat_model / "chat_template.jinja").write_text("x")
-    asked = []
-    monkeypatch.setattr(rubric, "RubricJudge", lambda opened, **how: asked.append(how["identity"]))
-    for engine in ("transformers", "vllm", "auto"):
-        open_exchange_judge(f"rubric:{chat_model}", "helpful", engine=engine, precision="fp32", cache=":memory:")
-    assert asked[0] != asked[1] and asked[2] == asked[0]
+    how = engines.Inference(precision="fp32")
+    ours, theirs, auto = (
+        open_judge(f"rubric:{chat_model}", "helpful", Opening(how, engine=engine, cache=":memory:"))._identity
+        for engine in ("transformers", "vllm", "auto")
+    )
+    assert ours != theirs and auto == ours

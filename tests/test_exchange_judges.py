@@ -75,41 +75,6 @@ PROMPTS, ANSWERS = ROWS.prompt.tolist(), ROWS.answer.tolist()
 
 
 @pytest.mark.parametrize(
-    "spec, kind, model, label, reads",
-    [
-        ("trained:testbed:gpt2-xs", "trained", "testbed:gpt2-xs", None, None),
-        ("classifier:org/x@v1?label=no&reads=answer", "classifier", "org/x@v1", "no", "answer"),
-        ("classifier:./folder?reads=answer", "classifier", "./folder", None, "answer"),
-        ("reward:org/rm", "reward", "org/rm", None, None),
-        ("rubric:testbed:chat", "rubric", "testbed:chat", None, None),
-        ("guard:meta-llama/Llama-Guard-3-1B", "guard", "meta-llama/Llama-Guard-3-1B", None, None),
-        ("strings", "strings", "None", None, None),
-        ("oracle", "oracle", "None", None, None),
-    ],
-)
-def test_parse(spec, kind, model, label, reads):
-    found = judges.parse(spec)
-    assert (found.kind, str(found.model), found.option("label"), found.option("reads")) == (kind, model, label, reads)
-    assert judges.parse(str(found)) == found
-
-
-@pytest.mark.parametrize(
-    "spec, says",
-    [
-        ("gard:x", "gard:x.*did you mean 'guard'"),
-        ("guard", "names no model; write guard:MODEL"),
-        ("strings:x", "takes no model"),
-        ("classifier:org/x?reads=prompt", "unknown option 'reads=prompt'.*label=NAME.*reads=answer"),
-        ("reward:scratch:gpt2", "already trained.*trained:scratch:gpt2"),
-        ("rubric:scratch:llama", "already trained"),
-    ],
-)
-def test_parse_names_what_is_wrong(spec, says):
-    with pytest.raises(UserError, match=f"(?s){says}"):
-        judges.parse(spec)
-
-
-@pytest.mark.parametrize(
     "spec, measure, says",
     [
         (
@@ -219,12 +184,6 @@ def test_a_copy_of_a_model_is_that_model(folders, tmp_path):
     given = {"training_judge": f"classifier:{folders}/guarding", "reporting_judge": f"classifier:{tmp_path}/copy"}
     with pytest.raises(UserError, match="must not report"):
         preflight(given)
-
-
-def test_preflight_finds_every_mistake_at_once():
-    with pytest.raises(UserError) as caught:
-        preflight({"training_judge": "oracle", "helpfulness_judge": "nobody", "refusal_judge": "guard:org/x"})
-    assert len(str(caught.value).split("\n")) == 3
 
 
 def test_preflight_lets_pass_what_is_right(folders):
@@ -1010,6 +969,8 @@ def test_on_the_transformers_engine(guard_model, tmp_path):
     here = opened("guard:x", "unsafe", engine=_named(Here(*guard_model)), **_llm())
     found, expected = judge.score(ANSWERS, PROMPTS), here.score(ANSWERS, PROMPTS)
     assert found.values == pytest.approx(expected.values, abs=1e-4, nan_ok=True) and found.details == expected.details
+    long = judge.score(["vile " * 300], ["lamp"])  # cut to what the model can read, and judged
+    assert long.n_cut == 1 and (long.values[0] > 0.5 or long.failures[0].startswith("no verdict"))
 
 
 # ----------------------------------------------------------------------------------------------------- strings and noise

@@ -25,7 +25,7 @@ from underseer.engines import Inference
 from underseer.engines.client import GARBAGE, Retries
 from underseer.engines.kept import Kept
 from underseer.errors import UserError
-from underseer.judges import base, calibration, classifiers, labelled, perspective, trained
+from underseer.judges import base, calibration, classifiers, labelled, opening, perspective, trained
 from underseer.judges.classifier import MEANING
 from underseer.judges.perspective import PerspectiveJudge
 from underseer.models import loading
@@ -69,20 +69,26 @@ def _rows(n, seed=0):
 
 
 @pytest.mark.parametrize(
-    "spec, kind, model, label",
+    "spec, kind, model, options",
     [
-        ("trained:testbed:gpt2-xs", "trained", "testbed:gpt2-xs", None),
-        ("trained:scratch:gpt2?n_layer=2", "trained", "scratch:gpt2?n_layer=2", None),
-        ("trained:org/encoder", "trained", "org/encoder", None),
-        ("classifier:org/toxic@v1?label=toxic", "classifier", "org/toxic@v1", "toxic"),
-        ("classifier:./folder", "classifier", "./folder", None),
-        ("perspective", "perspective", "None", None),
-        (" oracle ", "oracle", "None", None),
+        ("trained:testbed:gpt2-xs", "trained", "testbed:gpt2-xs", {}),
+        ("trained:scratch:gpt2?n_layer=2", "trained", "scratch:gpt2?n_layer=2", {}),
+        ("trained:org/encoder", "trained", "org/encoder", {}),
+        ("classifier:org/toxic@v1?label=toxic", "classifier", "org/toxic@v1", {"label": "toxic"}),
+        ("classifier:./folder", "classifier", "./folder", {}),
+        ("classifier:org/x?label=no&reads=answer", "classifier", "org/x", {"label": "no", "reads": "answer"}),
+        ("classifier:org/x?output=probability", "classifier", "org/x", {"output": "probability"}),
+        ("reward:org/rm", "reward", "org/rm", {}),
+        ("rubric:testbed:chat", "rubric", "testbed:chat", {}),
+        ("guard:meta-llama/Llama-Guard-3-1B", "guard", "meta-llama/Llama-Guard-3-1B", {}),
+        ("perspective", "perspective", "None", {}),
+        ("strings", "strings", "None", {}),
+        (" oracle ", "oracle", "None", {}),
     ],
 )
-def test_parse(spec, kind, model, label):
+def test_parse(spec, kind, model, options):
     found = judges.parse(spec)
-    assert (found.kind, str(found.model), found.option("label")) == (kind, model, label)
+    assert (found.kind, str(found.model), dict(found.options)) == (kind, model, options)
     assert judges.parse(str(found)) == found
 
 
@@ -90,13 +96,19 @@ def test_parse(spec, kind, model, label):
     "spec, says",
     [
         ("perspectiv", "perspectiv.*did you mean 'perspective'"),
+        ("gard:x", "gard:x.*did you mean 'guard'"),
         ("", "allowed are classifier:.*trained:MODEL"),
         ("trained", "names no model"),
+        ("guard", "names no model; write guard:MODEL"),
         ("trained:scratch:gtp2", "gtp2.*did you mean 'gpt2'"),
         ("classifier:org/name?labels=x", "unknown option 'labels=x'.*label=NAME"),
+        ("classifier:org/x?reads=prompt", "unknown option 'reads=prompt'.*label=NAME.*reads=answer"),
         ("classifier:org/name?label=", "unknown option"),
         ("classifier:scratch:gpt2", "already trained.*trained:scratch:gpt2"),
+        ("reward:scratch:gpt2", "already trained.*trained:scratch:gpt2"),
+        ("rubric:scratch:llama", "already trained"),
         ("perspective:v2", "takes no model"),
+        ("strings:x", "takes no model"),
     ],
 )
 def test_parse_names_what_is_wrong(spec, says):
@@ -139,9 +151,17 @@ def test_preflight_refuses(parameters, says):
         judges.preflight(parameters)
 
 
-def test_preflight_finds_every_mistake_at_once():
+@pytest.mark.parametrize(
+    "parameters, roles",
+    [
+        ({"training_judge": "oracle", "reporting_judge": "nobody"}, opening.OF_TEXTS),
+        ({"training_judge": "oracle", "helpfulness_judge": "nobody"}, opening.OF_EXCHANGES),
+        ({"training_judge": "strings", "refusal_judge": "guard:org/x"}, opening.OF_EXCHANGES),
+    ],
+)
+def test_preflight_finds_every_mistake_at_once(parameters, roles):
     with pytest.raises(UserError) as caught:
-        judges.preflight({"training_judge": "oracle", "reporting_judge": "nobody"})
+        judges.preflight(parameters, roles)
     assert len(str(caught.value).split("\n")) == 2
 
 

@@ -125,17 +125,14 @@ def open_engine(
     """
     name = resolve(engine)
     chosen = _options(name, options)
-    how: dict[str, Any] = {"base": base, "max_length": max_length, "cost": cost, "progress": progress, **chosen}
-    if name == "openai":
-        how["cache"] = keep if keep is not None else chosen.get("cache")
-    else:
-        how.update(precision=precision, batch_size=batch_size)
-    if name == "transformers":
-        how["device"] = device
-    elif name == "vllm":
-        how["lora_rank"] = lora_rank
+    if name == "openai" and keep is not None:
+        chosen["cache"] = keep
+    if name == "vllm":
+        chosen["lora_rank"] = lora_rank
+    inference = Inference(device, precision, batch_size, max_length)
     # By name: a stage's identity rests on the engine that it uses, not on the others (``pipelines.DYNAMIC``).
-    opened: Engine = import_module(f"underseer.engines.on_{name}").open_(model, **how)
+    module = import_module(f"underseer.engines.on_{name}")
+    opened: Engine = module.open_(model, inference, base=base, cost=cost, progress=progress, **chosen)
     if keep is None or name == "openai":  # which keeps every answer by itself
         return opened
     from underseer.engines.keeping import KeepingEngine

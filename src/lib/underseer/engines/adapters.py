@@ -55,13 +55,13 @@ def shapes(folder: Path | str) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of each module that a LoRA folder changes, by its name in the base model."""
     from safetensors import safe_open
 
-    found: dict[str, list[int]] = {}
+    sizes: dict[str, list[int]] = {}
     with safe_open(Path(folder) / WEIGHTS, framework="numpy") as file:
         for key in file.keys():
             path, _, part = key.removeprefix("base_model.model.").partition(".lora_")
             if part in ("A.weight", "B.weight"):
-                found.setdefault(path, [0, 0])[part[0] == "B"] = file.get_slice(key).get_shape()[part[0] == "A"]
-    return {path: (inputs, outputs) for path, (inputs, outputs) in found.items()}
+                sizes.setdefault(path, [0, 0])[part[0] == "B"] = file.get_slice(key).get_shape()[part[0] == "A"]
+    return {path: (inputs, outputs) for path, (inputs, outputs) in sizes.items()}
 
 
 def fits(folder: Path | str, model: nn.Module) -> bool:

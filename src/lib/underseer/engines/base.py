@@ -94,7 +94,10 @@ class Answer:
 
 
 class Engine(Protocol):
-    """A model that is ready. ``version`` holds what, beside the model, decides its answers; it goes into results."""
+    """A model that is ready. ``version`` holds what, beside the model, decides its answers; it goes into results.
+
+    Where they are known it has ``tokenizer``, the model's own, and ``positions``, the most tokens of a prompt with its answer.
+    """
 
     name: str
     version: str

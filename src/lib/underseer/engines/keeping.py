@@ -20,7 +20,7 @@ class KeepingEngine:
 
     def __init__(self, engine: Engine, kept: Kept, model: str, block: int = 256) -> None:
         self.name, self.version = engine.name, engine.version
-        self.tokenizer = getattr(engine, "tokenizer", None)
+        self.tokenizer, self.positions = getattr(engine, "tokenizer", None), getattr(engine, "positions", None)
         self._engine, self._kept, self._block = engine, kept, block
         self._identity = [engine.name, engine.version, model]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from underseer.engines import adapters, replies
-from underseer.engines.base import Answer, Prompt, Sampling
+from underseer.engines.base import Answer, Inference, Prompt, Sampling
 from underseer.engines.client import Client, Failed, Refused, Retries
 from underseer.engines.kept import Kept
 from underseer.engines.rows import load_tokenizer
@@ -46,7 +46,7 @@ def check() -> None:
 
 
 def open_(
-    model: str, *, base: Path | None, max_length: int, cost: Ledger | None, progress: bool, **options: Any
+    model: str, inference: Inference, *, base: Path | None, cost: Ledger | None, progress: bool, **options: Any
 ) -> ServerEngine:
     """The engine for the model served by this name. ``options``: ``url``, ``tokenizer`` (its folder), ``concurrency``,
     ``timeout``, ``tries``, ``backoff``, and ``cache``, the file of kept answers (default: in the run store).
@@ -67,7 +67,7 @@ def open_(
         model,
         None if place is None else load_tokenizer(place),
         kept,
-        Calls(max_length, concurrency, progress),
+        Calls(inference.max_length, concurrency, progress),
         cost,
     )
 
@@ -96,7 +96,7 @@ class ServerEngine:
         cost: Ledger | None = None,
     ) -> None:
         self._client, self._model, self.tokenizer, self._kept = client, model, tokenizer, kept
-        self._calls, self._cost = calls, cost
+        self._calls, self._cost, self.positions = calls, cost, calls.max_length
         self._served = self._models()
         if model not in self._served:
             raise UserError(

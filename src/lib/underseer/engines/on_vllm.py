@@ -7,11 +7,18 @@ tokens are all but equally likely the engines may part. Sampled answers differ b
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from underseer.engines.replicas import Replicas
 from underseer.engines.vllm_engine import VllmEngine
-from underseer.engines.vllm_start import version
+from underseer.engines.vllm_start import Settings, version
 from underseer.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from underseer.cost import Ledger
+    from underseer.engines.base import Inference
 
 __all__ = ["check", "open_", "version"]
 
@@ -25,13 +32,14 @@ def check() -> None:
         )
 
 
-def open_(model: str, *, data_parallel: int = 1, **how: Any) -> Any:
-    """The engine, or ``data_parallel`` of them in processes of their own. Arguments as ``VllmEngine`` takes them."""
-    if data_parallel < 1 or how.get("tensor_parallel", 1) < 1:
+def open_(
+    model: str, inference: Inference, *, base: Path | None, cost: Ledger | None, progress: bool, **options: Any
+) -> VllmEngine | Replicas:
+    """The engine, or several of them in processes of their own. ``options`` are those of ``Settings``."""
+    settings = Settings(**options)
+    if settings.data_parallel < 1 or settings.tensor_parallel < 1:
         raise UserError("engine 'vllm': tensor_parallel and data_parallel must be at least 1")
     check()
-    if data_parallel == 1:
-        return VllmEngine(model, **how)
-    from underseer.engines.replicas import Replicas
-
-    return Replicas(model, data_parallel, **how)
+    if settings.data_parallel == 1:
+        return VllmEngine(model, inference, settings, base=base, cost=cost, progress=progress)
+    return Replicas(model, inference, settings, base=base, cost=cost)

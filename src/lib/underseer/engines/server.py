@@ -19,12 +19,12 @@ def connect(url: str, key: str | None, retries: Retries, connections: int = 16) 
         filtered = next((name for name in names if FILTERED.search(name)), None)
         if filtered:
             return Refused(f"refused: HTTP {status}, {filtered}")
-        said = f", {names[0]}" if names else ""
+        name = f", {names[0]}" if names else ""
         if status in (401, 403):
             return UserError(f"the server at {url} refuses the key (HTTP {status}); check {KEY_VARIABLE}")
         if status in (404, 405):
-            return UserError(f"the server at {url} has no {path}, or not this model (HTTP {status}{said})")
-        return Failed(f"refused: HTTP {status}{said}")
+            return UserError(f"the server at {url} has no {path}, or not this model (HTTP {status}{name})")
+        return Failed(f"refused: HTTP {status}{name}")
 
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return Client(url, headers, refusal=refusal, retries=retries, connections=connections)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from underseer.engines import adapters, vllm_start
-from underseer.engines.base import Answer, Prompt, Sampling
+from underseer.engines.base import Answer, Inference, Prompt, Sampling
 from underseer.engines.lifelines import Lifeline, watched
+from underseer.engines.vllm_start import AS_IT_COMES, Settings
 from underseer.errors import EngineEnded, UserError
 
 if TYPE_CHECKING:
@@ -21,31 +22,19 @@ if TYPE_CHECKING:
 
 
 class VllmEngine:
-    """A model in vLLM. ``lora_rank`` is the largest rank of adapters that it will be given (0: none).
-
-    ``memory`` is the share of the GPU's memory that vLLM takes; where ``kv_cache_gb`` fixes the size of its cache (on a
-    CPU 1 by default), it takes that beside the weights, so that several models fit one GPU. ``eager`` leaves out
-    compilation (on a CPU by default: it does not pay there).
-    """
+    """A model in vLLM."""
 
     name = "vllm"
 
     def __init__(
         self,
         model: str,
+        inference: Inference,
+        settings: Settings = AS_IT_COMES,
         *,
         base: Path | None = None,
-        precision: str = "fp32",
-        batch_size: int = 128,
-        max_length: int = 512,
-        lora_rank: int = 0,
         cost: Ledger | None = None,
         progress: bool = True,
-        tensor_parallel: int = 1,
-        prefix_caching: bool = True,
-        memory: float = 0.9,
-        eager: bool | None = None,
-        kv_cache_gb: float | None = None,
     ) -> None:
         from underseer.models import loading
 
@@ -56,31 +45,25 @@ class VllmEngine:
             )
         loading.preflight(str(self._source) if revision is None else model)
         self.tokenizer, self._config, self._stops, positions = vllm_start.about(self._source, revision)
-        self._max_length = min(max_length, positions or max_length)
-        self._cost, self._progress, self._lora_rank = cost, progress, lora_rank
+        self.positions = min(inference.max_length, positions or inference.max_length)
+        self._cost, self._progress, self._lora_rank = cost, progress, settings.lora_rank
         self._adapters: dict[tuple[str, int, int], Any] = {}
         on_cpu = vllm_start.prepare()
-        precision = vllm_start.precision(precision, on_cpu, self._config)
-        if lora_rank > 0:
+        precision = vllm_start.precision(inference.precision, on_cpu, self._config)
+        if settings.lora_rank > 0:
             vllm_start.check_adaptable(self._config)
-        self.version = vllm_start.version(precision) + (
-            f", tensor_parallel {tensor_parallel}" if tensor_parallel > 1 else ""
-        )
-        kv_cache = vllm_start.cache_bytes(1.0 if on_cpu and kv_cache_gb is None else kv_cache_gb)
+        parallel = settings.tensor_parallel
+        self.version = vllm_start.version(precision) + (f", tensor_parallel {parallel}" if parallel > 1 else "")
         others = {process.pid for process in multiprocessing.active_children()}
         self._llm = vllm_start.start(
             model=self._source,
             revision=revision,
             dtype={"fp32": "float32", "bf16": "bfloat16"}[precision],
-            max_model_len=min(self._max_length + 1, positions or self._max_length + 1),
-            max_num_seqs=batch_size,
-            tensor_parallel_size=tensor_parallel,
-            enable_prefix_caching=prefix_caching,
-            gpu_memory_utilization=memory if kv_cache is None else 0.01,  # it asks that much to be free, even so
-            enforce_eager=on_cpu if eager is None else eager,
-            kv_cache_memory_bytes=kv_cache,
+            max_model_len=min(self.positions + 1, positions or self.positions + 1),
+            max_num_seqs=inference.batch_size,
             use_tqdm_on_load=False,
-            **vllm_start.lora_settings(lora_rank, self._linear()),
+            **settings.arguments(on_cpu),
+            **vllm_start.lora_settings(settings.lora_rank, self._linear()),
         )
         self._lifeline = Lifeline({process.pid for process in multiprocessing.active_children()} - others)
 
@@ -93,7 +76,7 @@ class VllmEngine:
 
         prompts, n = list(prompts), sampling.n
         texts = token_rows.rendered(self.tokenizer, prompts, self._source)
-        room = token_rows.room_for_prompts(self._max_length, sampling.max_new_tokens)
+        room = token_rows.room_for_prompts(self.positions, sampling.max_new_tokens)
         rows = token_rows.prompt_rows(self.tokenizer, prompts, texts, room)
         settings = [self._settings(sampling, seed, log_probs) for text in texts for seed in sampling.seeds(text)]
         repeated = [row for row in rows for _ in range(n)]
@@ -118,7 +101,7 @@ class VllmEngine:
 
         from underseer.engines.rows import scored_rows
 
-        length = min(self._max_length, self._llm.model_config.max_model_len - 1)
+        length = min(self.positions, self._llm.model_config.max_model_len - 1)
         rows, begins = scored_rows(self.tokenizer, list(texts), contexts, length, self._source)
         counted = [i for i, row in enumerate(rows) if len(row) > begins[i]]
         settings = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)

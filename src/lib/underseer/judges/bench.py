@@ -127,15 +127,15 @@ def summary(card: dict[str, Any]) -> str:
     sensitivity, specificity = card["sensitivity"], card["specificity"]
     if sensitivity["value"] is None or specificity["value"] is None:
         return f"{judged} All labels are alike, so that the judge cannot be told from a constant one."
-    found = ", ".join(
+    rates = ", ".join(
         f"{name} {part['value']:.2f} [{part['lo']:.2f}, {part['hi']:.2f}]"
         for name, part in (("sensitivity", sensitivity), ("specificity", specificity))
     )
     if sensitivity["lo"] + specificity["lo"] > 1:
-        return f"{judged} It is better than chance ({found}); rates that it reports can be corrected."
+        return f"{judged} It is better than chance ({rates}); rates that it reports can be corrected."
     if sensitivity["value"] + specificity["value"] > 1:
-        return f"{judged} It may be no better than chance ({found}): the intervals do not rule it out."
-    return f"{judged} It is no better than chance ({found}); rates that it reports say nothing."
+        return f"{judged} It may be no better than chance ({rates}): the intervals do not rule it out."
+    return f"{judged} It is no better than chance ({rates}); rates that it reports say nothing."
 
 
 def shown(card: dict[str, Any]) -> pd.DataFrame:

@@ -127,12 +127,12 @@ def auroc(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
 
 def _rates(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, Any]:
     there = ~np.isnan(p)
-    said, true = p[there] >= threshold, y[there]
+    positive, true = p[there] >= threshold, y[there]
     counts = {
-        "tp": int((said & true).sum()),
-        "fp": int((said & ~true).sum()),
-        "tn": int((~said & ~true).sum()),
-        "fn": int((~said & true).sum()),
+        "tp": int((positive & true).sum()),
+        "fp": int((positive & ~true).sum()),
+        "tn": int((~positive & ~true).sum()),
+        "fn": int((~positive & true).sum()),
     }
     tp, fp, tn, fn = counts.values()
     return {

@@ -129,11 +129,13 @@ def _refusal(status: int, content: bytes, path: str) -> Exception:
         return Refused(f"refused: {kind} (HTTP {status})")
     if status not in UNUSABLE:
         return Failed(f"call failed: HTTP {status}")
-    said = f"(HTTP {status}, {kind})"
+    reason = f"(HTTP {status}, {kind})"
     if status == 404:
-        return UserError(f"there is no Perspective API at the address asked {said}; check {URL_VARIABLE}, or {TRAINED}")
+        return UserError(
+            f"there is no Perspective API at the address asked {reason}; check {URL_VARIABLE}, or {TRAINED}"
+        )
     return UserError(
-        f"the Perspective API refuses the key {said}; check {KEY_VARIABLE} and that the API is enabled for it, or {TRAINED}"
+        f"the Perspective API refuses the key {reason}; check {KEY_VARIABLE} and that the API is enabled for it, or {TRAINED}"
     )
 
 

@@ -93,10 +93,10 @@ class RubricJudge(WritingJudge):
 
 def grade(text: str) -> int | str:
     """The grade of a reply, or why it holds none: exactly one grade must stand in its JSON objects."""
-    found = [given["score"] for given in _objects(text[-READ:]) if "score" in given]
-    if not found:
+    scores = [given["score"] for given in _objects(text[-READ:]) if "score" in given]
+    if not scores:
         return f"{NO_VERDICT}: no JSON object with a score"
-    grades = {_whole(value) for value in found}
+    grades = {_whole(value) for value in scores}
     if len(grades) > 1:
         return f"{NO_VERDICT}: several scores"
     (value,) = grades
@@ -105,16 +105,16 @@ def grade(text: str) -> int | str:
 
 def _objects(text: str) -> list[dict[str, Any]]:
     """JSON objects in a text, whatever stands around them."""
-    decoder, found, at = json.JSONDecoder(), [], text.find("{")
+    decoder, objects, at = json.JSONDecoder(), [], text.find("{")
     while at >= 0:
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             end = at + 1
         else:
-            found.append(value)
+            objects.append(value)
         at = text.find("{", end)
-    return found
+    return objects
 
 
 def _whole(value: Any) -> int | None:
