@@ -19,7 +19,7 @@ from shared import parser, public, table, write
 
 from underseer.engines import Inference
 from underseer.judges import Opening, card, open_judge, parse, trained
-from underseer.training.finetune import TrainSettings
+from underseer.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     import pandas as pd

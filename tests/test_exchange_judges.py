@@ -27,7 +27,7 @@ from underseer.judges.asking import ExchangeJudge
 from underseer.judges.noisy import Noisy
 from underseer.models import chats, loading
 from underseer.training import finetune
-from underseer.training.finetune import TrainSettings
+from underseer.training.settings import TrainSettings
 
 TINY = "scratch:gpt2?n_layer=1&n_embd=32&n_head=2&n_positions=96&vocab_size=400"
 SETTINGS = TrainSettings(

@@ -29,7 +29,7 @@ from underseer.judges import base, calibration, classifiers, labelled, opening, 
 from underseer.judges.classifier import MEANING
 from underseer.judges.perspective import PerspectiveJudge
 from underseer.models import loading
-from underseer.training.finetune import TrainSettings
+from underseer.training.settings import TrainSettings
 
 TINY = "scratch:gpt2?n_layer=1&n_embd=16&n_head=2&n_positions=64&vocab_size=280"
 KEY = "a-key-that-nobody-may-see"

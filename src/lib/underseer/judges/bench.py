@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from underseer.engines import Inference
     from underseer.judges.base import Judge
     from underseer.runs.stage import Output, Run
-    from underseer.training.finetune import TrainSettings
+    from underseer.training.settings import TrainSettings
 
 INPUTS = {"unsafe": "training_judge", "helpful": "helpfulness_judge", "refusal": "refusal_judge"}
 """Measure: the role of the stage that trained or opened its judge."""

@@ -106,7 +106,8 @@ class Classifier:
         import pandas as pd
 
         from underseer.models.batches import TokenRows, tokenise
-        from underseer.training.finetune import longest_row, predict_proba
+        from underseer.training.finetune import predict_proba
+        from underseer.training.precision import longest_row
 
         if self._cost is not None:
             self._cost.add(judge_calls=len(texts))
@@ -125,7 +126,7 @@ class Classifier:
 
         from underseer.models.batches import sorted_batches
         from underseer.models.loading import resolve_device
-        from underseer.training.finetune import autocast
+        from underseer.training.precision import autocast
 
         model, place = self.loaded[0], resolve_device(self._how.device)
         if self._cost is not None:
@@ -141,7 +142,7 @@ class Classifier:
     def replies(self, values: np.ndarray, texts: Sequence[tuple[str, ...]]) -> list[Reply]:
         """Scores (n,) of n texts, or pairs of them, as replies, with whether each was cut."""
         from underseer.judges.cutting import is_longer
-        from underseer.training.finetune import longest_row
+        from underseer.training.precision import longest_row
 
         model, tokenizer = self.loaded
         longest = longest_row(model, self._how.max_length)

@@ -27,7 +27,7 @@ class RewardJudge(PairJudge):
     def ask(self, exchanges: list[Exchange]) -> list[Reply]:
         """The sigmoid of the logit, for a batch of exchanges."""
         from underseer.models.batches import TokenRows
-        from underseer.training.finetune import longest_row
+        from underseer.training.precision import longest_row
 
         model, tokenizer = self.classifier.loaded
         if not getattr(tokenizer, "chat_template", None):

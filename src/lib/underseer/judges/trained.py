@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from underseer.training.finetune import FitResult, TrainSettings
+    from underseer.training.settings import FitResult, TrainSettings
 
 LABELS = {
     "toxicity": ("civil", "toxic"),
@@ -50,6 +50,7 @@ def train(
     default that of the settings) draws the head and a scratch model's weights; batches follow ``settings.seed``. Save model
     and tokenizer with ``models.save``; ``open_judge`` reads them from ``Opening.folder``. Raises UserError.
     """
+    from underseer.maths.losses import soft_ce
     from underseer.models import loading
     from underseer.training import finetune
 
@@ -71,19 +72,22 @@ def train(
         seed=settings.seed if seed is None else seed,
         max_length=settings.max_length,
     )
-    fit = finetune.fit_classifier(model, tokenizer, *frames, settings, loss="soft_ce", checkpoint_dir=checkpoint_dir)
+    fit = finetune.fit_classifier(
+        model, tokenizer, *frames, settings, loss=soft_ce, target="p", checkpoint_dir=checkpoint_dir
+    )
     return fit.model, tokenizer, fit
 
 
 def _pairs(df: pd.DataFrame, name: str) -> pd.DataFrame:
     from underseer.training.rows import check_columns
 
-    check_columns(df, ["prompt", "answer", "p" if "p" in df.columns else "label"], name)
-    kept = [column for column in ("p", "label", "weight") if column in df.columns]
+    target = "p" if "p" in df.columns else "label"
+    check_columns(df, ["prompt", "answer", target], name)
+    kept = {"p": df[target]} | ({"weight": df["weight"]} if "weight" in df.columns else {})
     pairs = df[["prompt", "answer"]].set_axis(["text", "text_pair"], axis=1)
     if pairs.isna().any(axis=None):
         raise UserError(f"some of the {len(df)} {name} rows have no prompt or no answer (missing values); drop them")
-    return pairs.assign(text=pairs["text"].str.strip(), text_pair=pairs["text_pair"].str.strip(), **df[kept])
+    return pairs.assign(text=pairs["text"].str.strip(), text_pair=pairs["text_pair"].str.strip(), **kept)
 
 
 def open_trained(judge: JudgeSpec, measure: str, opening: Opening) -> Judge:
