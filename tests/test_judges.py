@@ -142,8 +142,6 @@ def test_specifications_need_no_torch():
         ({"training_judge": "trained:testbed:gpt2-xx"}, "gpt2-xx.*did you mean"),
         ({"training_judge": "trained:/no/such/folder"}, "does not exist"),
         ({"training_judge": "trained:scratch:gpt2", "n_judge": 0}, "n_judge = 0"),
-        ({"task": "toxicity", "reporting_judge": None}, "reporting_judge = null"),
-        ({"voting": "best_of_b", "training_judge": None}, "voting = 'best_of_b' needs a scorer"),
     ],
 )
 def test_preflight_refuses(parameters, says):
@@ -167,8 +165,8 @@ def test_preflight_finds_every_mistake_at_once(parameters, roles):
 
 def test_preflight_lets_pass_what_is_right():
     given = {"training_judge": "trained:scratch:gpt2", "reporting_judge": "oracle", "dataset": "testbed-safety"}
-    assert judges.preflight({**given, "n_judge": 100, "task": "toxicity", "voting": "mbr"}) == []
-    assert judges.preflight({}) == judges.preflight({"training_judge": None, "task": "safety"}) == []
+    assert judges.preflight({**given, "n_judge": 100}) == []
+    assert judges.preflight({}) == judges.preflight({"training_judge": None}) == []
     # two trained judges of different models learn from different rows
     assert judges.preflight({**given, "reporting_judge": "trained:scratch:gpt2?n_layer=2"}) == []
 

@@ -50,10 +50,10 @@ def open_judge(spec: str | JudgeSpec, measure: str, opening: Opening = AS_IT_COM
 
 def preflight(parameters: Mapping[str, Any], roles: Mapping[str, str] = OF_TEXTS) -> list[str]:
     """Check the judges of one variant before anything runs, without torch: the parameters of ``roles``, and, where they are
-    given, ``dataset``, ``engine``, ``n_judge``, ``task`` and ``voting``.
+    given, ``dataset``, ``engine`` and ``n_judge``. (Whether a judge is needed at all, the pipelines say.)
 
     Returns remarks that the user should read. Raises UserError with every mistake, one a line: an unknown judge or model, a
-    judge that cannot measure what its role needs, a missing judge, the oracle where it would train or select or does not
+    judge that cannot measure what its role needs, the oracle where it would train or select or does not
     know the data, a judge that trains and reports the same measure, whatever a kind checks itself.
     """
     mistakes, remarks, judges = [], [], {}
@@ -71,7 +71,6 @@ def preflight(parameters: Mapping[str, Any], roles: Mapping[str, str] = OF_TEXTS
         "please it counts as success; give two judges"
         for first, second in _same(judges, APART)
     ]
-    mistakes += _missing(parameters)
     if mistakes:
         raise UserError("\n".join(mistakes))
     remarks += [
@@ -91,16 +90,6 @@ def _check(judge: JudgeSpec, role: str, measure: str, parameters: Mapping[str, A
     if judge.model is not None and not served:
         specs.preflight(judge.model)
     return kind.check(judge, measure, parameters)
-
-
-def _missing(parameters: Mapping[str, Any]) -> list[str]:
-    """Judges that a weak-to-strong experiment needs and does not name."""
-    mistakes = []
-    if parameters.get("task") == "toxicity" and parameters.get("reporting_judge") is None:
-        mistakes.append("reporting_judge = null: the toxicity task needs a scorer; give trained:MODEL, for example")
-    if parameters.get("voting") in ("best_of_b", "least_toxic") and parameters.get("training_judge") is None:
-        mistakes.append(f"voting = {parameters['voting']!r} needs a scorer: give training_judge, or voting: mbr")
-    return mistakes
 
 
 def _same(judges: Mapping[str, JudgeSpec], pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

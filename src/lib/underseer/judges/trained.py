@@ -60,17 +60,11 @@ def train(
         raise UserError(f"judge {str(judge)!r} is not trained here; only trained:MODEL is")
     named = ((rows, "training"), (validation, "validation"))
     frames = [df if df is None or measure == "toxicity" else _pairs(df, name) for df, name in named]
-    texts = None
-    if judge.model.kind == "scratch":
-        columns = ("text",) if measure == "toxicity" else ("prompt", "answer")
-        texts = [text for name in columns for text in rows[name]]
+    columns = ("text",) if measure == "toxicity" else ("prompt", "answer")
+    texts = [text for name in columns for text in rows[name]] if judge.model.kind == "scratch" else None
+    seed, length = settings.seed if seed is None else seed, settings.max_length
     model, tokenizer = loading.load_classifier(
-        judge.model,
-        labels=LABELS[measure],
-        texts=texts,
-        base=base,
-        seed=settings.seed if seed is None else seed,
-        max_length=settings.max_length,
+        judge.model, labels=LABELS[measure], texts=texts, base=base, seed=seed, max_length=length
     )
     fit = finetune.fit_classifier(
         model, tokenizer, *frames, settings, loss=soft_ce, target="p", checkpoint_dir=checkpoint_dir
