@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
+from tiny import save_model
 from underseer import judges
 from underseer.errors import UserError
 from underseer.judges import bench, card, opening, spec
@@ -53,11 +54,7 @@ def added(monkeypatch, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    (tmp_path / "model" / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    return tmp_path / "model"
+    return save_model(tmp_path / "model")
 
 
 def test_it_is_parsed_checked_opened_asked_and_measured(added, folder):
