@@ -62,8 +62,9 @@ class WritingJudge(ExchangeJudge):
         tokenizer = getattr(engine, "tokenizer", None)
         if tokenizer is None:
             return cutting.cut_unread(exchange, self._max_length)
-        from underseer.models.chats import prompt_rows
+        from underseer.models.chats import check_template, prompt_rows
 
+        check_template(tokenizer, self.name)
         window = getattr(engine, "positions", None)
         return cutting.cut(
             tokenizer,
