@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import ROOT
+from tiny import save_model
 from underseer import engines
 from underseer.cost import Ledger
 from underseer.engines import gpus, on_vllm
@@ -53,13 +54,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def chat_model(tmp_path: Path) -> Path:
-    """A folder that planning takes for a model; nothing reads its weights."""
-    folder = tmp_path / "chat"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    return folder
+    """A small model in a folder."""
+    return save_model(tmp_path / "chat")
 
 
 # ---------------------------------------------------------------------------------------------------- keys
