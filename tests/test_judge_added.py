@@ -14,6 +14,7 @@ from tiny import save_model
 from underseer import judges
 from underseer.errors import UserError
 from underseer.judges import bench, card, opening, spec
+from underseer.runs import keys as run_keys
 from underseer.runs import params, plan, rehearsal
 
 FILE = '''
@@ -85,7 +86,7 @@ def test_it_is_in_the_keys_and_in_a_rehearsal(added, folder):
     before = keys(f"letters:{folder}?letter=o")
     assert all(found["refusal_judge"].startswith("letters:folder:") for found in before.values()) and before
     assert keys(f"letters:{folder}?letter=n") != before
-    plan._model_fingerprint.cache_clear()
+    run_keys._model_fingerprint.cache_clear()
     (folder / "chat_template.jinja").write_text("{{ messages }}")  # how the model is asked decides what it says
     assert keys(f"letters:{folder}?letter=o") != before
     value = rehearsal._model(f"letters:{folder}?letter=o", lambda shape: "/tiny")

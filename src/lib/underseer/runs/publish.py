@@ -1,0 +1,91 @@
+"""Publish the report of a finished plan in ``reports/<name>/``, or render a stored one once more."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from underseer import paths, store
+from underseer.errors import UserError
+from underseer.runs.plan import Plan
+
+
+def publish(plan: Plan) -> Path:
+    """Put the report that a finished plan made into ``reports/<name>/``; returns its folder."""
+    output = store.Output(plan.report.place)
+    return _place(plan.name, lambda fresh: _copy(output.file("report"), fresh), output)
+
+
+def _copy(source: Path, fresh: Path) -> None:
+    """Copy content alone: what the store holds is read-only, and a published report may be edited."""
+    shutil.copytree(source, fresh, dirs_exist_ok=True, copy_function=shutil.copyfile)
+
+
+def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
+    """Render tables, figures and pages once more, from a stored ``results.json`` alone."""
+    from underseer.report import render
+
+    results = json.loads(output.file("results.json").read_text(encoding="utf-8"))
+    if texts and (results.get("case_study") or {}).get("kind") == "continuation":
+        from underseer.report import case
+
+        texts = texts | case.case_texts(results["case_study"], output.table("predictions"))
+    return _place(name, lambda fresh: render.render(results, fresh, texts=texts), output)
+
+
+def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> Path:
+    """Fill ``reports/<name>/`` anew and whole, and rebuild the page that leads to all of its profile."""
+    from underseer.report import render
+
+    folder = paths.home() / "reports" / name
+    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    fill(fresh)
+    for file in ("results.json", "notebook.ipynb"):
+        if (output.path / file).is_file():
+            shutil.copyfile(output.path / file, fresh / file)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+    render.render_profile_index(paths.home() / "reports", name.split("/")[0])
+    return folder
+
+
+def newest_report(name: str) -> store.Output:
+    """The newest finished report of an experiment; one that was promoted is of what was explored.
+
+    Raises:
+        UserError: when there is none.
+    """
+    reports = [o for o in store.outputs() if "name" in o.parameters and "promoted_from" not in o.manifest]
+    named = [o for o in reports if o.parameters["name"] == name and (o.path / "results.json").is_file()]
+    if not named:
+        names = sorted({o.parameters["name"] for o in reports})
+        there = f"there are {', '.join(names)}" if names else "none has run yet"
+        raise UserError(
+            f"{name}: no finished report of that name; {there}. Make it with: underseer run params/{name}.yaml"
+        )
+    return max(named, key=lambda o: o.manifest["finished"])
+
+
+def is_published(plan: Plan) -> bool:
+    """Whether ``reports/<name>/`` shows the results of this very plan."""
+    shown = paths.home() / "reports" / plan.name / "results.json"
+    made = plan.report.place / "results.json"
+    return shown.is_file() and made.is_file() and shown.read_bytes() == made.read_bytes()
+
+
+def texts(report: store.Output) -> dict[str, str]:
+    """The test texts of a report's data, by id, unsafe ones too; of the loop those of its case study, answers as well."""
+    from underseer.selfmoa import collect as loop
+    from underseer.w2s import collect
+
+    results = json.loads(report.file("results.json").read_text(encoding="utf-8"))
+    if results["pipeline"] == "selfmoa":
+        return loop.case_texts(results["case_study"], loop.evaluated(report.manifest["variants"]))
+    keys = [k for cell in report.manifest["variants"] for k in cell["roles"].values()]
+    found = [o for k in dict.fromkeys(keys) if (o := store.read("w2s/1_data", k))]
+    return {i: t for output in found for i, t in collect.test_texts(output).items()}
