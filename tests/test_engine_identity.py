@@ -173,9 +173,9 @@ def test_a_stage_opens_the_engine_of_its_plan_with_the_experiments_options(monke
     monkeypatch.setattr(engines, "open_engine", lambda engine, **how: seen.update(engine=engine, **how) or "opened")
     run = stage(tmp_path, "vllm", **RUNTIME)
     how = {"device": "cuda", "precision": "bf16", "batch_size": 4, "max_length": 96}
-    assert targets.engine(run, "auto", targets.Target("m", lora_rank=16), engines.Inference(**how)) == "opened"
+    assert targets.engine(run, "auto", targets.Target("m"), engines.Inference(**how)) == "opened"
     assert run.opened == ["opened"]
-    assert seen.items() >= {"engine": "vllm", "model": "m", "lora_rank": 16, **how}.items()
+    assert seen.items() >= {"engine": "vllm", "model": "m", "lora_rank": 0, **how}.items()
     assert seen["keep"] == run.checkpoints / "answers.sqlite"
     assert {name: seen[option] for name, option in engines.PARAMETERS.items()} == RUNTIME
     engines._options(
