@@ -244,7 +244,7 @@ def _module_hash(name: str) -> str:
 
 def contents(declared: dict[str, Any]) -> dict[str, str]:
     """What stands for models and paths in a key: a revision, or a hash of the content."""
-    hashes = {k: _model_fingerprint(v) for k, v in declared.items() if k in MODELS}
+    hashes = {k: _model_fingerprint(v) for k, v in declared.items() if k in MODELS and v is not None}
     judges = {k: v for k, v in declared.items() if k in JUDGES | {"judge"} and v is not None}
     hashes |= {k: judge_specs.fingerprint(v, _model_fingerprint) for k, v in judges.items()}
     if declared.get("dataset_path") is not None:

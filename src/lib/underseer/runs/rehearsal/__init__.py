@@ -74,16 +74,16 @@ def prepare(experiment: Experiment) -> Experiment:
     Raises:
         UserError: a model whose architecture is not known here, or a data set without sample rows.
     """
-    found = rehearse(experiment)
-    missing = {folder: shape for folder, shape in found.models.items() if not (folder / "config.json").is_file()}
+    rehearsal = rehearse(experiment)
+    missing = {folder: shape for folder, shape in rehearsal.models.items() if not (folder / "config.json").is_file()}
     if missing:
         from underseer.runs.rehearsal import build
 
         for folder, shape in missing.items():
             build.build(shape, folder)
-    for folder, given in found.samples.items():
+    for folder, given in rehearsal.samples.items():
         rows.write(folder, given)
-    return found.experiment
+    return rehearsal.experiment
 
 
 def rehearse(experiment: Experiment) -> Rehearsal:
@@ -145,9 +145,9 @@ def _folder(shape: Shape, made: dict[Path, Shape]) -> str:
 
 def _one_seed(variants: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The variants of the first seed."""
-    found = list(variants)
-    first = next((v["seed"] for v in found if "seed" in v), None)
-    return [v for v in found if v.get("seed", first) == first]
+    chosen = list(variants)
+    first = next((v["seed"] for v in chosen if "seed" in v), None)
+    return [v for v in chosen if v.get("seed", first) == first]
 
 
 def _unique(variants: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
