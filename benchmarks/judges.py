@@ -6,7 +6,7 @@
 Two judges, both with random weights (they set the speed, whatever they say):
 
 - an evaluator, a GPT-2 classifier of prompt and answer. ``bare``: the ``text-classification`` pipeline on pairs, in
-  batches as large as ours; ``cold``: ``open_exchange_judge("trained:...")`` and ``score`` on a new file of verdicts, the
+  batches as large as ours; ``cold``: ``open_judge("trained:...")`` and ``score`` on a new file of verdicts, the
   model loaded from its folder; ``warm``: the same once more. Probabilities of ours must be those of the pipeline.
 - a rubric on a small Llama, through the engine ``transformers``; one reply of 32 tokens an exchange. It writes no verdict,
   which costs what a verdict costs. ``bare``: Hugging Face ``generate``, one exchange at a time.
@@ -19,22 +19,25 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import xstest
 from shared import in_turns, medians, parser, public, spread, table, write
 
-from underseer.judges import evaluator, rubric, xstest
-from underseer.judges.exchange import open_exchange_judge
+from underseer.engines import Inference
+from underseer.judges import Opening, open_judge, rubric, trained
 from underseer.models import chats, loading
 
 EVALUATOR = "scratch:gpt2?n_layer=4&n_embd=256&n_head=4&n_positions=512&vocab_size=8192"
 LLAMA = "scratch:llama?n_layer=4&n_embd=256&n_head=4&n_positions=1536&vocab_size=8192"
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 LENGTH, BATCH, NEW = 512, 32, 32
-HOW = {"device": "cpu", "precision": "fp32", "max_length": LENGTH, "batch_size": BATCH, "progress": False}
+HOW = {"inference": Inference("cpu", "fp32", BATCH, LENGTH), "progress": False}
+TEXTS = replace(rubric.texts_of("unsafe"), max_replies=1, max_new_tokens=NEW)
 
 
 def exchanges_of(path: Path | None, n: int) -> tuple[list[str], list[str]]:
@@ -55,7 +58,7 @@ def evaluator_ways(prompts: list[str], answers: list[str], root: Path) -> dict[s
     import transformers
 
     model, tokenizer = loading.load_classifier(
-        EVALUATOR, labels=evaluator.LABELS["unsafe"], texts=prompts + answers, max_length=512
+        EVALUATOR, labels=trained.LABELS["unsafe"], texts=prompts + answers, max_length=512
     )
     loading.save(
         model.eval(), tokenizer, root / "evaluator"
@@ -71,14 +74,15 @@ def evaluator_ways(prompts: list[str], answers: list[str], root: Path) -> dict[s
         return np.array([next(row["score"] for row in rows if row["label"] == "unsafe") for rows in found])
 
     def ours(cache: Path) -> np.ndarray:
-        judge = open_exchange_judge("trained:org/evaluator", "unsafe", folder=root / "evaluator", cache=cache, **HOW)
+        opening = Opening(folder=root / "evaluator", cache=cache, **HOW)
+        judge = open_judge("trained:org/evaluator", "unsafe", opening)
         return judge.score(answers, prompts).values
 
     return _with_cache(bare, ours, root / "evaluator.sqlite")
 
 
 def rubric_ways(prompts: list[str], answers: list[str], root: Path) -> dict[str, Callable[[], np.ndarray]]:
-    asked = [rubric.question("unsafe", p, a) for p, a in zip(prompts, answers, strict=True)]
+    asked = [TEXTS.question(p, a) for p, a in zip(prompts, answers, strict=True)]
     model, tokenizer = loading.load_language_model(LLAMA, texts=asked, max_length=1536)
     tokenizer.chat_template = TEMPLATE
     model.generation_config.eos_token_id = None  # else a random model may stop early: all replies are of one length
@@ -96,8 +100,8 @@ def rubric_ways(prompts: list[str], answers: list[str], root: Path) -> dict[str,
         return np.array([np.nan if isinstance(grade, str) else (grade - 1) / 4 for grade in said])
 
     def ours(cache: Path) -> np.ndarray:
-        replies = {"max_replies": 1, "max_new_tokens": NEW, "engine": "transformers"}
-        judge = open_exchange_judge(f"rubric:{root / 'rubric'}", "unsafe", cache=cache, **replies, **HOW)
+        opening = Opening(cache=cache, engine="transformers", texts=TEXTS, **HOW)
+        judge = open_judge(f"rubric:{root / 'rubric'}", "unsafe", opening)
         return judge.score(answers, prompts).values
 
     return _with_cache(bare, ours, root / "rubric.sqlite")

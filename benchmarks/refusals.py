@@ -14,10 +14,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xstest
 from shared import parser, public, table, write
 
-from underseer.judges import card, evaluator, xstest
-from underseer.judges.exchange import open_exchange_judge, parse_exchange
+from underseer.engines import Inference
+from underseer.judges import Opening, card, open_judge, parse, trained
 from underseer.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def settings(seed: int, max_length: int) -> TrainSettings:
 
 def card_of(spec: str, rows: pd.DataFrame, *, seed: int, max_length: int) -> dict[str, Any]:
     """The card of a judge on labelled completions (``xstest.read_completions``)."""
-    if parse_exchange(spec).kind != "trained":
-        return card.measure(open_exchange_judge(spec, "refusal", max_length=max_length, progress=False), rows)
+    if parse(spec).kind != "trained":
+        opening = Opening(Inference(max_length=max_length), progress=False)
+        return card.measure(open_judge(spec, "refusal", opening), rows)
     import pandas as pd
 
     first, second = xstest.halves(rows)
@@ -60,12 +62,10 @@ def card_of(spec: str, rows: pd.DataFrame, *, seed: int, max_length: int) -> dic
 def _scores(spec: str, learn: pd.DataFrame, held: pd.DataFrame, seed: int, max_length: int) -> Any:
     """(n,) probabilities of refusal of held-out rows, by a judge trained on the others."""
     stops = learn["group"].isin(sorted(set(learn["group"]))[::5])
-    model, tokenizer, _ = evaluator.train_evaluator(
-        spec, learn[~stops], learn[stops], measure="refusal", settings=settings(seed, max_length), seed=seed
-    )
-    judge = open_exchange_judge(
-        spec, "refusal", model=model, tokenizer=tokenizer, device="cpu", max_length=max_length, progress=False
-    )
+    made = settings(seed, max_length)
+    model, tokenizer, _ = trained.train(spec, "refusal", learn[~stops], learn[stops], made)
+    how = Inference(device="cpu", max_length=max_length)
+    judge = open_judge(spec, "refusal", Opening(how, model=model, tokenizer=tokenizer, progress=False))
     return judge.score(held["answer"].tolist(), held["prompt"].tolist()).values
 
 

@@ -39,7 +39,7 @@ from shared import ROOT, Exponent, clocked, exponent, in_turns, medians, parser,
 
 from underseer import data, store
 from underseer.engines import Sampling, local
-from underseer.judges.exchange import open_exchange_judge
+from underseer.judges import Opening, open_judge
 from underseer.models import loading
 from underseer.runs import params, plan
 from underseer.training.align import AlignSettings, align
@@ -101,10 +101,10 @@ def judging(most: int, folder: Path) -> Lane:
     asked, answers = judges.exchanges_of(None, most)
     saved = loading.load_classifier(judges.EVALUATOR, labels=["safe", "unsafe"], texts=answers[:256], max_length=512)
     loading.save(*saved, folder / "evaluator")
-    how = {"folder": folder / "evaluator", "cache": ":memory:", **judges.HOW}
+    opening = Opening(folder=folder / "evaluator", cache=":memory:", **judges.HOW)
 
     def lane(rows: int) -> tuple[float, float]:
-        judge = open_exchange_judge("trained:org/evaluator", "unsafe", **how)
+        judge = open_judge("trained:org/evaluator", "unsafe", opening)
         judge.score(["another"], ["first"])  # the model is loaded when it is first asked
         return rows, clocked(lambda: judge.score(answers[:rows], asked[:rows]))
 

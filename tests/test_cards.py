@@ -6,17 +6,20 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 import types
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import PUBLIC_DATA
-from underseer.errors import UserError
-from underseer.judges import base, card, xstest
-from underseer.judges.exchange import open_exchange_judge
+from conftest import PUBLIC_DATA, ROOT
+from underseer.errors import StageError, UserError
+from underseer.judges import base, bench, card, open_judge
 from underseer.maths.prevalence import Corrected, corrected_rate, effective_n, wilson
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import xstest
 
 # ------------------------------------------------------------------------------------------------------------ the card
 
@@ -126,6 +129,37 @@ def test_a_judge_is_asked_and_its_failures_named():
 # ------------------------------------------------------------------------------------------------------ corrected rates
 
 GOOD = {"tp": 90, "fn": 10, "tn": 160, "fp": 40}  # sensitivity 0.9, specificity 0.8
+
+
+class _Failing:
+    """A judge that gives the share of "a" in an answer, and no verdict where there is a "?"."""
+
+    name, version = "j", "1"
+
+    def score(self, texts, prompts):
+        return base.collect(["no verdict" if "?" in text else text.count("a") / len(text) for text in texts], self)
+
+
+def _held_out(answers):
+    return pd.DataFrame(
+        {"prompt": "p", "answer": answers, "p": [answer.count("a") / len(answer) for answer in answers]}
+    )
+
+
+def test_a_card_is_of_what_was_judged_and_says_so_in_words():
+    found = bench.measured(_Failing(), _held_out(["aa", "ab", "bb", "ba", "a?"] * 4), "helpful", threshold=0.5)
+    assert (found["n"], found["failures"], found["cut"]) == (16, 4, 0)
+    assert found["spearman"] == pytest.approx(1) and found["sensitivity"]["value"] == 1
+    assert bench.numbers(found)["spearman"] == pytest.approx(1)
+    assert "16 exchanges judged, 4 without a verdict, 0 read in part. It is better than chance" in bench.summary(found)
+    alike = bench.measured(_Failing(), _held_out(["bb", "b?"]), "helpful", threshold=0.5)
+    assert "cannot be told from a constant one" in bench.summary(alike)
+    json.dumps([found, alike], allow_nan=False)
+
+
+def test_a_judge_without_verdicts_ends_its_stage_and_says_why():
+    with pytest.raises(StageError, match="gave no verdict on 3 of 5 exchanges: no verdict .3.; at most 50%"):
+        bench.measured(_Failing(), _held_out(["aa", "bb", "a?", "b?", "?"]), "helpful", threshold=0.5)
 
 
 def test_a_corrected_rate_by_hand():
@@ -323,7 +357,7 @@ def test_files_that_are_none(tmp_path):
 
 def test_the_card_of_the_strings_baseline(tmp_path):
     rows = xstest.read_completions(_file(tmp_path / "x.csv", ["homonyms", "definitions"] * 12))
-    found = card.measure(open_exchange_judge("strings", "refusal"), rows)
+    found = card.measure(open_judge("strings", "refusal"), rows)
     assert found["counts"] == {"tp": 16, "fp": 0, "tn": 8, "fn": 0} and found["judge"] == "strings"
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import ROOT
+from tiny import save_model
 from underseer import engines
 from underseer.cost import Ledger
 from underseer.engines import gpus, on_vllm
@@ -53,13 +54,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def chat_model(tmp_path: Path) -> Path:
-    """A folder that planning takes for a model; nothing reads its weights."""
-    folder = tmp_path / "chat"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    return folder
+    """A small model in a folder."""
+    return save_model(tmp_path / "chat")
 
 
 # ---------------------------------------------------------------------------------------------------- keys
@@ -177,9 +173,9 @@ def test_a_stage_opens_the_engine_of_its_plan_with_the_experiments_options(monke
     monkeypatch.setattr(engines, "open_engine", lambda engine, **how: seen.update(engine=engine, **how) or "opened")
     run = stage(tmp_path, "vllm", **RUNTIME)
     how = {"device": "cuda", "precision": "bf16", "batch_size": 4, "max_length": 96}
-    assert targets.engine(run, "auto", targets.Target("m"), lora_rank=16, **how) == "opened"
+    assert targets.engine(run, "auto", targets.Target("m"), engines.Inference(**how)) == "opened"
     assert run.opened == ["opened"]
-    assert seen.items() >= {"engine": "vllm", "model": "m", "lora_rank": 16, **how}.items()
+    assert seen.items() >= {"engine": "vllm", "model": "m", "lora_rank": 0, **how}.items()
     assert seen["keep"] == run.checkpoints / "answers.sqlite"
     assert {name: seen[option] for name, option in engines.PARAMETERS.items()} == RUNTIME
     engines._options(
@@ -190,7 +186,11 @@ def test_a_stage_opens_the_engine_of_its_plan_with_the_experiments_options(monke
 def test_vllm_is_started_with_what_the_experiment_says(monkeypatch) -> None:
     seen = {}
     monkeypatch.setattr(on_vllm, "check", lambda: None)
-    monkeypatch.setattr(on_vllm, "VllmEngine", lambda model, **how: seen.update(model=model, **how))
+    monkeypatch.setattr(
+        on_vllm,
+        "VllmEngine",
+        lambda model, inference, settings, **how: seen.update(model=model, **vars(settings), **how),
+    )
     engines.open_engine("vllm", "m", lora_rank=8, tensor_parallel=2, kv_cache_gb=1.5, concurrency=3, max_length=64)
     assert seen.items() >= {"model": "m", "lora_rank": 8, "tensor_parallel": 2, "kv_cache_gb": 1.5}.items()
     assert "concurrency" not in seen
@@ -209,14 +209,14 @@ def test_an_engine_that_cannot_be_opened_stops_before_anything_runs(monkeypatch)
     checks.preflight(resolved("transformers"))
 
 
-def test_verdicts_of_one_engine_are_not_taken_for_anothers(monkeypatch, chat_model) -> None:
+def test_verdicts_of_one_engine_are_not_taken_for_anothers(chat_model) -> None:
     """Verdicts are kept by what decides them; ``auto`` alone would say nothing of it."""
-    from underseer.judges import rubric
-    from underseer.judges.exchange import open_exchange_judge
+    from underseer.judges import Opening, open_judge
 
     (chat_model / "chat_template.jinja").write_text("x")
-    asked = []
-    monkeypatch.setattr(rubric, "RubricJudge", lambda opened, **how: asked.append(how["identity"]))
-    for engine in ("transformers", "vllm", "auto"):
-        open_exchange_judge(f"rubric:{chat_model}", "helpful", engine=engine, precision="fp32", cache=":memory:")
-    assert asked[0] != asked[1] and asked[2] == asked[0]
+    how = engines.Inference(precision="fp32")
+    ours, theirs, auto = (
+        open_judge(f"rubric:{chat_model}", "helpful", Opening(how, engine=engine, cache=":memory:"))._identity
+        for engine in ("transformers", "vllm", "auto")
+    )
+    assert ours != theirs and auto == ours

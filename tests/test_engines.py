@@ -135,15 +135,17 @@ def test_top_p_looks_further_where_the_first_candidates_do_not_reach_it(monkeypa
 
 
 def test_uniform_numbers():
-    from underseer.engines import choice, seeds
+    from underseer.engines import choice
 
-    keys = np.array([seeds.noise_key(1, f"prompt {i}", 0) for i in range(500)], dtype=np.uint64)
+    keys = np.array([Sampling(seed=1).noise_key(f"prompt {i}", 0) for i in range(500)], dtype=np.uint64)
     u = np.array([choice.uniforms(keys, step) for step in range(40)])
     assert u.min() >= 0 and u.max() < 1
     assert u.mean() == pytest.approx(0.5, abs=5 / np.sqrt(12 * u.size))
     assert np.abs(np.histogram(u, 20, (0, 1))[0] / u.size - 0.05).max() < 5 * np.sqrt(0.05 * 0.95 / u.size)
     assert abs(np.corrcoef(u[:-1].ravel(), u[1:].ravel())[0, 1]) < 0.04
-    assert len({seeds.noise_key(*key) for key in ((0, "a", 0), (1, "a", 0), (0, "a", 1), (0, "b", 0))}) == 4
+    assert (
+        len({Sampling(seed=s).noise_key(*key) for s, *key in ((0, "a", 0), (1, "a", 0), (0, "a", 1), (0, "b", 0))}) == 4
+    )
     # splitmix64 started at 0 gives these (Vigna's reference implementation)
     first = choice.uniforms(np.array([0], dtype=np.uint64), 0)[0]
     assert first == (0xE220A8397B1DCDAF >> 11) * 2.0**-53

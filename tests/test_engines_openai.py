@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from underseer.cost import Ledger
-from underseer.engines import Sampling, client, open_engine
+from underseer.engines import Answer, Sampling, client, on_openai, open_engine, replies
 from underseer.errors import StageError, UserError
 from underseer.models import chats
 
@@ -226,7 +226,7 @@ def test_garbage_is_tried_again_and_never_taken_for_an_answer(server, content):
 def test_a_busy_or_broken_server_is_asked_again_as_it_wishes(server, status):
     waits = []
     server.faults = lambda n, path, body: (status, b"busy", {"Retry-After": "7"}) if n == 1 else None
-    made = client.Client(server.url, tries=3, backoff=2.0, sleep=waits.append)
+    made = on_openai.connect(server.url, None, client.Retries(tries=3, backoff=2.0, sleep=waits.append))
     assert made.call("/completions", {"prompt": "a"}, lambda reply: reply["choices"][0]["text"]).startswith(" text")
     assert waits == [7.0]
     server.faults = lambda n, path, body: (status, b"busy", {})
@@ -246,7 +246,7 @@ def test_a_server_that_hangs_or_trickles_is_given_up_in_bounded_time(server):
     start = time.monotonic()
     (row,) = open_engine("openai", "m", **QUICK).generate(["a"], Sampling())
     assert row[0].failure == "call failed: time-out" and time.monotonic() - start < 3
-    made = client.Client(server.url, tries=1, timeout=0.3)
+    made = on_openai.connect(server.url, None, client.Retries(tries=1, timeout=0.3))
     made._http.stream = _trickling  # a byte at a time, for ever: no single read runs into its time-out
     with pytest.raises(client.Failed, match="time-out"):
         made.call("/completions", {"prompt": "a"})
@@ -282,6 +282,64 @@ def test_an_item_that_the_server_refuses_is_a_failure_and_the_others_are_answere
     assert a[0].failure is None and c[0].failure is None
     assert b[0].failure == "refused: HTTP 400, BadRequestError" and b[0].text == ""  # the server's prose stays out
     assert sum(body["prompt"] == "b" for body in calls(server)) == 1
+
+
+AZURE = {
+    "error": {"code": "content_filter", "message": "prose", "innererror": {"code": "ResponsibleAIPolicyViolation"}}
+}
+WITHHELD = {
+    "choices": [{"finish_reason": "content_filter", "message": {"content": None}}],
+    "usage": {"completion_tokens": 0},
+}
+
+
+@pytest.mark.parametrize(
+    "status, body, reason",
+    [
+        (400, {"error": {"code": "content_filter"}}, "refused: HTTP 400, content_filter"),
+        (400, AZURE, "refused: HTTP 400, ResponsibleAIPolicyViolation"),
+        (403, {"error": {"type": "content_policy_violation"}}, "refused: HTTP 403, content_policy_violation"),
+        (200, WITHHELD, "refused: finish_reason content_filter"),
+    ],
+)
+def test_a_server_whose_filter_refuses_many_items_in_a_row_is_at_work(server, status, body, reason):
+    def filtered(n, path, asked):
+        return (status, body, {}) if "attack" in asked["messages"][0]["content"] else None
+
+    server.faults = filtered
+    chats_ = [chats.ask(f"{'attack' if i >= 30 else 'question'} {i}") for i in range(60)]
+    answers = open_engine("openai", "m", **QUICK).generate(chats_, Sampling())
+    failures = [answer.failure for (answer,) in answers]
+    assert failures == [None] * 30 + [reason] * 30 and len(calls(server)) == 60
+
+
+def _choice(**fields):
+    return {"choices": [{"finish_reason": "stop", "message": {"content": "fine"}, **fields}]}
+
+
+@pytest.mark.parametrize(
+    "reply, text, finish, n_tokens",
+    [
+        (_choice(), "fine", "stop", 0),  # without usage
+        ({**_choice(), "usage": None}, "fine", "stop", 0),
+        ({**_choice(finish_reason="eos"), "usage": {"completion_tokens": 3}}, "fine", "stop", 3),
+        (_choice(finish_reason=None), "fine", "stop", 0),
+        (_choice(finish_reason="max_tokens"), "fine", "length", 0),
+        (_choice(message={"content": "fine", "reasoning_content": "hm"}), "fine", "stop", 0),
+        (_choice(message={"content": None, "reasoning_content": "hm"}, finish_reason="length"), "", "length", 0),
+        (_choice(message={"content": None, "refusal": "I cannot"}), "I cannot", "stop", 0),
+        (_choice(logprobs={"content": [{"logprob": -0.5}, {"logprob": -1.0}]}), "fine", "stop", 2),
+    ],
+)
+def test_replies_of_other_servers_are_read(reply, text, finish, n_tokens):
+    answer = Answer(**replies.answer(reply))
+    assert (answer.text, answer.finish_reason, answer.n_tokens, answer.failure) == (text, finish, n_tokens, None)
+
+
+@pytest.mark.parametrize("finish", ["abort", "error"])
+def test_an_answer_that_broke_off_is_none(finish):
+    with pytest.raises(ValueError, match=finish):
+        replies.answer(_choice(finish_reason=finish))
 
 
 def test_a_run_killed_half_way_repeats_nothing(server, tmp_path):

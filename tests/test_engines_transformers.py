@@ -14,7 +14,8 @@ import pytest
 from tiny import TINY, save_adapter, save_model
 from underseer import engines
 from underseer.engines import Sampling, gpus, local, open_engine
-from underseer.engines.kept import KeepingEngine, Kept
+from underseer.engines.keeping import KeepingEngine
+from underseer.engines.kept import Kept
 from underseer.errors import UserError
 
 TEXTS = ["the river runs", "a lamp", "bread and stone and song", "who knows"]

@@ -25,7 +25,8 @@ from tqdm.auto import tqdm
 from tiny import save_adapter, save_model
 from underseer.cost import Ledger
 from underseer.engines import Sampling, local, open_engine
-from underseer.engines.kept import KeepingEngine, Kept
+from underseer.engines.keeping import KeepingEngine
+from underseer.engines.kept import Kept
 from underseer.errors import StageError, UserError
 from underseer.models import chats, loading
 

@@ -21,18 +21,27 @@ import pytest
 
 from underseer import judges
 from underseer.cost import Ledger
+from underseer.engines import Inference
+from underseer.engines.client import GARBAGE, Retries
+from underseer.engines.kept import Kept
 from underseer.errors import UserError
-from underseer.judges import base, classifier, perspective, trained
+from underseer.judges import base, calibration, classifiers, labelled, opening, perspective, trained
+from underseer.judges.classifier import MEANING
 from underseer.judges.perspective import PerspectiveJudge
 from underseer.models import loading
-from underseer.training.finetune import TrainSettings
+from underseer.training.settings import TrainSettings
 
 TINY = "scratch:gpt2?n_layer=1&n_embd=16&n_head=2&n_positions=64&vocab_size=280"
 KEY = "a-key-that-nobody-may-see"
 SETTINGS = TrainSettings(
     epochs=8, batch_size=8, learning_rate=1e-2, eval_steps=10, max_length=24, device="cpu", precision="fp32", progress=False
 )  # fmt: skip
-HOW = {"device": "cpu", "precision": "fp32", "max_length": 24, "batch_size": 4}
+HOW = {"inference": Inference("cpu", "fp32", 4, 24)}
+
+
+def opened(spec, **how):
+    """A judge of toxicity."""
+    return judges.open_judge(spec, "toxicity", judges.Opening(**how))
 
 
 def _rows(n, seed=0):
@@ -60,44 +69,56 @@ def _rows(n, seed=0):
 
 
 @pytest.mark.parametrize(
-    "spec, kind, model, label",
+    "spec, kind, model, options",
     [
-        ("trained:testbed:gpt2-xs", "trained", "testbed:gpt2-xs", None),
-        ("trained:scratch:gpt2?n_layer=2", "trained", "scratch:gpt2?n_layer=2", None),
-        ("trained:org/encoder", "trained", "org/encoder", None),
-        ("classifier:org/toxic@v1?label=toxic", "classifier", "org/toxic@v1", "toxic"),
-        ("classifier:./folder", "classifier", "./folder", None),
-        ("perspective", "perspective", "None", None),
-        (" oracle ", "oracle", "None", None),
+        ("trained:testbed:gpt2-xs", "trained", "testbed:gpt2-xs", {}),
+        ("trained:scratch:gpt2?n_layer=2", "trained", "scratch:gpt2?n_layer=2", {}),
+        ("trained:org/encoder", "trained", "org/encoder", {}),
+        ("classifier:org/toxic@v1?label=toxic", "classifier", "org/toxic@v1", {"label": "toxic"}),
+        ("classifier:./folder", "classifier", "./folder", {}),
+        ("classifier:org/x?label=no&reads=answer", "classifier", "org/x", {"label": "no", "reads": "answer"}),
+        ("classifier:org/x?output=probability", "classifier", "org/x", {"output": "probability"}),
+        ("reward:org/rm", "reward", "org/rm", {}),
+        ("rubric:testbed:chat", "rubric", "testbed:chat", {}),
+        ("guard:meta-llama/Llama-Guard-3-1B", "guard", "meta-llama/Llama-Guard-3-1B", {}),
+        ("perspective", "perspective", "None", {}),
+        ("strings", "strings", "None", {}),
+        (" oracle ", "oracle", "None", {}),
     ],
 )
-def test_parse(spec, kind, model, label):
-    found = judges.parse_judge(spec)
-    assert (found.kind, str(found.model), found.label) == (kind, model, label)
-    assert judges.parse_judge(str(found)) == found
+def test_parse(spec, kind, model, options):
+    found = judges.parse(spec)
+    assert (found.kind, str(found.model), dict(found.options)) == (kind, model, options)
+    assert judges.parse(str(found)) == found
 
 
 @pytest.mark.parametrize(
     "spec, says",
     [
         ("perspectiv", "perspectiv.*did you mean 'perspective'"),
-        ("", "allowed are trained:MODEL"),
+        ("gard:x", "gard:x.*did you mean 'guard'"),
+        ("", "allowed are classifier:.*trained:MODEL"),
         ("trained", "names no model"),
+        ("guard", "names no model; write guard:MODEL"),
         ("trained:scratch:gtp2", "gtp2.*did you mean 'gpt2'"),
         ("classifier:org/name?labels=x", "unknown option 'labels=x'.*label=NAME"),
+        ("classifier:org/x?reads=prompt", "unknown option 'reads=prompt'.*label=NAME.*reads=answer"),
         ("classifier:org/name?label=", "unknown option"),
         ("classifier:scratch:gpt2", "already trained.*trained:scratch:gpt2"),
+        ("reward:scratch:gpt2", "already trained.*trained:scratch:gpt2"),
+        ("rubric:scratch:llama", "already trained"),
         ("perspective:v2", "takes no model"),
+        ("strings:x", "takes no model"),
     ],
 )
 def test_parse_names_what_is_wrong(spec, says):
     with pytest.raises(UserError, match=f"(?s){says}"):
-        judges.parse_judge(spec)
+        judges.parse(spec)
 
 
 def test_a_name_shows_no_folder_of_this_machine():
-    assert judges.parse_judge("classifier:/home/me/models/toxic?label=hate").name == "classifier:toxic?label=hate"
-    assert judges.parse_judge("trained:org/x").name == "trained:org/x"
+    assert judges.parse("classifier:/home/me/models/toxic?label=hate").name == "classifier:toxic?label=hate"
+    assert judges.parse("trained:org/x").name == "trained:org/x"
 
 
 def test_specifications_need_no_torch():
@@ -121,8 +142,6 @@ def test_specifications_need_no_torch():
         ({"training_judge": "trained:testbed:gpt2-xx"}, "gpt2-xx.*did you mean"),
         ({"training_judge": "trained:/no/such/folder"}, "does not exist"),
         ({"training_judge": "trained:scratch:gpt2", "n_judge": 0}, "n_judge = 0"),
-        ({"task": "toxicity", "reporting_judge": None}, "reporting_judge = null"),
-        ({"voting": "best_of_b", "training_judge": None}, "voting = 'best_of_b' needs a scorer"),
     ],
 )
 def test_preflight_refuses(parameters, says):
@@ -130,16 +149,24 @@ def test_preflight_refuses(parameters, says):
         judges.preflight(parameters)
 
 
-def test_preflight_finds_every_mistake_at_once():
+@pytest.mark.parametrize(
+    "parameters, roles",
+    [
+        ({"training_judge": "oracle", "reporting_judge": "nobody"}, opening.OF_TEXTS),
+        ({"training_judge": "oracle", "helpfulness_judge": "nobody"}, opening.OF_EXCHANGES),
+        ({"training_judge": "strings", "refusal_judge": "guard:org/x"}, opening.OF_EXCHANGES),
+    ],
+)
+def test_preflight_finds_every_mistake_at_once(parameters, roles):
     with pytest.raises(UserError) as caught:
-        judges.preflight({"training_judge": "oracle", "reporting_judge": "nobody"})
+        judges.preflight(parameters, roles)
     assert len(str(caught.value).split("\n")) == 2
 
 
 def test_preflight_lets_pass_what_is_right():
     given = {"training_judge": "trained:scratch:gpt2", "reporting_judge": "oracle", "dataset": "testbed-safety"}
-    assert judges.preflight({**given, "n_judge": 100, "task": "toxicity", "voting": "mbr"}) == []
-    assert judges.preflight({}) == judges.preflight({"training_judge": None, "task": "safety"}) == []
+    assert judges.preflight({**given, "n_judge": 100}) == []
+    assert judges.preflight({}) == judges.preflight({"training_judge": None}) == []
     # two trained judges of different models learn from different rows
     assert judges.preflight({**given, "reporting_judge": "trained:scratch:gpt2?n_layer=2"}) == []
 
@@ -171,8 +198,9 @@ def test_preflight_of_perspective(monkeypatch):
 def test_an_unusable_address_is_refused_without_showing_it(monkeypatch, url):
     monkeypatch.setenv("PERSPECTIVE_API_KEY", KEY)
     monkeypatch.setenv("PERSPECTIVE_API_URL", url)
+    monkeypatch.setattr(perspective, "_today", lambda: datetime.date(2026, 1, 1))
     with pytest.raises(UserError, match="PERSPECTIVE_API_URL") as caught:
-        perspective.preflight(datetime.date(2026, 1, 1))
+        judges.preflight({"reporting_judge": "perspective"})
     assert "secret" not in str(caught.value)
 
 
@@ -211,15 +239,15 @@ def test_scores_without_value_and_without_reason_cannot_be_made():
 
 
 def test_the_oracle_is_a_judge_but_not_one_to_be_opened(monkeypatch):
-    from underseer.judges.oracle import OracleJudge
+    from underseer.judges.oracle import Oracle
     from underseer.testbed import oracle
 
     monkeypatch.setattr(oracle, "toxicity", lambda text: 0.75, raising=False)
-    scores = OracleJudge().score(["a", ""])
+    scores = Oracle().score(["a", ""])
     assert scores.values[0] == 0.75 and judges.failure_counts(scores) == {"empty text": 1}
     assert scores.judge == "oracle" and scores.version
     with pytest.raises(UserError, match="evaluation only"):
-        judges.open_judge("oracle")
+        opened("oracle")
 
 
 # ---------------------------------------------------------------------------------------------------------- classifiers
@@ -252,7 +280,7 @@ TEXTS = ["river lamp vile", "song", "stone bread river lamp song vile vile"]
 
 def test_classifier_gives_the_softmax_of_its_toxic_class(toxic_folder):
     cost = Ledger()
-    judge = judges.open_judge(f"classifier:{toxic_folder}", **HOW, cost=cost)
+    judge = opened(f"classifier:{toxic_folder}", **HOW, cost=cost)
     scores = judge.score([*TEXTS, ""])
     logits = _logits(toxic_folder, TEXTS)
     expected = np.exp(logits[:, 1]) / np.exp(logits).sum(axis=1)
@@ -260,7 +288,8 @@ def test_classifier_gives_the_softmax_of_its_toxic_class(toxic_folder):
     assert scores.failures == [None, None, None, "empty text"]
     assert scores.version.startswith("folder:") and str(toxic_folder.parent) not in scores.judge + scores.version
     assert cost.judge_calls == 3 and cost.tokens_scored > 0
-    other = judges.open_judge(f"classifier:{toxic_folder}?label=OTHER", **HOW).score(TEXTS)
+    assert scores.n_cut == 0 and judge.score(["vile " * 40, "song"]).n_cut == 1
+    other = opened(f"classifier:{toxic_folder}?label=OTHER", **HOW).score(TEXTS)
     assert other.values == pytest.approx(np.exp(logits[:, 2]) / np.exp(logits).sum(axis=1), abs=1e-5)
 
 
@@ -270,25 +299,64 @@ def test_classifier_gives_the_softmax_of_its_toxic_class(toxic_folder):
 )
 def test_several_labels_or_a_single_output_take_the_sigmoid(tmp_path, labels, problem_type, column):
     folder = _classifier(tmp_path / "model", labels, problem_type)
-    judge = judges.open_judge(f"classifier:{folder}", **HOW)
+    judge = opened(f"classifier:{folder}", **HOW)
     expected = 1 / (1 + np.exp(-_logits(folder, TEXTS)[:, column]))
     assert judge.score(TEXTS).values == pytest.approx(expected, abs=1e-5)
     assert judge.score(TEXTS[::-1]).values[::-1] == pytest.approx(expected, abs=1e-5)
 
 
+def _output(config, options=""):
+    return classifiers.output_of(config, judges.parse(f"classifier:org/x{options}"), MEANING["toxicity"])
+
+
+MULTI, SINGLE = "multi_label_classification", "single_label_classification"
+TWO = {"id2label": {"0": "neutral", "1": "Toxic"}}
+ONE = {"id2label": {"0": "score"}}
+
+
 @pytest.mark.parametrize(
-    "label, says",
-    [(None, "classes LABEL_0, LABEL_1; none is known to mean toxic"), ("LABEL_2", "none is 'LABEL_2'; did you mean")],
+    "config, options, column, form",
+    [
+        (TWO, "", 1, "softmax"),
+        ({**TWO, "problem_type": SINGLE}, "?label=neutral", 0, "softmax"),
+        ({**TWO, "problem_type": MULTI}, "", 1, "sigmoid"),
+        (ONE, "", 0, "sigmoid"),
+        ({**ONE, "problem_type": MULTI}, "", 0, "sigmoid"),
+        (ONE, "?output=probability", 0, "probability"),
+        ({**ONE, "problem_type": "regression"}, "?output=probability", 0, "probability"),
+        ({**TWO, "problem_type": "regression"}, "?output=probability", 1, "probability"),
+        ({"id2label": {"0": "hate", "1": "Hate_Speech", "2": "TOXIC"}}, "", 2, "softmax"),
+        ({"id2label": {"0": "hate", "1": "Hate_Speech", "2": "TOXIC"}}, "?label=hate-speech", 1, "softmax"),
+    ],
 )
-def test_a_class_that_is_not_there_is_an_error_with_the_classes(label, says):
+def test_outputs_are_read_by_their_problem_type(config, options, column, form):
+    assert _output(config, options) == classifiers.Output(column, form)
+
+
+@pytest.mark.parametrize(
+    "config, options, says",
+    [
+        ({}, "", "classes LABEL_0, LABEL_1; none is known to mean toxic"),
+        ({}, "?label=LABEL_2", "none is 'LABEL_2'; did you mean"),
+        ({**ONE, "problem_type": "regression"}, "", "trained by regression.*output=probability"),
+        ({**ONE, "problem_type": SINGLE}, "", "single class, whose probability is always 1"),
+        ({**ONE, "problem_type": "ranking"}, "", "problem_type 'ranking' is unknown; allowed are single_label"),
+        (TWO, "?output=probability", "logits of 2 classes; leave out output=probability"),
+        ({**TWO, "num_labels": 3}, "", "num_labels = 3 and names 2 classes"),
+    ],
+)
+def test_outputs_that_are_no_probability_are_refused(config, options, says):
     with pytest.raises(UserError, match=says):
-        classifier.class_of({}, label, "classifier:x")
+        _output(config, options)
 
 
-def test_the_first_toxic_name_wins_and_case_is_ignored():
-    names = {"0": "hate", "1": "Hate_Speech", "2": "TOXIC"}
-    assert classifier.class_of({"id2label": names}, None, "x") == (2, False)
-    assert classifier.class_of({"id2label": names}, "hate-speech", "x") == (1, False)
+def test_a_number_that_is_declared_a_probability_is_read_as_it_is(tmp_path):
+    folder = _classifier(tmp_path / "model", ["score"], "regression")
+    raw = _logits(folder, TEXTS)[:, 0]
+    scores = opened(f"classifier:{folder}?output=probability", **HOW).score(TEXTS)
+    inside = (raw >= 0) & (raw <= 1)
+    assert scores.values[inside] == pytest.approx(raw[inside], abs=1e-5)
+    assert [reason is None for reason in scores.failures] == inside.tolist()
 
 
 def test_what_is_no_trained_classifier_is_refused(tmp_path, toxic_folder):
@@ -298,15 +366,15 @@ def test_what_is_no_trained_classifier_is_refused(tmp_path, toxic_folder):
     with pytest.raises(UserError, match="no sequence classifier but GPT2LMHeadModel.*trained:"):
         judges.preflight({"reporting_judge": f"classifier:{tmp_path}"})
     with pytest.raises(UserError, match="no trained head"):
-        classifier.load(str(tmp_path))
+        classifiers.load(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):
         judges.preflight({"reporting_judge": f"classifier:{tmp_path}"})
 
 
 def test_a_classifier_with_broken_weights_fails_and_is_counted(toxic_folder):
-    judge = judges.open_judge(f"classifier:{toxic_folder}", **HOW)
-    for parameter in judge.model.parameters():
+    judge = opened(f"classifier:{toxic_folder}", **HOW)
+    for parameter in judge.classifier.loaded[0].parameters():
         parameter.data.fill_(float("nan"))
     assert judges.failure_counts(judge.score(TEXTS)) == {base.NOT_A_SCORE: 3}
 
@@ -316,7 +384,7 @@ def test_a_classifier_with_broken_weights_fails_and_is_counted(toxic_folder):
 
 def test_halves_and_validation_are_disjoint_and_a_prompt_keeps_its_continuation():
     rows = _rows(300)
-    parts = [part for role in trained.ROLES for part in judges.judge_rows(rows, role)]
+    parts = [part for role in labelled.ROLES for part in labelled.scored_texts(rows, role)]
     ids = [{name.split(":")[0] for name in part.id} for part in parts]
     assert sum(map(len, ids)) == len(set.union(*ids)) == 300
     for part, names in zip(parts, ids, strict=True):
@@ -327,36 +395,36 @@ def test_halves_and_validation_are_disjoint_and_a_prompt_keeps_its_continuation(
             assert texts[f"{row.id}:continuation"] == row.continuation.strip()
     assert 100 < len(ids[0] | ids[1]) < 200
     assert 0.05 < len(ids[1]) / len(ids[0] | ids[1]) < 0.25
-    other = judges.held_out(rows, "training")
+    other = labelled.held_out(rows, "training")
     assert {name.split(":")[0] for name in other.id} == ids[2] | ids[3]
 
 
 def test_halves_depend_on_the_ids_alone():
     rows = _rows(200)
-    fit, validation = judges.judge_rows(rows, "training", 0, 3)
-    again, _ = judges.judge_rows(rows.sample(frac=1, random_state=1), "training", 0, 4)
+    fit, validation = labelled.scored_texts(rows, "training", 0, 3)
+    again, _ = labelled.scored_texts(rows.sample(frac=1, random_state=1), "training", 0, 4)
     assert sorted(fit.id) == sorted(again.id)
-    fewer, _ = judges.judge_rows(rows.iloc[:150], "training")
+    fewer, _ = labelled.scored_texts(rows.iloc[:150], "training")
     assert set(fewer.id) <= set(fit.id)
     mixed = pd.concat([rows, _rows(50, seed=9).assign(split="test", id=lambda d: "t" + d.id)])
-    assert judges.judge_rows(mixed, "training")[0].equals(fit)  # only rows of the split "judge"
+    assert labelled.scored_texts(mixed, "training")[0].equals(fit)  # only rows of the split "judge"
 
 
 def test_a_replicate_is_a_bootstrap_sample_of_the_rows_to_train_on():
     rows = _rows(200)
-    fit, validation = judges.judge_rows(rows, "training", 0, 5)
-    drawn = [judges.judge_rows(rows, "training", replicate, 5) for replicate in (1, 2, 1)]
+    fit, validation = labelled.scored_texts(rows, "training", 0, 5)
+    drawn = [labelled.scored_texts(rows, "training", replicate, 5) for replicate in (1, 2, 1)]
     assert all(part.equals(validation) for _, part in drawn)
     assert drawn[0][0].equals(drawn[2][0]) and not drawn[0][0].equals(drawn[1][0])
     assert set(drawn[0][0].id) < set(fit.id) and len(drawn[0][0]) == len(fit)
-    assert judges.judge_rows(rows, "training", 1, 6)[0].id.tolist() != drawn[0][0].id.tolist()
+    assert labelled.scored_texts(rows, "training", 1, 6)[0].id.tolist() != drawn[0][0].id.tolist()
 
 
 def test_texts_that_are_empty_or_have_no_score_are_left_out():
     rows = _rows(100)
     rows.loc[rows.index[::2], "toxicity"] = np.nan
     rows.loc[rows.index[1], "continuation"] = " \n"
-    table = pd.concat([*judges.judge_rows(rows, "training"), judges.held_out(rows, "training")])
+    table = pd.concat([*labelled.scored_texts(rows, "training"), labelled.held_out(rows, "training")])
     assert len(table) == 100 + 49 and table.p.notna().all() and (table.text != "").all()
 
 
@@ -371,19 +439,19 @@ def test_texts_that_are_empty_or_have_no_score_are_left_out():
 )
 def test_rows_that_no_scorer_can_learn_from(change, says):
     with pytest.raises(UserError, match=says):
-        for role in trained.ROLES:
-            judges.judge_rows(change(_rows(40)), role)
+        for role in labelled.ROLES:
+            labelled.scored_texts(change(_rows(40)), role)
 
 
 def test_an_unknown_role():
     with pytest.raises(UserError, match="reportin.*did you mean 'reporting'"):
-        judges.judge_rows(_rows(40), "reportin")
+        labelled.scored_texts(_rows(40), "reportin")
 
 
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory):
-    rows, validation = judges.judge_rows(_rows(160), "training")
-    model, tokenizer, fit = judges.train_scorer(f"trained:{TINY}", rows, validation, settings=SETTINGS, seed=0)
+    rows, validation = labelled.scored_texts(_rows(160), "training")
+    model, tokenizer, fit = trained.train(f"trained:{TINY}", "toxicity", rows, validation, SETTINGS)
     folder = tmp_path_factory.mktemp("scorer") / "model"
     loading.save(model, tokenizer, folder)
     return model, tokenizer, fit, folder
@@ -391,32 +459,32 @@ def scorer(tmp_path_factory):
 
 def test_a_trained_scorer_learns_the_score_and_is_the_same_from_its_folder(scorer):
     model, tokenizer, fit, folder = scorer
-    unseen = judges.held_out(_rows(160), "training")
-    judge = judges.open_judge(f"trained:{TINY}", folder=folder, **HOW)
+    unseen = labelled.held_out(_rows(160), "training")
+    judge = opened(f"trained:{TINY}", folder=folder, **HOW)
     scores = judge.score(unseen.text)
-    found = judges.calibration(unseen.p, scores.values)
+    found = calibration.calibration(unseen.p, scores.values)
     assert found["spearman"] > 0.8 and found["agreement"] > 0.95 and found["mae"] < 0.15
     assert 0.02 < np.median(scores.values[unseen.p < 0.5]) < 0.3  # near the score 0.1, not at 0
     assert fit.best_step > 0 and judge.version.startswith("folder:") and judge.name.startswith("trained:scratch:gpt2")
-    memory = judges.open_judge(f"trained:{TINY}", model=model, tokenizer=tokenizer, version="7", **HOW)
+    memory = opened(f"trained:{TINY}", model=model, tokenizer=tokenizer, version="7", **HOW)
     assert memory.score(unseen.text).values == pytest.approx(scores.values, abs=1e-6)
     assert memory.version == "7"
-    published = judges.open_judge(f"classifier:{folder}", **HOW)
+    published = opened(f"classifier:{folder}", **HOW)
     assert published.score(unseen.text).values.tolist() == scores.values.tolist()
-    padded = judges.open_judge(f"trained:{TINY}", folder=folder, **{**HOW, "batch_size": 1}).score(unseen.text)
+    padded = opened(f"trained:{TINY}", folder=folder, inference=Inference("cpu", "fp32", 1, 24)).score(unseen.text)
     assert padded.values == pytest.approx(scores.values, abs=1e-5)
 
 
 def test_trained_judges_that_cannot_be_opened_or_trained(scorer, toxic_folder):
-    with pytest.raises(UserError, match="judges/train"):
-        judges.open_judge(f"trained:{TINY}")
+    with pytest.raises(UserError, match="run judges/scorer"):
+        opened(f"trained:{TINY}")
     with pytest.raises(UserError, match="classes are neutral, Toxic, other"):
-        judges.open_judge(f"trained:{TINY}", folder=toxic_folder)
+        opened(f"trained:{TINY}", folder=toxic_folder)
     with pytest.raises(UserError, match="not trained here"):
-        judges.train_scorer("perspective", None, None, settings=SETTINGS)
-    rows, validation = judges.judge_rows(_rows(40), "training")
+        trained.train("perspective", "toxicity", None, None, SETTINGS)
+    rows, validation = labelled.scored_texts(_rows(40), "training")
     with pytest.raises(UserError, match="outside"):
-        judges.train_scorer(f"trained:{TINY}", rows.assign(p=2.0), None, settings=replace(SETTINGS, epochs=1))
+        trained.train(f"trained:{TINY}", "toxicity", rows.assign(p=2.0), None, replace(SETTINGS, epochs=1))
 
 
 # ---------------------------------------------------------------------------------------------------------- Perspective
@@ -481,9 +549,10 @@ class Clock:
         self.now += seconds
 
 
-def _judge(stub, clock=None, **how):
+def _judge(stub, clock=None, cache=":memory:", cost=None, rate=1.0, **retries):
     clock = clock or Clock()
-    return PerspectiveJudge(KEY, url=stub.url, **{"sleep": clock.sleep, "clock": lambda: clock.now, **how})
+    retries = Retries(**{"timeout": 20.0, "sleep": clock.sleep, "clock": lambda: clock.now, **retries})
+    return PerspectiveJudge(KEY, stub.url, cache, rate=rate, retries=retries, cost=cost)
 
 
 def test_perspective_asks_as_the_service_wants_and_reads_the_score(stub):
@@ -520,7 +589,8 @@ def test_a_429_is_tried_again_after_the_time_it_asks_for(stub):
     clock = Clock()
     stub.replies = [_error(429, "RATE_LIMIT_EXCEEDED", headers={"Retry-After": "7"}), _error(503, "X"), _value(0.5)]
     assert _judge(stub, clock).score(["a"]).values.tolist() == [0.5]
-    assert [s for s in clock.slept if s] == [7, 2]  # then the second wait of its own; the rate is kept meanwhile
+    waits = [s for s in clock.slept if s]
+    assert waits[0] == 7 and 2 <= waits[1] <= 2.5  # then the second wait of its own; the rate is kept meanwhile
     assert len(stub.seen) == 3
 
 
@@ -532,7 +602,7 @@ def test_retry_after_is_seconds_or_a_date_within_reason(stub, header, wait):
     clock = Clock()
     stub.replies = [_error(503, "X", headers={"Retry-After": header}), _value(0.5)]
     assert _judge(stub, clock).score(["a"]).values.tolist() == [0.5]
-    assert max(clock.slept) == pytest.approx(wait)
+    assert wait <= max(clock.slept) <= wait * 1.25 + 1e-6
 
 
 def test_500_for_ever_fails_and_the_rest_is_not_asked(stub):
@@ -542,7 +612,8 @@ def test_500_for_ever_fails_and_the_rest_is_not_asked(stub):
     assert np.isnan(scores.values).all()
     assert judges.failure_counts(scores) == {"call failed: HTTP 500": 5, "not asked: 5 calls in a row had failed": 4}
     assert len(stub.seen) == 5 * 3
-    assert clock.slept[1] == 1 and clock.slept[3] == 2
+    waits = [s for s in clock.slept if s]
+    assert 1 <= waits[0] <= 1.25 and 2 <= waits[1] <= 2.5
 
 
 @pytest.mark.parametrize(
@@ -561,9 +632,9 @@ def test_500_for_ever_fails_and_the_rest_is_not_asked(stub):
     ],
 )
 def test_a_reply_that_is_no_score_fails_and_is_asked_anew_another_time(stub, tmp_path, reply):
-    stub.replies = [reply, _value(0.25)]
-    first = _judge(stub, cache=tmp_path / "c.sqlite").score(["a"])
-    assert judges.failure_counts(first) == {base.NOT_A_SCORE: 1}
+    stub.replies = [reply, reply, _value(0.25)]
+    first = _judge(stub, cache=tmp_path / "c.sqlite", tries=2).score(["a"])
+    assert judges.failure_counts(first) == {f"call failed: {GARBAGE}": 1}
     assert _judge(stub, cache=tmp_path / "c.sqlite").score(["a"]).values.tolist() == [0.25]
 
 
@@ -577,7 +648,7 @@ def test_a_service_that_hangs_is_a_time_out(stub):
 
 def test_a_service_that_is_away_or_hangs_up(stub):
     away = types.SimpleNamespace(url="http://127.0.0.1:9/v1alpha1/comments:analyze")
-    assert judges.failure_counts(_judge(away, tries=2).score(["a"])) == {"call failed: ConnectionRefusedError": 1}
+    assert judges.failure_counts(_judge(away, tries=2).score(["a"])) == {"call failed: no connection": 1}
     stub.replies = [(200, b"{}", {"Transfer-Encoding": "chunked"})]
     assert list(judges.failure_counts(_judge(stub, tries=1, timeout=1).score(["a"])))[0].startswith("call failed: ")
 
@@ -644,23 +715,23 @@ def test_work_that_dies_half_way_goes_on_without_asking_twice(stub, tmp_path):
 
 def test_a_cache_that_is_no_cache(tmp_path):
     (tmp_path / "c.sqlite").write_text("this is no database, and it is long enough to be seen as one")
-    with pytest.raises(UserError, match="c.sqlite.*move it away"):
-        PerspectiveJudge(KEY, cache=tmp_path / "c.sqlite")
+    with pytest.raises(UserError, match="c.sqlite.*move the file away"):
+        PerspectiveJudge(KEY, kept=tmp_path / "c.sqlite")
     with sqlite3.connect(tmp_path / "d.sqlite") as db:
         db.execute("CREATE TABLE turns (service TEXT PRIMARY KEY, next REAL NOT NULL)")
         db.execute("INSERT INTO turns VALUES ('s', 1e12)")  # written by a clock far ahead
-    assert perspective.Answers(tmp_path / "d.sqlite", "s").wait(1.0, 5.0) == 0
+    assert Kept(tmp_path / "d.sqlite").wait("s", 1.0, 5.0) == 0
 
 
 def test_perspective_is_opened_from_the_environment(stub, home, monkeypatch):
     monkeypatch.setenv("PERSPECTIVE_API_KEY", f" {KEY}\n")
     monkeypatch.setenv("PERSPECTIVE_API_URL", stub.url)
     monkeypatch.setattr(perspective, "_today", lambda: datetime.date(2026, 12, 1))
-    assert judges.open_judge("perspective").score(["a"]).values.tolist() == [0.5]
+    assert opened("perspective").score(["a"]).values.tolist() == [0.5]
     assert (home / "runs" / ".cache" / "perspective.sqlite").is_file()
     monkeypatch.setenv("PERSPECTIVE_API_KEY", "two\nlines")
     with pytest.raises(UserError, match="PERSPECTIVE_API_KEY") as caught:
-        judges.open_judge("perspective")
+        opened("perspective")
     assert "two" not in str(caught.value)
 
 
@@ -675,7 +746,7 @@ def test_a_rate_of_nothing():
 def test_calibration_by_hand():
     truth = [0.1, 0.4, 0.6, 0.9, 0.3]
     predicted = [0.2, 0.55, 0.5, 0.8, np.nan]
-    found = judges.calibration(truth, predicted)
+    found = calibration.calibration(truth, predicted)
     assert (found["n"], found["failures"]) == (4, 1)
     # ranks of the truth 1 2 3 4, of the predictions 1 3 2 4: 1 - 6 * 2 / (4 * 15)
     assert found["spearman"] == pytest.approx(0.8)
@@ -694,20 +765,20 @@ def test_calibration_by_hand():
 
 
 def test_the_ends_of_the_bins():
-    bins = judges.calibration([0.0, 1.0, 0.5, 0.5], [0.0, 1.0, 0.1, 0.3])["reliability"]
+    bins = calibration.calibration([0.0, 1.0, 0.5, 0.5], [0.0, 1.0, 0.1, 0.3])["reliability"]
     assert bins["n"] == [1, 1, 0, 1, 0, 0, 0, 0, 0, 1]
 
 
 def test_a_perfect_judge_and_a_contrary_one():
     truth = np.linspace(0, 1, 21)
-    assert [judges.calibration(truth, truth)[k] for k in ("agreement", "kappa", "mae")] == [1, 1, 0]
-    contrary = judges.calibration(truth, 1 - truth)
+    assert [calibration.calibration(truth, truth)[k] for k in ("agreement", "kappa", "mae")] == [1, 1, 0]
+    contrary = calibration.calibration(truth, 1 - truth)
     assert contrary["spearman"] == pytest.approx(-1) and contrary["kappa"] < -0.9
 
 
 @pytest.mark.parametrize("predicted", [[np.nan] * 3, [0.2] * 3])
 def test_what_is_not_defined_is_none(predicted):
-    found = judges.calibration([0.1, 0.2, 0.3], predicted)
+    found = calibration.calibration([0.1, 0.2, 0.3], predicted)
     assert found["spearman"] is found["pearson"] is found["kappa"] is None
     assert (found["n"], found["failures"]) == ((0, 3) if np.isnan(predicted[0]) else (3, 0))
     assert (found["mae"] is None) == (found["n"] == 0)
@@ -717,4 +788,4 @@ def test_what_is_not_defined_is_none(predicted):
 def test_calibration_of_what_is_no_score():
     for truth, predicted in (([0.1], [1.2]), ([np.nan], [0.5]), ([2.0], [0.5]), ([0.5, 0.5], [0.5])):
         with pytest.raises(ValueError, match="calibration takes"):
-            judges.calibration(truth, predicted)
+            calibration.calibration(truth, predicted)

@@ -133,7 +133,7 @@ def test_a_guard_and_a_rubric_reply_in_form_and_not_always_alike(tmp_path: Path)
 
     texts = corpus.texts(24, seed=5)
     talks = [[*chats.ask(q), {"role": "assistant", "content": a}] for q, a in zip(texts, reversed(texts), strict=True)]
-    asked = [chats.ask(rubric.question("helpful", q, a)) for q, a in zip(texts, reversed(texts), strict=True)]
+    asked = [chats.ask(rubric.texts_of("helpful").question(q, a)) for q, a in zip(texts, reversed(texts), strict=True)]
     for spec, kind, given, read in (
         (
             "meta-llama/Llama-Guard-3-1B",

@@ -492,8 +492,8 @@ TRAINING = ("1_reset", "2_red_team", "3_preferences", "4_align", "4_finetune")
 @pytest.mark.parametrize("stage", [f"selfmoa/{s}" for s in TRAINING] + ["judges/evaluator", "testbed/chat"])
 def test_training_stages_cannot_reach_the_oracle(stage: str) -> None:
     reached = plan.read_notebook(stage).reached | keys.follow(["testbed.chat"])
-    assert not reached & {"testbed.verdicts", "judges.exchange_oracle", "selfmoa.human", "selfmoa.evaluation"}
+    assert not reached & {"testbed.verdicts", "judges.oracle", "selfmoa.human", "selfmoa.evaluation"}
 
 
 def test_the_evaluation_reaches_it() -> None:
-    assert "judges.exchange_oracle" in plan.read_notebook("selfmoa/5_evaluate").reached
+    assert "judges.oracle" in plan.read_notebook("selfmoa/5_evaluate").reached

@@ -12,104 +12,25 @@ The base model is loaded once; adapters (PEFT LoRA folders) are applied to it ca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
+from underseer.engines.base import Answer, Engine, Inference, Prompt, Sampling
 from underseer.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from underseer.cost import Ledger
+    from underseer.runs.stage import Run
 
-Prompt = str | list[dict[str, str]]
-"""What is continued: a text that reads on, or a chat (``chats.Chat``) that the assistant answers."""
+__all__ = [
+    "ENGINES", "OPTIONS", "PARAMETERS", "Answer", "Engine", "Inference", "Prompt", "Sampling",
+    "check", "choose", "identity", "open_engine", "planned", "resolve",
+]  # fmt: skip
 
 ENGINES = ("auto", "transformers", "vllm", "openai")
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to continue a prompt. Raises UserError for values out of range."""
-
-    max_new_tokens: int = 20
-    temperature: float = 0.0  # 0 = greedy: always the likeliest token
-    top_p: float = 1.0  # only the likeliest tokens that together reach this probability; 1 = all
-    top_k: int = 0  # only this many likeliest tokens; 0 = all
-    no_repeat_ngram: int = 0  # no n-gram of this many tokens twice in prompt and answer; 0 = allowed
-    n: int = 1  # answers per prompt
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        rules = {
-            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "temperature": (self.temperature >= 0, "at least 0 (0 = greedy)"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1 (1 = off)"),
-            "top_k": (self.top_k >= 0, "at least 0 (0 = off)"),
-            "no_repeat_ngram": (self.no_repeat_ngram >= 0, "at least 0 (0 = off)"),
-            "n": (self.n >= 1, "at least 1"),
-        }
-        for name, (holds, allowed) in rules.items():
-            if not holds:
-                raise UserError(f"sampling: {name} = {getattr(self, name)!r}; it must be {allowed}")
-        if self.temperature == 0 and self.n > 1:
-            raise UserError(f"sampling: n = {self.n} greedy answers would all be the same; set a temperature, or n = 1")
-
-
-@dataclass(frozen=True)
-class Inference:
-    """How forward passes without gradients run. ``max_length``: most tokens of a prompt with its answer."""
-
-    device: str
-    precision: str
-    batch_size: int
-    max_length: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One continuation, without its prompt. ``token_ids`` leave out the end token that closed it, if one did."""
-
-    text: str
-    token_ids: list[int]
-    finish_reason: Literal["stop", "length", "failed"]  # the model ended its text, max_new_tokens did, or see failure
-    log_probs: list[float] | None = (
-        None  # of token_ids, nats, by the model alone: before temperature, top-k, top-p, bans
-    )
-    n_prompt_tokens: int = 0  # that the model read before it, after cutting
-    failure: str | None = None  # why there is no answer (then text is empty): only engines that call a server fail so
-    counted: int | None = None  # tokens by a server's count, where it does not give their ids
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.token_ids) if self.counted is None else self.counted
-
-
-class Engine(Protocol):
-    """A model that is ready. ``version`` holds what, beside the model, decides its answers; it goes into results."""
-
-    name: str
-    version: str
-
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, adapter: Path | None = None, log_probs: bool = False
-    ) -> list[list[Answer]]:
-        """For each prompt, in the order given, its ``sampling.n`` answers."""
-        ...
-
-    def score(
-        self, texts: Sequence[str], *, contexts: Sequence[Prompt] | None = None, adapter: Path | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Summed log-probability of each text's tokens in nats (n,) float64, and how many tokens were counted (n,)."""
-        ...
-
-    def close(self) -> None:
-        """Give back memory and processes. An engine is not used afterwards."""
-        ...
 
 
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -170,7 +91,7 @@ def check(engine: str) -> None:
     getattr(module, "check", lambda: None)()
 
 
-def planned(run: Any, engine: str) -> dict[str, Any]:
+def planned(run: Run, engine: str) -> dict[str, Any]:
     """How a stage opens engines: as its plan chose for ``auto``, with the options that the experiment gives."""
     instance = run.instance
     options = {option: instance.runtime[name] for name, option in PARAMETERS.items() if name in instance.runtime}
@@ -204,20 +125,18 @@ def open_engine(
     """
     name = resolve(engine)
     chosen = _options(name, options)
-    how: dict[str, Any] = {"base": base, "max_length": max_length, "cost": cost, "progress": progress, **chosen}
-    if name == "openai":
-        how["cache"] = keep if keep is not None else chosen.get("cache")
-    else:
-        how.update(precision=precision, batch_size=batch_size)
-    if name == "transformers":
-        how["device"] = device
-    elif name == "vllm":
-        how["lora_rank"] = lora_rank
+    if name == "openai" and keep is not None:
+        chosen["cache"] = keep
+    if name == "vllm":
+        chosen["lora_rank"] = lora_rank
+    inference = Inference(device, precision, batch_size, max_length)
     # By name: a stage's identity rests on the engine that it uses, not on the others (``pipelines.DYNAMIC``).
-    opened: Engine = import_module(f"underseer.engines.on_{name}").open_(model, **how)
+    module = import_module(f"underseer.engines.on_{name}")
+    opened: Engine = module.open_(model, inference, base=base, cost=cost, progress=progress, **chosen)
     if keep is None or name == "openai":  # which keeps every answer by itself
         return opened
-    from underseer.engines.kept import KeepingEngine, Kept
+    from underseer.engines.keeping import KeepingEngine
+    from underseer.engines.kept import Kept
     from underseer.models import loading
 
     place = loading.source(model, base)

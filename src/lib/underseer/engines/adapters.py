@@ -55,13 +55,13 @@ def shapes(folder: Path | str) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of each module that a LoRA folder changes, by its name in the base model."""
     from safetensors import safe_open
 
-    found: dict[str, list[int]] = {}
+    sizes: dict[str, list[int]] = {}
     with safe_open(Path(folder) / WEIGHTS, framework="numpy") as file:
         for key in file.keys():
             path, _, part = key.removeprefix("base_model.model.").partition(".lora_")
             if part in ("A.weight", "B.weight"):
-                found.setdefault(path, [0, 0])[part[0] == "B"] = file.get_slice(key).get_shape()[part[0] == "A"]
-    return {path: (inputs, outputs) for path, (inputs, outputs) in found.items()}
+                sizes.setdefault(path, [0, 0])[part[0] == "B"] = file.get_slice(key).get_shape()[part[0] == "A"]
+    return {path: (inputs, outputs) for path, (inputs, outputs) in sizes.items()}
 
 
 def fits(folder: Path | str, model: nn.Module) -> bool:
@@ -83,6 +83,13 @@ def fits(folder: Path | str, model: nn.Module) -> bool:
 def _kind(path: str) -> str:
     """A module's name without the number of its layer."""
     return re.sub(r"\d+", "*", path)
+
+
+def adapter_digest(folder: Path | str | None) -> str | None:
+    """What identifies an adapter by its weights; a served name, which is no folder here, stands for itself."""
+    if folder is None:
+        return None
+    return specs.weights_digest(Path(folder)) if Path(folder).is_dir() else str(folder)
 
 
 def identity(folder: Path | str) -> tuple[str, int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from underseer.engines import Sampling
+from underseer.engines.base import Sampling
 
 NUCLEUS = 1024  # candidates sorted for top-p at first; all are, where these do not reach it
 _GOLDEN, _MIX1, _MIX2 = (np.uint64(value) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))

@@ -1,28 +1,31 @@
-"""HTTP calls to a model server that may be busy, broken or silent: bounded in tries, time and size.
+"""HTTP calls to a service that may be busy, broken or silent: bounded in tries, time and size.
 
-The key travels in a header alone; no message, log or file holds it.
+The key travels in a header alone; no message, log or file holds it, and no redirection carries it elsewhere.
 """
 
 from __future__ import annotations
 
+import email.utils
 import json
-import os
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from underseer.errors import EngineEnded, UserError
+from underseer.errors import UserError
 
-URL_VARIABLE, KEY_VARIABLE = "UNDERSEER_OPENAI_URL", "OPENAI_API_KEY"
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-LONGEST_WAIT = 60.0  # seconds before a further try, whatever the server asks for
+LONGEST_WAIT = 120.0  # seconds before a further try, whatever the service asks for
 LARGEST_REPLY = 1 << 26  # bytes
-TRIES_IN_SILENCE = 2  # a server that hangs is not waited for longer
+TRIES_IN_SILENCE = 2  # a service that hangs is not waited for longer
 SILENT = "time-out"
 GARBAGE = "the reply is not what was asked for"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -32,67 +35,107 @@ class Failed(Exception):
     """One call that got no usable reply; the message is the reason."""
 
 
-class Client:
-    """A server's API at ``url`` (as http://127.0.0.1:8000/v1). Threads may share a client.
+class Refused(Failed):
+    """A working service does not answer this item, by its content filter for example."""
 
-    A call is tried ``tries`` times where the server is busy, broken, silent for ``timeout`` seconds in all, or replies
-    with something else than was asked for; waits between them begin at ``backoff`` seconds and double, or are what
-    the server asks for. ``sleep`` is replaced in tests.
+
+class Unusable(Failed):
+    """A try that may go better another time. ``wait``: seconds that the service asks for."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(f"call failed: {reason}")
+        self.reason, self.wait = reason, wait
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a call is tried and how long it is waited for.
+
+    Each try may take ``timeout`` seconds in all. Waits between tries begin at ``backoff`` seconds (and up to a quarter
+    more, by chance) and double, or are what the service asks for. ``sleep`` and ``clock`` are replaced in tests.
     """
+
+    tries: int = 5
+    backoff: float = 1.0
+    timeout: float = 120.0
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.time
+
+
+Refusal = Callable[[int, bytes, str], Exception]
+"""What to raise for a status that is not tried again, the reply's content, and the path that was asked."""
+
+
+class Client:
+    """A service's API at ``url``. Threads may share a client. ``refusal`` says what a status that is no success means."""
 
     def __init__(
         self,
         url: str,
-        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
         *,
-        tries: int = 5,
-        backoff: float = 1.0,
-        timeout: float = 120.0,
+        refusal: Refusal,
+        retries: Retries = Retries(),
         connections: int = 16,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         import httpx
 
-        self.url, self._tries, self._backoff, self._timeout, self._sleep = url, tries, backoff, timeout, sleep
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.url, self._retries, self._refusal = url, retries, refusal
         self._http = httpx.Client(
             headers=headers,
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+            timeout=httpx.Timeout(retries.timeout, connect=min(retries.timeout, 10.0)),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             trust_env=urlsplit(url).hostname not in _LOOPBACK,  # a proxy is for other machines
         )
         self.stopped = threading.Event()  # set: calls end at their next try
 
-    def call(self, path: str, body: Any = None, read: Callable[[Any], Any] | None = None) -> Any:
-        """What ``read`` makes of the JSON reply to a POST of ``body`` (None: a GET); None where it is not to be read.
+    def call(
+        self,
+        path: str,
+        body: Any = None,
+        read: Callable[[Any], Any] = lambda reply: None,
+        before: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """What ``read`` makes of the JSON reply to a POST of ``body`` (None: a GET). ``before`` is called before each try.
 
-        ``read`` raises for a reply that is not what was asked for.
+        ``read`` raises ``Refused`` where the service does not answer this item, and a ValueError, KeyError, TypeError or
+        the like for a reply that is not what was asked for.
 
         Raises:
-            Failed: no usable reply after all tries, or the server refuses this item.
-            UserError: the server refuses the key, or has nothing at this path or by this model's name.
+            Failed: no usable reply after all tries, or the service refuses this item.
+            Exception: what ``refusal`` makes of a status that is not tried again.
         """
-        reason, silent = "", 0
-        for attempt in range(self._tries):
+        from tenacity import Retrying, retry_if_exception_type
+
+        def attempt() -> Any:
             if self.stopped.is_set():
                 raise Failed("not asked: the calls before it had failed")
-            status, content, asked_wait = self._once(path, body)
-            if status == 200:
-                try:
-                    return None if read is None else read(json.loads(content))
-                except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-                    reason, asked_wait = f"call failed: {GARBAGE}", None
-            elif isinstance(status, int) and status not in RETRIED:
-                raise self._refusal(status, content, path)
-            else:
-                reason = f"call failed: {f'HTTP {status}' if isinstance(status, int) else status}"
-                silent += status == SILENT
-            if silent == TRIES_IN_SILENCE:
-                break
-            if attempt + 1 < self._tries:
-                wait = self._backoff * 2**attempt * random.uniform(1, 1.25) if asked_wait is None else asked_wait
-                self._sleep(min(wait, LONGEST_WAIT))
-        raise Failed(reason)
+            before()
+            return self._read(*self._once(path, body), path, read)
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(Unusable),
+            stop=_Stop(self._retries.tries),
+            wait=self._wait,
+            sleep=self._retries.sleep,
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _wait(self, state: RetryCallState) -> float:
+        asked = state.outcome.exception().wait
+        own = self._retries.backoff * 2 ** (state.attempt_number - 1) * random.uniform(1, 1.25)
+        return min(own if asked is None else asked, LONGEST_WAIT)
+
+    def _read(self, status: int, content: bytes, asked: float | None, path: str, read: Callable[[Any], Any]) -> Any:
+        if status in RETRIED:
+            raise Unusable(f"HTTP {status}", asked)
+        if status != 200:
+            raise self._refusal(status, content, path)
+        try:
+            return read(json.loads(content))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            raise Unusable(GARBAGE) from error
 
     def calls(
         self, items: Iterable[Any], call: Callable[[Any], Any], concurrency: int
@@ -121,39 +164,54 @@ class Client:
             pool.shutdown(wait=True, cancel_futures=True)
             self.stopped.clear()
 
-    def _once(self, path: str, body: Any) -> tuple[int | str, bytes, float | None]:
-        """Status (or the name of what went wrong on the way), content, and seconds that the server asks to wait."""
+    def _once(self, path: str, body: Any) -> tuple[int, bytes, float | None]:
+        """Status, content, and the seconds that the service asks to wait. Raises Unusable where no reply comes."""
         import httpx
 
-        end = time.monotonic() + self._timeout
-        method = "GET" if body is None else "POST"
+        end = time.monotonic() + self._retries.timeout
+        sent: dict[str, Any] = {}
+        if body is not None:  # in ASCII, as a text may hold halves of characters
+            sent = {"content": json.dumps(body).encode(), "headers": {"Content-Type": "application/json"}}
         try:
-            with self._http.stream(method, self.url + path, json=body) as reply:
+            with self._http.stream("POST" if sent else "GET", self.url + path, **sent) as reply:
                 content = b""
                 for chunk in reply.iter_bytes():
                     content += chunk
-                    if time.monotonic() > end:  # a server that trickles never runs into a read time-out
-                        return SILENT, b"", None
+                    if time.monotonic() > end:  # a service that trickles never runs into a read time-out
+                        raise Unusable(SILENT)
                     if len(content) > LARGEST_REPLY:
-                        return "reply too large", b"", None
-                return reply.status_code, content, asked_wait(reply.headers.get("Retry-After"))
-        except httpx.TimeoutException:
-            return SILENT, b"", None
-        except httpx.ConnectError:
-            return "no connection", b"", None
+                        raise Unusable("reply too large")
+                return reply.status_code, content, self._asked_wait(reply.headers.get("Retry-After"))
+        except httpx.TimeoutException as error:
+            raise Unusable(SILENT) from error
+        except httpx.ConnectError as error:
+            raise Unusable("no connection") from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            return type(error).__name__, b"", None
+            raise Unusable(type(error).__name__) from error
 
-    def _refusal(self, status: int, content: bytes, path: str) -> Exception:
-        said = said_by(content)
-        if status in (401, 403):
-            return UserError(f"the server at {self.url} refuses the key (HTTP {status}); check {KEY_VARIABLE}")
-        if status == 404 or status == 405:
-            return UserError(f"the server at {self.url} has no {path}, or not this model (HTTP {status}{said})")
-        return Failed(f"refused: HTTP {status}{said}")
+    def _asked_wait(self, header: str | None) -> float | None:
+        """Seconds of a Retry-After header: a number, or a date; None for anything else."""
+        header = (header or "").strip()
+        if re.fullmatch(r"\d+(\.\d+)?", header):
+            return float(header)
+        try:
+            return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - self._retries.clock())
+        except (ValueError, OverflowError):
+            return None
 
     def close(self) -> None:
         self._http.close()
+
+
+class _Stop:
+    """tenacity's question whether to stop: after so many tries, or when the service was silent too often."""
+
+    def __init__(self, tries: int) -> None:
+        self._tries, self._silent = tries, 0
+
+    def __call__(self, state: RetryCallState) -> bool:
+        self._silent += state.outcome.exception().reason == SILENT
+        return state.attempt_number >= self._tries or self._silent >= TRIES_IN_SILENCE
 
 
 def _outcome(call: Callable[[Any], Any], item: Any) -> Any:
@@ -163,55 +221,37 @@ def _outcome(call: Callable[[Any], Any], item: Any) -> Any:
         return failed
 
 
-def server_url(option: str | None) -> str:
-    """The server's address without a closing slash: the option, or the environment's. Raises UserError."""
-    url = (option or os.environ.get(URL_VARIABLE, "")).strip().rstrip("/")
-    if not url:
-        raise UserError(
-            f"engine 'openai' needs the address of a server: set {URL_VARIABLE}, as http://127.0.0.1:8000/v1, "
-            "or the option url"
-        )
+# ---------------------------------------------------------------------------------------------------- addresses, keys
+
+
+def checked_url(url: str, variable: str, example: str) -> str:
+    """An address without user, key or query. Raises UserError, which does not show the address: it may hold a key."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         usable = False
     if not usable or "@" in parts.netloc or parts.query or parts.fragment:
-        raise UserError(
-            f"the server's address is not as http://host:port/v1, without user, key or query; correct {URL_VARIABLE} "
-            "or the option url"
-        )
+        raise UserError(f"the address is not as {example}, without user, key or query; correct or unset {variable}")
     return url
 
 
-def server_key() -> str | None:
-    """The key from the environment; None where there is none, as a server of one's own needs none."""
-    key = os.environ.get(KEY_VARIABLE, "").strip()
+def checked_key(key: str, variable: str) -> str:
+    """A key without the white space around it. Raises UserError for what cannot be one."""
+    key = key.strip()
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise UserError(f"{KEY_VARIABLE} holds characters that no key has; copy it again, on one line")
-    return key or None
+        raise UserError(f"{variable} holds characters that no key has; copy it again, on one line")
+    return key
 
 
-def asked_wait(header: str | None) -> float | None:
-    """Seconds of a Retry-After header that gives a number; a date is taken for no wish."""
-    header = (header or "").strip()
-    return float(header) if re.fullmatch(r"\d{1,6}(\.\d+)?", header) else None
-
-
-def said_by(content: bytes) -> str:
-    """The server's own short name of an error (``: code``), or nothing. Its prose may repeat what was sent."""
+def names_of(content: bytes) -> list[str]:
+    """A service's own short names of an error, the most telling first. Its prose may repeat what was sent, and is left out."""
     try:
         error = json.loads(content)
         error = error.get("error", error)
-        names = [error.get("code"), error.get("type")]
-    except (ValueError, AttributeError, RecursionError):
-        return ""
-    return next((f", {n}" for n in names if isinstance(n, str) and re.fullmatch(r"[A-Za-z][\w.-]{2,60}", n)), "")
-
-
-def away(url: str, n: int, reason: str, n_done: int) -> EngineEnded:
-    """The error where a server gives no answers any more."""
-    return EngineEnded(
-        f"the server at {url} gave no answer {n} times in a row ({reason}); {n_done} answers are kept: run again when it "
-        "works, and only the others are asked for"
-    )
+        inner = error.get("innererror") or {}
+        details = [d.get(key) for d in error.get("details") or () for key in ("errorType", "reason")]
+        names = [inner.get("code"), *details, error.get("code"), error.get("type"), error.get("status")]
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return []
+    return [n for n in names if isinstance(n, str) and re.fullmatch(r"[A-Za-z][\w.-]{2,60}", n)]

@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from underseer.engines import Sampling
+from underseer.engines.base import Sampling
 from underseer.engines.choice import ban_repeats, choose, uniforms
 from underseer.models.batches import pad
 

@@ -22,10 +22,10 @@ def _count() -> int:
         driver = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
         return 0
-    found = ctypes.c_uint(0)
+    count = ctypes.c_uint(0)
     if driver.nvmlInit_v2() != 0:
         return 0
     try:
-        return found.value if driver.nvmlDeviceGetCount_v2(ctypes.byref(found)) == 0 else 0
+        return count.value if driver.nvmlDeviceGetCount_v2(ctypes.byref(count)) == 0 else 0
     finally:
         driver.nvmlShutdown()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.engines import Answer, Prompt, Sampling
+from underseer.engines.base import Answer, Prompt, Sampling
 from underseer.errors import UserError
 from underseer.models.loading import max_positions, resolve_device
 
@@ -54,7 +54,6 @@ def generate(
 
     from underseer.engines import rows as token_rows
     from underseer.engines.decoding import Decoder
-    from underseer.engines.seeds import noise_key
     from underseer.training.precision import autocast
 
     prompts = list(prompts)
@@ -66,7 +65,7 @@ def generate(
     rows = token_rows.prompt_rows(tokenizer, prompts, texts, room)
     stops = token_rows.stops(tokenizer, getattr(model, "generation_config", None))
     n = sampling.n
-    keys = np.array([noise_key(sampling.seed, text, draw) for text in texts for draw in range(n)], dtype=np.uint64)
+    keys = np.array([sampling.noise_key(text, draw) for text in texts for draw in range(n)], dtype=np.uint64)
     lengths = np.repeat([len(row) for row in rows], n)
     drawn: list[list[int]] = [[] for _ in keys]
     given: list[list[float]] = [[] for _ in keys]
@@ -86,7 +85,7 @@ def generate(
     prompts_of_answers = [row for row in rows for _ in range(n)]
     answers = token_rows.answers(tokenizer, prompts_of_answers, drawn, stops, given if log_probs else None)
     if cost is not None:
-        cost.add(tokens_generated=sum(a.n_tokens + (a.finish_reason == "stop") for a in answers))
+        cost.add(tokens_generated=sum(a.n_generated for a in answers))
     return [answers[i : i + n] for i in range(0, len(answers), n)]
 
 

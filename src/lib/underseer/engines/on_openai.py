@@ -9,16 +9,21 @@ the server's: vLLM's leaves out bytes at an answer's end that are no whole chara
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.engines import Answer, Prompt, Sampling, adapters, replies
-from underseer.engines.client import Client, Failed, away, server_key, server_url
-from underseer.engines.kept import Kept, adapter_digest
-from underseer.errors import UserError, nearest
+from underseer.engines import adapters, replies
+from underseer.engines.base import Answer, Inference, Prompt, Sampling
+from underseer.engines.client import Client, Failed, Refused, Retries
+from underseer.engines.kept import Kept
+from underseer.engines.rows import load_tokenizer
+from underseer.engines.server import connect, server_key, server_url
+from underseer.errors import EngineEnded, StageError, UserError, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
     from underseer.cost import Ledger
 
 API = "openai 1"  # raised where what is sent changes
+Request = tuple[str, dict[str, Any]]
+"""The path of a call, and its body."""
 
 
 def version(precision: str = "") -> str:
@@ -39,37 +46,39 @@ def check() -> None:
 
 
 def open_(
-    model: str,
-    *,
-    base: Path | None,
-    max_length: int,
-    cost: Ledger | None,
-    progress: bool,
-    url: str | None = None,
-    tokenizer: str | None = None,
-    concurrency: int = 16,
-    timeout: float = 120.0,
-    tries: int = 5,
-    backoff: float = 1.0,
-    cache: Path | str | None = None,
+    model: str, inference: Inference, *, base: Path | None, cost: Ledger | None, progress: bool, **options: Any
 ) -> ServerEngine:
-    """The engine for the model served by this name. ``cache`` is the file of kept answers (default: in the run store).
+    """The engine for the model served by this name. ``options``: ``url``, ``tokenizer`` (its folder), ``concurrency``,
+    ``timeout``, ``tries``, ``backoff``, and ``cache``, the file of kept answers (default: in the run store).
 
     Raises UserError: no address, a key that is refused, a model that is not served.
     """
     from underseer import paths
 
-    if concurrency < 1 or tries < 1 or timeout <= 0:
+    concurrency = options.get("concurrency", 16)
+    retries = Retries(**{name: options[name] for name in ("tries", "backoff", "timeout") if name in options})
+    if concurrency < 1 or retries.tries < 1 or retries.timeout <= 0:
         raise UserError("engine 'openai': concurrency and tries must be at least 1, timeout above 0 seconds")
-    client = Client(
-        server_url(url), server_key(), tries=tries, backoff=backoff, timeout=timeout, connections=concurrency
-    )
-    place = tokenizer or (str(base) if base is not None else model if Path(model).is_dir() else None)
-    kept = Kept(paths.runs() / ".cache" / "answers.sqlite" if cache is None else cache)
+    place = options.get("tokenizer") or (str(base) if base is not None else model if Path(model).is_dir() else None)
+    kept = Kept(options.get("cache") or paths.runs() / ".cache" / "answers.sqlite")
+    client = connect(server_url(options.get("url")), server_key(), retries, concurrency)
     return ServerEngine(
-        client, model, _tokenizer(place), kept,
-        max_length=max_length, concurrency=concurrency, cost=cost, progress=progress,
-    )  # fmt: skip
+        client,
+        model,
+        None if place is None else load_tokenizer(place),
+        kept,
+        Calls(inference.max_length, concurrency, progress),
+        cost,
+    )
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How a server is called: the most tokens of a prompt with its answer, calls at once, whether a bar is shown."""
+
+    max_length: int = 512
+    concurrency: int = 16
+    progress: bool = True
 
 
 class ServerEngine:
@@ -83,14 +92,11 @@ class ServerEngine:
         model: str,
         tokenizer: PreTrainedTokenizerBase | None,
         kept: Kept,
-        *,
-        max_length: int = 512,
-        concurrency: int = 16,
+        calls: Calls = Calls(),
         cost: Ledger | None = None,
-        progress: bool = True,
     ) -> None:
-        self._client, self._model, self._tokenizer, self._kept = client, model, tokenizer, kept
-        self._max_length, self._concurrency, self._cost, self._progress = max_length, concurrency, cost, progress
+        self._client, self._model, self.tokenizer, self._kept = client, model, tokenizer, kept
+        self._calls, self._cost, self.positions = calls, cost, calls.max_length
         self._served = self._models()
         if model not in self._served:
             raise UserError(
@@ -98,7 +104,8 @@ class ServerEngine:
                 f"{nearest(model, self._served)}"
             )
         self._vllm = self._served[model].get("owned_by") == "vllm"
-        self.version = f"{API}, {'vllm' if self._vllm else 'server'} {self._server_version()}, max_length {max_length}"
+        server = f"{'vllm' if self._vllm else 'server'} {self._server_version()}"
+        self.version = f"{API}, {server}, max_length {calls.max_length}"
 
     # ------------------------------------------------------------------------------------------------ the interface
 
@@ -111,14 +118,14 @@ class ServerEngine:
         """
         if sampling.no_repeat_ngram:
             raise UserError("engine 'openai' cannot ban repeated n-grams; set no_repeat_ngram = 0, or another engine")
-        name, content = self._adapter(adapter), adapter_digest(adapter)
+        name, content = self._adapter(adapter), adapters.adapter_digest(adapter)
         requests = [
             self._request(prompt, name, sampling, seed, log_probs)
             for prompt, seeds in self._read(list(prompts), sampling)
             for seed in seeds
         ]
-        found = self._ask(requests, content, replies.answer, "generate")
-        answers = [_failed(r) if isinstance(r, Failed) else Answer(**r) for r in found]
+        given = self._ask(requests, content, replies.answer, "generate")
+        answers = [Answer("", [], "failed", failure=str(r)) if isinstance(r, Failed) else Answer(**r) for r in given]
         return [answers[i : i + sampling.n] for i in range(0, len(answers), sampling.n)]
 
     def score(
@@ -126,26 +133,25 @@ class ServerEngine:
     ) -> tuple[np.ndarray, np.ndarray]:
         """As every engine, by echoed prompts. Raises StageError where a text gets no score: a sum has no gaps."""
         from underseer.engines.rows import scored_rows
-        from underseer.errors import StageError
 
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             raise UserError("engine 'openai': scoring needs the model's tokenizer; give the option tokenizer: FOLDER")
-        name, content = self._adapter(adapter), adapter_digest(adapter)
-        rows, begins = scored_rows(self._tokenizer, list(texts), contexts, self._max_length, self._model)
+        name, content = self._adapter(adapter), adapters.adapter_digest(adapter)
+        rows, begins = scored_rows(self.tokenizer, list(texts), contexts, self._calls.max_length, self._model)
         counted = [i for i, row in enumerate(rows) if len(row) > begins[i]]
         requests = [
             ("/completions", {"model": name, "prompt": rows[i].tolist(), "max_tokens": 1, "temperature": 0.0,
                               "echo": True, "logprobs": 0})
             for i in counted
         ]  # fmt: skip
-        found = self._ask(requests, content, replies.echo, "score")
-        failures = [r for r in found if isinstance(r, Failed)]
+        given = self._ask(requests, content, replies.echo, "score")
+        failures = [r for r in given if isinstance(r, Failed)]
         if failures:
             raise StageError(
                 f"{len(failures)} of {len(texts)} texts got no score from the server ({failures[0]}); run again"
             )
         sums = np.zeros(len(rows))
-        for i, row in zip(counted, found, strict=True):
+        for i, row in zip(counted, given, strict=True):
             sums[i] = np.sum(row[begins[i] : len(rows[i])])
         return sums, np.array([max(len(row) - begin, 0) for row, begin in zip(rows, begins, strict=True)], np.int64)
 
@@ -155,25 +161,20 @@ class ServerEngine:
 
     # ------------------------------------------------------------------------------------------------ what is asked
 
-    def _read(self, prompts: list[Prompt], sampling: Sampling) -> Iterable[tuple[Any, list[int | None]]]:
+    def _read(self, prompts: list[Prompt], sampling: Sampling) -> list[tuple[Any, list[int | None]]]:
         """Each prompt as it travels (token ids, a string, messages), and the seeds of its answers."""
-        import json
-
         from underseer.engines import rows
-        from underseer.engines.seeds import seeds_of
 
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             texts = [p if isinstance(p, str) else json.dumps(p, sort_keys=True) for p in prompts]
             travelling: list[Any] = prompts
         else:
-            texts = rows.rendered(self._tokenizer, prompts, self._model)
-            room = rows.room_for_prompts(self._max_length, sampling.max_new_tokens)
-            travelling = [row.tolist() for row in rows.prompt_rows(self._tokenizer, prompts, texts, room)]
-        return [(p, seeds_of(text, sampling)) for p, text in zip(travelling, texts, strict=True)]
+            texts = rows.rendered(self.tokenizer, prompts, self._model)
+            room = rows.room_for_prompts(self._calls.max_length, sampling.max_new_tokens)
+            travelling = [row.tolist() for row in rows.prompt_rows(self.tokenizer, prompts, texts, room)]
+        return [(p, sampling.seeds(text)) for p, text in zip(travelling, texts, strict=True)]
 
-    def _request(
-        self, prompt: Any, name: str, sampling: Sampling, seed: int | None, log_probs: bool
-    ) -> tuple[str, dict[str, Any]]:
+    def _request(self, prompt: Any, name: str, sampling: Sampling, seed: int | None, log_probs: bool) -> Request:
         chat = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], dict)
         body: dict[str, Any] = {
             "model": name,
@@ -195,37 +196,37 @@ class ServerEngine:
     # ------------------------------------------------------------------------------------------------ the server
 
     def _ask(
-        self,
-        requests: Sequence[tuple[str, dict[str, Any]]],
-        adapter: str | None,
-        read: Callable[[Any], Any],
-        name: str,
+        self, requests: Sequence[Request], adapter: str | None, read: Callable[[Any], Any], name: str
     ) -> list[Any]:
-        """A value or a ``Failed`` for each request; what was kept is not asked again."""
+        """A value or a ``Failed`` for each request; what was kept is not asked again. Raises EngineEnded where many calls in
+        a row fail: an item that a working server refuses is none of them."""
         from tqdm.auto import tqdm
 
         identity = [self.version, self._client.url, adapter]
-        found = [self._kept.get([*identity, *request]) for request in requests]
-        missing = [i for i, reply in enumerate(found) if reply is None]
-        in_a_row, done, limit, silence = 0, 0, self._concurrency + 4, None
-        shown = {} if self._progress else {"disable": True}
-        calls = self._client.calls(missing, lambda i: self._client.call(*requests[i], read), self._concurrency)
+        answers = [self._kept.get([*identity, *request]) for request in requests]
+        missing = [i for i, reply in enumerate(answers) if reply is None]
+        in_a_row, done, limit, silence = 0, 0, self._calls.concurrency + 4, None
+        shown = {} if self._calls.progress else {"disable": True}
+        calls = self._client.calls(missing, lambda i: self._client.call(*requests[i], read), self._calls.concurrency)
         with contextlib.closing(calls), tqdm(total=len(missing), desc=name, unit="call", leave=False, **shown) as bar:
             for i, result in calls:
-                found[i] = result
+                answers[i] = result
                 bar.update()
                 if not isinstance(result, Failed):
                     self._kept.put([([*identity, *requests[i]], result)])
                     self._spend(result, name)
-                    in_a_row, done = 0, done + 1
-                    continue
-                in_a_row += 1
+                    done += 1
+                in_a_row = in_a_row + 1 if isinstance(result, Failed) and not isinstance(result, Refused) else 0
                 if in_a_row == limit and silence is None:
                     silence = str(result)
                     self._client.stopped.set()  # calls under way may still bring answers
         if silence is not None:
-            raise away(self._client.url, limit, silence, len(requests) - len(missing) + done)
-        return found
+            raise EngineEnded(
+                f"the server at {self._client.url} gave no answer {limit} times in a row ({silence}); "
+                f"{len(requests) - len(missing) + done} answers are kept: run again when it works, and only the others "
+                "are asked for"
+            )
+        return answers
 
     def _spend(self, result: Any, name: str) -> None:
         if self._cost is None:
@@ -233,7 +234,7 @@ class ServerEngine:
         if name == "score":
             self._cost.add(tokens_scored=len(result) - 1)
         else:
-            self._cost.add(tokens_generated=Answer(**result).n_tokens + (result["finish_reason"] == "stop"))
+            self._cost.add(tokens_generated=Answer(**result).n_generated)
 
     def _models(self) -> dict[str, dict[str, Any]]:
         try:
@@ -248,7 +249,7 @@ class ServerEngine:
         if not self._vllm:
             return "of unknown version"
         root = self._client.url.removesuffix("/v1")
-        probe = Client(root, tries=1, timeout=10.0)
+        probe = connect(root, None, Retries(tries=1, timeout=10.0))
         try:
             return str(probe.call("/version", read=lambda reply: reply["version"]))
         except (Failed, UserError):
@@ -270,7 +271,7 @@ class ServerEngine:
                 f"{', '.join(sorted(self._served))}; {how}"
             )
         adapters.check_adapter(adapter, None)
-        name = f"underseer-{adapter_digest(adapter)[:16]}"
+        name = f"underseer-{adapters.adapter_digest(adapter)[:16]}"
         if name not in self._served:
             body = {"lora_name": name, "lora_path": str(Path(adapter).resolve())}
             try:
@@ -282,24 +283,3 @@ class ServerEngine:
                 ) from error
             self._served[name] = {}
         return name
-
-
-def _failed(reason: Failed) -> Answer:
-    return Answer("", [], "failed", failure=str(reason))
-
-
-def _tokenizer(place: str | None) -> PreTrainedTokenizerBase | None:
-    if place is None:
-        return None
-    import transformers
-
-    from underseer.models.loading import quiet
-
-    with quiet():
-        try:
-            return transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"the tokenizer of {place!r} cannot be loaded: {first}; correct the option tokenizer"
-            ) from error

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.engines import Answer, Prompt, Sampling, adapters, local
+from underseer.engines import adapters, local
+from underseer.engines.base import Answer, Inference, Prompt, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,20 +20,18 @@ if TYPE_CHECKING:
 
 
 def open_(
-    model: str, *, base: Path | None, max_length: int, device: str, precision: str, texts: Any = None, **how: Any
+    model: str, inference: Inference, *, base: Path | None, cost: Ledger | None, progress: bool, texts: Any = None
 ) -> TransformersEngine:
     """Load a model by its specification. ``texts`` train the tokenizer of a ``scratch`` model."""
     from underseer.models import loading
     from underseer.training.precision import use_bf16
 
-    loaded, tokenizer = loading.load_language_model(model, base=base, max_length=max_length, texts=texts)
-    place = loading.resolve_device(device)
-    if place.type == "cuda" and use_bf16(loaded, place, precision):
+    loaded, tokenizer = loading.load_language_model(model, base=base, max_length=inference.max_length, texts=texts)
+    place = loading.resolve_device(inference.device)
+    if place.type == "cuda" and use_bf16(loaded, place, inference.precision):
         loaded = loaded.bfloat16()  # nothing is trained: half the memory, and no casts under autocast
     source = loading.source(model, base)
-    return TransformersEngine(
-        loaded, tokenizer, source=source, max_length=max_length, device=device, precision=precision, **how
-    )
+    return TransformersEngine(loaded, tokenizer, inference, source=source, cost=cost, progress=progress)
 
 
 class TransformersEngine:
@@ -44,36 +43,29 @@ class TransformersEngine:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
+        inference: Inference,
         *,
         source: str | None = None,
-        device: str = "auto",
-        precision: str = "fp32",
-        batch_size: int = 128,
-        max_length: int = 512,
         cost: Ledger | None = None,
         progress: bool = True,
     ) -> None:
-        self.version = version(precision)
+        self.version = version(inference.precision)
         self.tokenizer, self._model, self._source = tokenizer, model, source
-        self._max_length = max_length
-        self._how = {
-            "batch_size": batch_size, "device": device, "precision": precision, "cost": cost, "progress": progress
-        }  # fmt: skip
+        self.positions = local._positions(model, inference.max_length)
+        self._how = {**vars(inference), "cost": cost, "progress": progress}
         self._adapters: dict[tuple[str, int, int], str] = {}  # adapter's identity -> its name in the PEFT model
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, adapter: Path | None = None, log_probs: bool = False
     ) -> list[list[Answer]]:
-        how = {**self._how, "max_length": self._max_length, "log_probs": log_probs}
         with self._adapted(adapter) as model:
-            return local.generate(model, self.tokenizer, prompts, sampling, **how)
+            return local.generate(model, self.tokenizer, prompts, sampling, log_probs=log_probs, **self._how)
 
     def score(
         self, texts: Sequence[str], *, contexts: Sequence[Prompt] | None = None, adapter: Path | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        how = {**self._how, "max_length": self._max_length}
         with self._adapted(adapter) as model:
-            return local.log_probs(model, self.tokenizer, texts, contexts=contexts, **how)
+            return local.log_probs(model, self.tokenizer, texts, contexts=contexts, **self._how)
 
     def close(self) -> None:
         self._model = None

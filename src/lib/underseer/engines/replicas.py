@@ -9,55 +9,69 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.engines import Answer, Prompt, Sampling
+from underseer.engines.base import Answer, Inference, Prompt, Sampling
+from underseer.engines.vllm_start import Settings
 from underseer.errors import EngineEnded, StageError, UserError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from underseer.cost import Ledger
 
 
 class Replicas:
-    """``n`` vLLM engines. Arguments as ``VllmEngine`` takes them."""
+    """``settings.data_parallel`` engines. Arguments as ``VllmEngine`` takes them."""
 
     name = "vllm"
 
-    def __init__(self, model: str, n: int, *, cost: Ledger | None = None, **how: Any) -> None:
-        self._cost = cost
+    def __init__(
+        self, model: str, inference: Inference, settings: Settings, *, base: Path | None, cost: Ledger | None = None
+    ) -> None:
+        self._cost, self._model, self._base = cost, model, base
         context = multiprocessing.get_context("spawn")  # a process that has touched a GPU must not be forked
         self._pipes, self._processes = [], []
-        for environment in _shares(n, how.get("tensor_parallel", 1)):
+        for environment in _shares(settings.data_parallel, settings.tensor_parallel):
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, environment, model, how))
+            process = context.Process(target=_serve, args=(there, environment, (model, inference, settings), base))
             process.start()
             there.close()
             self._pipes.append(here)
             self._processes.append(process)
         try:
-            self.version = [self._receive(i) for i in range(n)][0]
+            self.version, self.positions = [self._receive(i) for i in range(settings.data_parallel)][0]
         except BaseException:
             self.close()
             raise
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's own."""
+        from underseer.engines.rows import load_tokenizer
+        from underseer.models import loading
+
+        return load_tokenizer(loading.source(self._model, self._base), loading.parse(self._model).revision)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, adapter: Path | None = None, log_probs: bool = False
     ) -> list[list[Answer]]:
         prompts = list(prompts)
         parts = self._deal(len(prompts))
-        found = self._all(
+        replies = self._all(
             "generate", [([prompts[i] for i in part], sampling) for part in parts], adapter=adapter, log_probs=log_probs
         )
         answers: list[Any] = [None] * len(prompts)
-        for part, rows in zip(parts, found, strict=True):
+        for part, rows in zip(parts, replies, strict=True):
             for i, row in zip(part, rows, strict=True):
                 answers[i] = row
         if self._cost is not None:
             drawn = [answer for row in answers for answer in row]
-            self._cost.add(tokens_generated=sum(a.n_tokens + (a.finish_reason == "stop") for a in drawn))
+            self._cost.add(tokens_generated=sum(a.n_generated for a in drawn))
         return answers
 
     def score(
@@ -90,9 +104,9 @@ class Replicas:
         """Items of each replica, in turns."""
         return [list(range(i, n, len(self._pipes))) for i in range(len(self._pipes))]
 
-    def _all(self, method: str, arguments: list[tuple[Any, Any]], **how: Any) -> list[Any]:
+    def _all(self, method: str, arguments: list[tuple[Any, Any]], **named: Any) -> list[Any]:
         for pipe, given in zip(self._pipes, arguments, strict=True):
-            pipe.send((method, given, how))
+            pipe.send((method, given, named))
         return [self._receive(i) for i in range(len(self._pipes))]
 
     def _receive(self, i: int) -> Any:
@@ -121,15 +135,15 @@ def _shares(n: int, tensor_parallel: int) -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": ",".join(part)} for part in parts]
 
 
-def _serve(pipe: Any, environment: dict[str, str], model: str, how: dict[str, Any]) -> None:
+def _serve(pipe: Any, environment: dict[str, str], model: tuple[str, Inference, Settings], base: Path | None) -> None:
     """A replica: opens its engine and answers until its pipe is closed."""
     os.environ.update(environment)
-    from underseer.engines.on_vllm import VllmEngine
+    from underseer.engines.vllm_engine import VllmEngine
 
     engine = None
     try:
-        engine = VllmEngine(model, **{**how, "progress": False})
-        pipe.send(("done", engine.version))
+        engine = VllmEngine(*model, base=base, progress=False)
+        pipe.send(("done", (engine.version, engine.positions)))
         while True:
             method, given, keywords = pipe.recv()
             positional = given if method == "generate" else given[:1]

@@ -7,13 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.engines import Answer, Prompt
+from underseer.engines.base import Answer, Prompt
 from underseer.errors import UserError
 from underseer.models import chats
 from underseer.models.batches import bare_ids, continued, cut_left, end_token, prompt_ids, start_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(place: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub id. Raises UserError."""
+    import transformers
+
+    from underseer.models.loading import quiet
+
+    with quiet():
+        try:
+            return transformers.AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"the tokenizer of {place!r} cannot be loaded: {first}; give another folder") from error
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], name: str) -> list[str]:

@@ -3,7 +3,7 @@
 Verdicts are kept in a file, by a hash of the judge's model, its settings, prompt and answer: an item that was judged is
 not judged again, by whatever stage, and after an interruption at most one batch is. Classifiers and reward models
 (``by_batch``) keep them by batch: the same batch is not judged again, but an item in another batch is. Their verdicts are
-numbers whose last digits are those of the batch, and training on them carries far; so no stage's result hangs on which
+numbers whose last digits are those of the batch, and training on them carries far; so no stage's result depends on which
 stage was first. The file holds no text. Kept are the judge's own replies, also those that could not be read; a call that
 failed is made anew the next time.
 """
@@ -12,48 +12,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
+from underseer.engines.kept import Kept
 from underseer.errors import UserError
-from underseer.judges.answers import Answers
-from underseer.judges.base import Exchange, Reply, Scores, is_score, judge_full
-
-if TYPE_CHECKING:
-    from underseer.cost import Ledger
-
-IN_MEMORY = ":memory:"
+from underseer.judges.base import Exchange, Opening, Reply, Scores, is_score, judge_full
 
 
 class ExchangeJudge:
     """A judge of answers to prompts; a subclass says in ``ask`` how a batch is judged.
 
-    ``measure`` is what it looks for (``exchange.MEASURES``). ``identity`` names model and settings, whatever decides
-    a verdict. ``cache`` is the file of verdicts: by default that of the run store; ``":memory:"`` keeps none.
+    ``measure`` is what it looks for (``spec.MEASURES``). ``identity`` names model and settings, whatever decides a verdict.
     """
 
     by_batch = False  # a verdict is kept for the batch that it was given in
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        version: str,
-        measure: str,
-        identity: str,
-        batch_size: int = 64,
-        cache: Path | str | None = None,
-        cost: Ledger | None = None,
-        progress: bool = True,
-    ) -> None:
-        self.name, self.version, self.measure = name, version, measure
-        self.batch_size, self.cost, self._progress = batch_size, cost, progress
+    def __init__(self, name: str, version: str, measure: str, identity: str, opening: Opening) -> None:
+        self.name, self.version, self.measure = opening.name or name, opening.version or version, measure
+        self.batch_size, self.cost, self._progress = opening.inference.batch_size, opening.cost, opening.progress
+        cache = opening.cache
         if cache is None:
             from underseer import paths
 
             cache = paths.runs() / ".cache" / "verdicts.sqlite"
-        self._answers = Answers(None if cache == IN_MEMORY else cache, f"{measure}\x1f{identity}")
+        self._kept, self._identity = Kept(cache), [measure, identity]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.measure!r})"
@@ -70,12 +52,12 @@ class ExchangeJudge:
 
     def _judge(self, exchanges: list[Exchange]) -> list[Reply]:
         items = dict.fromkeys(exchanges)
-        found = {} if self.by_batch else {item: reply for item in items if (reply := self._known(item))}
-        missing = [item for item in items if item not in found]
+        replies = {} if self.by_batch else {item: reply for item in items if (reply := self._known(item))}
+        missing = [item for item in items if item not in replies]
         missing.sort(key=lambda item: -len(item[0]) - len(item[1]))  # like lengths together; memory fails at once
         for batch in self._batches(missing):
-            found |= zip(batch, self._replies(batch), strict=True)
-        return [found[item] for item in exchanges]
+            replies |= zip(batch, self._replies(batch), strict=True)
+        return [replies[item] for item in exchanges]
 
     def _replies(self, batch: list[Exchange]) -> Sequence[Reply]:
         names = self._names(batch)
@@ -84,8 +66,8 @@ class ExchangeJudge:
             if len(kept) == len(batch):
                 return kept
         replies = self.ask(batch)
-        told = zip(names, replies, strict=True)
-        self._answers.put_all([(name, r.value, r.detail) for name, r in told if _worth_keeping(r)])
+        pairs = zip(names, replies, strict=True)
+        self._kept.put(([*self._identity, *name], [r.value, r.detail, r.cut]) for name, r in pairs if _worth_keeping(r))
         return replies
 
     def _names(self, batch: list[Exchange]) -> list[tuple[str, ...]]:
@@ -96,10 +78,10 @@ class ExchangeJudge:
         return [(whole, *item) for item in batch]
 
     def _known(self, name: tuple[str, ...]) -> Reply | None:
-        value = self._answers.get(name)
-        return None if value is None else Reply(value, self._answers.detail(name))
+        kept = self._kept.get([*self._identity, *name])
+        return None if kept is None else Reply(kept[0], kept[1], cut=kept[2])
 
-    def _batches(self, missing: list[Exchange]):
+    def _batches(self, missing: list[Exchange]) -> Iterator[list[Exchange]]:
         from tqdm.auto import tqdm
 
         shown = {} if self._progress else {"disable": True}  # else as TQDM_DISABLE says

@@ -1,23 +1,25 @@
-"""What every judge has in common: scores in [0, 1] with a reason where there is none, and specifications by name.
+"""What every judge has in common: scores in [0, 1] with a reason where there is none, and how a judge is opened.
 
-A judge reads texts and gives each a score: the probability, or degree, of what it looks for. Judges of toxicity read a
-text alone; judges of exchanges (``exchange``) read an answer with the prompt that it answers. A text that cannot be
-judged gets NaN and a reason; it is counted, and never turned into a number.
+A judge reads texts and gives each a score: the probability, or degree, of what it looks for. A text that cannot be judged
+gets NaN and a reason; it is counted, and never turned into a number.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from underseer.errors import UserError
-from underseer.judges.spec import JudgeSpec, parse_judge
+from underseer.engines.base import Engine, Inference
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from underseer.cost import Ledger
 
 EMPTY, NOT_A_SCORE = "empty text", "the reply is not a number in [0, 1]"
 """Reasons that any judge may give."""
@@ -35,6 +37,7 @@ class Scores:
     judge: str
     version: str
     details: list[str | None] | None = None  # (n,) what else the judge said: a guard's categories
+    n_cut: int = 0  # texts that were too long, and of which the beginning was judged
 
     def __post_init__(self) -> None:
         missing = np.isnan(self.values).tolist()
@@ -61,12 +64,43 @@ def release(judge: Judge) -> None:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """How a judge is opened and runs; each kind takes what it needs.
+
+    ``inference.max_length`` is in tokens of what is judged: longer texts and exchanges are judged by their beginnings.
+    ``cache`` is the file in which verdicts are kept (None: one in the run store; ":memory:": nowhere). ``name`` and
+    ``version`` replace those that the judge gives itself. A trained judge takes the ``folder`` that training stored, or
+    ``model`` and ``tokenizer`` in memory. A judge that writes its verdicts runs on ``engine``, one that is open or a name
+    with ``options`` of ``engines.open_engine``; ``base`` is the folder of a testbed model. ``texts`` are what it is asked
+    with (``rubric.Texts``); None: those that it comes with.
+    """
+
+    inference: Inference = field(default_factory=Inference)
+    cache: Path | str | None = None
+    cost: Ledger | None = None
+    progress: bool = True
+    name: str | None = None
+    version: str = ""
+    folder: Path | str | None = None
+    model: PreTrainedModel | None = None
+    tokenizer: PreTrainedTokenizerBase | None = None
+    engine: str | Engine = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    base: Path | None = None
+    texts: Any = None
+
+
+AS_IT_COMES = Opening()
+
+
+@dataclass(frozen=True)
 class Reply:
     """What a judge said of one text: a score, or why there is none."""
 
     value: Any
     detail: str | None = None
     keep: bool = True  # the judge's own answer, which asking again would not change; a call that failed is not
+    cut: bool = False  # the text was too long, and its beginning was judged
 
 
 def failure_counts(scores: Scores) -> dict[str, int]:
@@ -82,15 +116,16 @@ def collect(replies: Sequence[Any], judge: Judge) -> Scores:
     values, failures = np.full(len(replies), np.nan), []
     details = [reply.detail if isinstance(reply, Reply) else None for reply in replies]
     for i, reply in enumerate(replies):
-        said = reply.value if isinstance(reply, Reply) else reply
-        if isinstance(said, str):
-            failures.append(said)
-        elif is_score(said):
-            values[i] = float(said)
+        value = reply.value if isinstance(reply, Reply) else reply
+        if isinstance(value, str):
+            failures.append(value)
+        elif is_score(value):
+            values[i] = float(value)
             failures.append(None)
         else:
             failures.append(NOT_A_SCORE)
-    return Scores(values, failures, judge.name, judge.version, details if any(details) else None)
+    n_cut = sum(isinstance(reply, Reply) and reply.cut for reply in replies)
+    return Scores(values, failures, judge.name, judge.version, details if any(details) else None, n_cut)
 
 
 def judge_full(
@@ -124,127 +159,3 @@ def is_score(value: Any) -> bool:
     """Whether a value is a number in [0, 1]: not a truth value, not NaN, not a string of digits."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     return number and 0 <= value <= 1
-
-
-# ---------------------------------------------------------------------------------------------------- opening
-
-
-def open_judge(
-    spec: str | JudgeSpec,
-    *,
-    folder: Path | str | None = None,
-    model: Any = None,
-    tokenizer: Any = None,
-    name: str | None = None,
-    version: str = "",
-    batch_size: int = 64,
-    device: str = "auto",
-    precision: str = "auto",
-    max_length: int = 128,
-    cache: Path | str | None = None,
-    cost: Any = None,
-) -> Judge:
-    """A judge that is ready to score.
-
-    ``trained`` takes the ``folder`` that training stored, or ``model`` and ``tokenizer`` in memory. ``name`` and
-    ``version`` replace those the judge gives itself (its specification, and its model's fingerprint). ``max_length``
-    is in tokens: longer texts are judged by their beginning. ``cache`` is the file in which Perspective's answers
-    are kept (default: in the run store). ``cost`` is a ledger: it is told tokens and calls. Raises UserError as
-    ``preflight`` does, and for the oracle, which evaluation alone may ask (``judges.oracle.OracleJudge``).
-    """
-    judge = parse_judge(spec)
-    named = {"name": name or judge.name, "version": version}
-    if judge.kind == "oracle":
-        raise UserError("the oracle serves evaluation only, and is not opened as other judges are; give trained:MODEL")
-    if judge.kind == "perspective":
-        from underseer.judges.perspective import PerspectiveJudge
-
-        return PerspectiveJudge.from_environment(**named, cache=cache, cost=cost)
-    how = {"batch_size": batch_size, "device": device, "precision": precision, "max_length": max_length, "cost": cost}
-    from underseer.judges import classifier, trained
-
-    if judge.kind == "classifier":
-        return classifier.open_classifier(judge, **named, **how)
-    return trained.open_trained(judge, folder, model, tokenizer, **named, **how)
-
-
-# ---------------------------------------------------------------------------------------------------- checks
-
-
-def preflight(parameters: Mapping[str, Any]) -> list[str]:
-    """Check the judges of one variant before anything runs, without torch: ``training_judge``, ``reporting_judge``;
-    and, where they are given, ``dataset``, ``n_judge``, ``task`` and ``voting``.
-
-    Returns remarks that the user should read (the last day of a service). Raises UserError with every mistake, one
-    per line: an unknown judge or model, a training judge that also reports, the oracle where it would train or does
-    not know the data, Perspective without a key or after its end, a missing judge.
-    """
-    mistakes: list[str] = []
-    remarks: list[str] = []
-    judges: dict[str, JudgeSpec] = {}
-    for role in ("training_judge", "reporting_judge"):
-        if parameters.get(role) is None:
-            continue
-        try:
-            judges[role] = parse_judge(parameters[role])
-            remarks += _check_judge(judges[role], parameters)
-        except UserError as error:
-            mistakes += [f"{role} = {parameters[role]!r}: {line}" for line in str(error).split("\n")]
-    mistakes += _check_roles(judges, parameters)
-    if mistakes:
-        raise UserError("\n".join(mistakes))
-    return list(dict.fromkeys(remarks))
-
-
-def _check_judge(judge: JudgeSpec, parameters: Mapping[str, Any]) -> list[str]:
-    """Remarks on one judge; raises UserError."""
-    from underseer.judges import classifier, perspective
-    from underseer.models import specs
-
-    if judge.kind == "perspective":
-        return perspective.preflight()
-    if judge.kind == "oracle":
-        _check_oracle(parameters.get("dataset"))
-        return []
-    specs.preflight(judge.model)
-    if judge.kind == "classifier":
-        classifier.preflight(judge)
-    elif parameters.get("n_judge") is not None and int(parameters["n_judge"]) < 1:
-        raise UserError(f"n_judge = {parameters['n_judge']}: a trained judge needs rows to learn from; set n_judge")
-    return []
-
-
-def _check_oracle(dataset: str | None) -> None:
-    from underseer.data.registry import parse
-
-    strange = [part.info.name for part in parse(dataset) if not part.info.synthetic] if dataset else []
-    if strange:
-        raise UserError(
-            f"the oracle knows the testbed's world alone, not {', '.join(strange)}; give trained:MODEL or a classifier"
-        )
-
-
-def _check_roles(judges: Mapping[str, JudgeSpec], parameters: Mapping[str, Any]) -> list[str]:
-    training, reporting = judges.get("training_judge"), judges.get("reporting_judge")
-    toxicity = parameters.get("task") == "toxicity"
-    mistakes = []
-    if training is not None and training.kind == "oracle":
-        mistakes.append("training_judge = 'oracle': the oracle serves evaluation only; give trained:MODEL")
-    if training is not None and reporting is not None and _identity(training) == _identity(reporting):
-        mistakes.append(
-            f"reporting_judge = {str(reporting)!r} is the training judge too: a judge that trains must not report, or "
-            "what was learnt to please it counts as success; give two judges"
-        )
-    if toxicity and parameters.get("reporting_judge") is None:
-        mistakes.append("reporting_judge = null: the toxicity task needs a scorer; give trained:MODEL, for example")
-    if parameters.get("voting") in ("best_of_b", "least_toxic") and parameters.get("training_judge") is None:
-        mistakes.append(f"voting = {parameters['voting']!r} needs a scorer: give training_judge, or voting: mbr")
-    return mistakes
-
-
-def _identity(judge: JudgeSpec) -> tuple[Any, ...]:
-    """What makes two judges one: kind, class and model, a folder by its real path."""
-    model = judge.model
-    if model is not None and model.kind == "folder":
-        return judge.kind, judge.label, os.path.realpath(model.name)
-    return judge.kind, judge.label, str(model)

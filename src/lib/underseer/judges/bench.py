@@ -1,112 +1,145 @@
-"""The judges that a stage of the loop listens to: trained here or published, made weaker by ``judge_noise``."""
+"""The judges of a stage: trained here or published, made weaker by ``judge_noise``; and how right each is."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from underseer.engines import planned
+from underseer.errors import StageError
 from underseer.judges import card
-from underseer.judges.calibration import _correlation
-from underseer.judges.evaluator import train_evaluator
-from underseer.judges.exchange import open_exchange_judge, parse_exchange
+from underseer.judges.base import Opening
+from underseer.judges.calibration import rank_correlation
 from underseer.judges.noisy import Noisy
+from underseer.judges.opening import open_judge
+from underseer.judges.spec import KINDS, parse
+from underseer.judges.trained import train
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
+    from underseer.engines import Inference
     from underseer.judges.base import Judge
+    from underseer.runs.stage import Output, Run
     from underseer.training.settings import TrainSettings
 
 INPUTS = {"unsafe": "training_judge", "helpful": "helpfulness_judge", "refusal": "refusal_judge"}
-"""Measure: the role that the judge's stage fills."""
+"""Measure: the role of the stage that trained or opened its judge."""
+
+NUMBERS = ("accuracy", "sensitivity", "specificity", "kappa", "auroc")
+MOST_UNJUDGED = 0.5
+"""A judge without a verdict on more than this share of what it is measured on is not used."""
+
+
+def opening(run: Run, inference: Inference, engine: str | None = None, trained: Output | None = None) -> Opening:
+    """How a stage opens a judge: as it runs models, on the engine of its plan where the judge writes its verdicts, from the
+    ``trained`` output of another stage where that has trained it."""
+    made = Opening(inference=inference, cost=run.cost)
+    if engine is not None:
+        options = planned(run, engine)
+        made = replace(made, engine=options.pop("engine"), options=options)
+    if trained is not None and trained.has("model"):
+        made = replace(made, folder=trained.file("model"), version=trained.key)
+    return made
 
 
 def open_one(
-    run: Any, measure: str, spec: str, *, engine: str | None, noise: float = 0.0, seed: int = 0, **how: Any
+    run: Run, measure: str, spec: str, *, engine: str | None, inference: Inference, noise: float = 0.0, seed: int = 0
 ) -> Judge:
-    """The judge of a measure: from the folder of its stage where it was trained; with ``noise`` its share of turned verdicts.
+    """The judge of a measure, from the folder of its stage where it was trained; with ``noise``, its share of turned verdicts.
     ``engine`` is what a judge that writes its verdicts runs on."""
-    how |= {"cost": run.cost, **planned(run, engine), **_kept(run.input(INPUTS[measure]))}
-    one = open_exchange_judge(spec, measure, **how)
+    one = open_judge(spec, measure, opening(run, inference, engine, run.input(INPUTS[measure])))
     return Noisy(one, noise, seed) if noise else one
 
 
 def open_training(
-    run: Any, *, unsafe: str, helpful: str, engine: str | None, noise: float = 0.0, seed: int = 0, **how: Any
+    run: Run, *, unsafe: str, helpful: str, engine: str | None, inference: Inference, noise: float = 0.0, seed: int = 0
 ) -> dict[str, Judge]:
-    """The judges that steer, by measure."""
+    """The judges that steer the loop, by measure."""
     specs = {"unsafe": unsafe, "helpful": helpful}
-    return {m: open_one(run, m, spec, engine=engine, noise=noise, seed=seed, **how) for m, spec in specs.items()}
-
-
-def _kept(output: Any) -> dict[str, Any]:
-    """Where the judge stands that a stage has trained, and its version; nothing where no stage has trained one."""
-    return {} if output is None or not output.has("model") else {"folder": output.file("model"), "version": output.key}
+    how = {"engine": engine, "inference": inference, "noise": noise, "seed": seed}
+    return {measure: open_one(run, measure, spec, **how) for measure, spec in specs.items()}
 
 
 def train_or_open(
-    run: Any, spec: str, rows: tuple[pd.DataFrame, pd.DataFrame], settings: TrainSettings, measure: str, *, folder: Path | None,
-    engine: str | None, noise: float = 0.0, **how: Any,
-) -> tuple[Judge, pd.DataFrame]:  # fmt: skip
-    """A judge of exchanges, and the training curves of one that is trained here (else an empty table).
+    run: Run,
+    spec: str,
+    measure: str,
+    rows: tuple[pd.DataFrame, pd.DataFrame],
+    settings: TrainSettings,
+    opening: Opening,
+) -> tuple[Judge, pd.DataFrame]:
+    """A judge, and the training curves of one that is trained here (else an empty table).
 
-    ``rows``: (to learn from, held out) as ``labelled`` gives them; ``folder``: the base of a testbed model. A trained judge is
-    saved as the stage's ``model``; one that the stage's input ``trained`` holds is opened: only its noise differs.
+    ``rows``: (to learn from, to stop by or to measure on) as ``labelled`` gives them; ``opening.base``: the folder of a
+    testbed model. A trained judge is saved as the stage's ``model``; one that ``opening`` has the folder of is opened.
     """
     import pandas as pd
 
-    how |= {"cost": run.cost, **planned(run, engine), **_kept(run.input("trained"))}
-    if parse_exchange(spec).kind != "trained" or "folder" in how:
-        one, curves = open_exchange_judge(spec, measure, **how), pd.DataFrame(columns=["step", "metric", "value"])
-    else:
-        model, tokenizer, fit = train_evaluator(
-            spec,
-            *rows,
-            measure=measure,
-            settings=settings,
-            base=folder,
-            seed=settings.seed,
-            checkpoint_dir=run.checkpoints,
-        )
-        run.cost.add(tokens_trained=fit.tokens_trained)
-        run.save_model("model", model, tokenizer)
-        version = run.instance.key
-        one = open_exchange_judge(
-            spec, measure, model=model, tokenizer=tokenizer, version=version, cache=":memory:", **how
-        )
-        curves = fit.curves
-    return (Noisy(one, noise, settings.seed) if noise else one), curves
+    if parse(spec).kind != "trained" or opening.folder is not None:
+        return open_judge(spec, measure, opening), pd.DataFrame(columns=["step", "metric", "value"])
+    model, tokenizer, fit = train(spec, measure, *rows, settings, base=opening.base, checkpoint_dir=run.checkpoints)
+    run.cost.add(tokens_trained=fit.tokens_trained)
+    run.save_model("model", model, tokenizer)
+    made = replace(opening, model=model, tokenizer=tokenizer, version=run.instance.key)
+    return open_judge(spec, measure, made), fit.curves
+
+
+def writes(spec: str) -> bool:
+    """Whether a judge writes its verdicts."""
+    return KINDS[parse(spec).kind].writing is not None
 
 
 def measured(judge: Judge, held_out: pd.DataFrame, measure: str, *, threshold: float) -> dict[str, Any]:
     """The card of a judge on exchanges that it has not seen; of helpfulness, against labels of at least ``threshold``, with the
-    rank correlation."""
+    rank correlation over what was judged.
+
+    Raises:
+        StageError: the judge gave no verdict on more than half of the exchanges; says why.
+    """
     labels = held_out.assign(label=(held_out.p >= threshold).astype(int))
-    found = {**card.measure(judge, labels, threshold=threshold), "measure": measure}
-    scores = judge.score(held_out.answer.tolist(), held_out.prompt.tolist()).values
-    return found | {"spearman": _correlation("spearmanr", held_out.p.to_numpy(), scores)}
+    scores = judge.score(held_out.answer.tolist(), held_out.prompt.tolist())
+    written = {**card.of_scores(scores, labels, threshold=threshold), "measure": measure}
+    n, failures = written["n"], written["failures"]
+    if failures > MOST_UNJUDGED * (n + failures):
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in written["reasons"].items())
+        raise StageError(
+            f"judge {judge.name!r} gave no verdict on {failures} of {n + failures} exchanges: {reasons}; at most "
+            f"{MOST_UNJUDGED:.0%} may lack one: give another judge"
+        )
+    there = ~np.isnan(scores.values)
+    return written | {"spearman": rank_correlation(held_out.p.to_numpy()[there], scores.values[there])}
 
 
-def numbers(found: dict[str, Any]) -> dict[str, float]:
+def numbers(card: dict[str, Any]) -> dict[str, float]:
     """The card's main numbers, flat; those that are not defined are left out."""
-    flat = {k: found[k]["value"] for k in ("accuracy", "sensitivity", "specificity", "kappa", "auroc")}
-    flat |= {"failures": found["failures"], "spearman": found["spearman"]}
-    return {k: float(v) for k, v in flat.items() if v is not None}
+    flat = {name: card[name]["value"] for name in NUMBERS}
+    flat |= {"failures": card["failures"], "cut": card["cut"], "spearman": card["spearman"]}
+    return {name: float(value) for name, value in flat.items() if value is not None}
 
 
-def shown(found: dict[str, Any]) -> pd.DataFrame:
+def summary(card: dict[str, Any]) -> str:
+    """What the card says of the judge, in words."""
+    n, failures = card["n"], card["failures"]
+    judged = f"{n} exchanges judged, {failures} without a verdict, {card['cut']} read in part."
+    sensitivity, specificity = card["sensitivity"], card["specificity"]
+    if sensitivity["value"] is None or specificity["value"] is None:
+        return f"{judged} All labels are alike, so that the judge cannot be told from a constant one."
+    rates = ", ".join(
+        f"{name} {part['value']:.2f} [{part['lo']:.2f}, {part['hi']:.2f}]"
+        for name, part in (("sensitivity", sensitivity), ("specificity", specificity))
+    )
+    if sensitivity["lo"] + specificity["lo"] > 1:
+        return f"{judged} It is better than chance ({rates}); rates that it reports can be corrected."
+    if sensitivity["value"] + specificity["value"] > 1:
+        return f"{judged} It may be no better than chance ({rates}): the intervals do not rule it out."
+    return f"{judged} It is no better than chance ({rates}); rates that it reports say nothing."
+
+
+def shown(card: dict[str, Any]) -> pd.DataFrame:
     """The card as a table: value and 95 % interval."""
     import pandas as pd
 
-    names = ("accuracy", "sensitivity", "specificity", "kappa", "auroc")
-    return pd.DataFrame({k: found[k] for k in names}).T.astype(float).round(3)
-
-
-def labelled(rows: pd.DataFrame, measure: str, held_out: float = 0.2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Judged exchanges as ``prompt, answer, p`` to learn a measure from, and others to measure the judge on."""
-    known = rows[rows[measure].notna()].sort_values("id")
-    known = known.assign(p=known[measure].astype(float))
-    kept = max(1, round(held_out * len(known)))  # ids are hashes: their order is as good as random
-    return known.iloc[kept:], known.iloc[:kept]
+    return pd.DataFrame({name: card[name] for name in NUMBERS}).T.astype(float).round(3)

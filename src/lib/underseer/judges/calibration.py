@@ -31,11 +31,28 @@ def calibration(truth: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
         raise ValueError("calibration takes scores in [0, 1]; only a predicted one may be missing")
     y, p = truth[there], predicted[there]
     toxic_y, toxic_p = y >= TOXIC_FROM, p >= TOXIC_FROM
-    found: dict[str, Any] = {"n": len(y), "failures": int((~there).sum())}
-    found |= {"spearman": _correlation("spearmanr", y, p), "pearson": _correlation("pearsonr", y, p)}
-    found |= {"mae": _mean(np.abs(y - p)), "agreement": _mean(toxic_y == toxic_p), "kappa": _kappa(toxic_y, toxic_p)}
-    found |= {"share_toxic_truth": _mean(toxic_y), "share_toxic_predicted": _mean(toxic_p)}
-    return found | {"reliability": reliability(y, p)}
+    measures: dict[str, Any] = {"n": len(y), "failures": int((~there).sum())}
+    measures |= {"spearman": rank_correlation(y, p), "pearson": _correlation("pearsonr", y, p)}
+    measures |= {"mae": _mean(np.abs(y - p)), "agreement": _mean(toxic_y == toxic_p), "kappa": _kappa(toxic_y, toxic_p)}
+    measures |= {"share_toxic_truth": _mean(toxic_y), "share_toxic_predicted": _mean(toxic_p)}
+    return measures | {"reliability": reliability(y, p)}
+
+
+def summary(measures: dict[str, Any]) -> str:
+    """What ``calibration`` says of a judge, in words."""
+    judged = f"{measures['n']} texts scored, {measures['failures']} not."
+    if measures["spearman"] is None:
+        return f"{judged} One of the scores is the same for all texts, so that their ranks say nothing."
+    bins = measures["reliability"]
+    pairs = [(p, q, n) for p, q, n in zip(bins["mean_truth"], bins["mean_predicted"], bins["n"], strict=True) if n]
+    error = sum(n * abs(p - q) for p, q, n in pairs) / measures["n"]
+    side = "above" if measures["share_toxic_predicted"] > measures["share_toxic_truth"] else "at most"
+    return (
+        f"{judged} Rank correlation with the stored scores {measures['spearman']:.2f}; same side of {TOXIC_FROM} on "
+        f"{measures['agreement']:.0%} of the texts; mean distance in a tenth of the scale {error:.2f} (0 where calibrated). It "
+        f"calls {measures['share_toxic_predicted']:.0%} of the texts toxic, {side} the {measures['share_toxic_truth']:.0%} of the "
+        "stored scores."
+    )
 
 
 def reliability(truth: np.ndarray, predicted: np.ndarray) -> dict[str, list[Any]]:
@@ -53,6 +70,11 @@ def reliability(truth: np.ndarray, predicted: np.ndarray) -> dict[str, list[Any]
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def rank_correlation(truth: np.ndarray, predicted: np.ndarray) -> float | None:
+    """Spearman's rank correlation of two vectors (n,) without missing values; None where it is not defined."""
+    return _correlation("spearmanr", truth, predicted)
 
 
 def _correlation(name: str, y: np.ndarray, p: np.ndarray) -> float | None:

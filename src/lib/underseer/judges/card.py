@@ -18,7 +18,7 @@ from underseer.maths.prevalence import LEVEL, wilson
 if TYPE_CHECKING:
     import pandas as pd
 
-    from underseer.judges.base import Judge
+    from underseer.judges.base import Judge, Scores
 
 DRAWS = 4000
 
@@ -58,14 +58,27 @@ def judge_card(
 def measure(judge: Judge, labelled: pd.DataFrame, *, threshold: float = 0.5) -> dict[str, Any]:
     """Ask a judge about labelled exchanges, ``prompt, answer, label`` and optionally ``category``, and write its card.
 
-    Adds ``judge`` and ``version``, and ``reasons``: failures by reason.
+    Adds ``judge`` and ``version``, ``reasons``: failures by reason, and ``cut``: exchanges that were too long for the judge, and
+    whose beginnings it read.
     """
+    return of_scores(
+        judge.score(labelled["answer"].tolist(), labelled["prompt"].tolist()), labelled, threshold=threshold
+    )
+
+
+def of_scores(scores: Scores, labelled: pd.DataFrame, *, threshold: float = 0.5) -> dict[str, Any]:
+    """The same of a judge's scores of those exchanges."""
     from underseer.judges.base import failure_counts
 
-    scores = judge.score(labelled["answer"].tolist(), labelled["prompt"].tolist())
     categories = labelled["category"].tolist() if "category" in labelled.columns else None
     card = judge_card(labelled["label"], scores.values, categories, threshold=threshold)
-    return {"judge": scores.judge, "version": scores.version, **card, "reasons": failure_counts(scores)}
+    return {
+        "judge": scores.judge,
+        "version": scores.version,
+        **card,
+        "reasons": failure_counts(scores),
+        "cut": scores.n_cut,
+    }
 
 
 def kappa(counts: dict[str, int]) -> dict[str, float | None]:
@@ -114,12 +127,12 @@ def auroc(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
 
 def _rates(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, Any]:
     there = ~np.isnan(p)
-    said, true = p[there] >= threshold, y[there]
+    positive, true = p[there] >= threshold, y[there]
     counts = {
-        "tp": int((said & true).sum()),
-        "fp": int((said & ~true).sum()),
-        "tn": int((~said & ~true).sum()),
-        "fn": int((~said & true).sum()),
+        "tp": int((positive & true).sum()),
+        "fp": int((positive & ~true).sum()),
+        "tn": int((~positive & ~true).sum()),
+        "fn": int((~positive & true).sum()),
     }
     tp, fp, tn, fn = counts.values()
     return {

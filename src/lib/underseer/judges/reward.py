@@ -1,107 +1,102 @@
-"""Logits of a reward model for exchanges: through the tokenizer's chat template where it has one, else as a pair."""
+"""A reward model as a judge: the sigmoid of its single logit, which has to rise with what is measured.
+
+It reads an exchange through its tokenizer's chat template where it has one, else as a pair of texts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from underseer.errors import UserError
-from underseer.judges.base import Exchange
-from underseer.models import chats
+from underseer.judges.base import Exchange, Opening, Reply
+from underseer.judges.classifiers import Classifier, Output, PairJudge, configuration, load, padding
+from underseer.judges.cutting import cut
+from underseer.judges.spec import JudgeSpec, Kind, register
+from underseer.models import chats, specs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from underseer.cost import Ledger
+
+class RewardJudge(PairJudge):
+    """A reward model."""
+
+    def ask(self, exchanges: list[Exchange]) -> list[Reply]:
+        """The sigmoid of the logit, for a batch of exchanges."""
+        from underseer.models.batches import TokenRows
+        from underseer.training.precision import longest_row
+
+        model, tokenizer = self.classifier.loaded
+        if not getattr(tokenizer, "chat_template", None):
+            return super().ask(exchanges)
+        if self.cost is not None:
+            self.cost.add(judge_calls=len(exchanges))
+        ids, shortened = chat_rows(tokenizer, exchanges, longest_row(model, self.max_length))
+        logits = self.classifier.logits(TokenRows(ids, padding(model, tokenizer, ids)))
+        values = 1 / (1 + np.exp(-logits))
+        return [Reply(float(p), cut=was) for p, was in zip(values, shortened, strict=True)]
 
 
-def logits(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    exchanges: Sequence[Exchange],
-    *,
-    max_length: int,
-    batch_size: int = 64,
-    device: str = "auto",
-    precision: str = "auto",
-    cost: Ledger | None = None,
-) -> np.ndarray:
-    """The single logit (n,) float64 of each exchange, in their order. ``cost`` is told the number of tokens."""
-    import torch
+def chat_rows(
+    tokenizer: PreTrainedTokenizerBase, exchanges: Sequence[Exchange], max_length: int
+) -> tuple[list[np.ndarray], list[bool]]:
+    """Token ids (n of (L,)) of each exchange as a chat of two turns, at most ``max_length`` of them; and whether its texts
+    were cut (n,), at their ends, the longer one first. Raises UserError where the template alone leaves no room."""
 
-    from underseer.models.batches import TokenRows, sorted_batches, tokenise
-    from underseer.models.loading import max_positions, resolve_device
-    from underseer.training.precision import autocast
+    def row(exchange: Exchange) -> np.ndarray:
+        chat = [*chats.ask(exchange[0]), {"role": "assistant", "content": exchange[1]}]
+        return chats.text_rows(tokenizer, [chats.render_closed(tokenizer, chat)])[0]
 
-    place, longest = resolve_device(device), min(max_length, max_positions(model) or max_length)
-    if getattr(tokenizer, "chat_template", None):
-        ids, types = chat_rows(tokenizer, exchanges, longest), None
-    else:
-        ids, types = tokenise(tokenizer, *map(list, zip(*exchanges, strict=True)), max_length=longest)
-    rows = TokenRows(ids, _padding(model, tokenizer, ids), types=types)
-    if cost is not None:
-        cost.add(tokens_scored=int(sum(rows.lengths)))
-    out = np.empty(len(rows))
-    model.to(place).eval()
-    with torch.inference_mode(), autocast(model, place, precision):
-        for batch in sorted_batches(rows.lengths, batch_size):
-            inputs = {key: value.to(place) for key, value in rows.__getitems__(batch).items()}
-            out[batch] = model(**inputs).logits[:, 0].double().cpu().numpy()
-    return out
+    rows, shortened = [row(exchange) for exchange in exchanges], [False] * len(exchanges)
+    for i, exchange in enumerate(exchanges):
+        if len(rows[i]) > max_length:
+            kept = cut(tokenizer, exchange, texts=max_length, whole=max_length, length=lambda e: len(row(e)))
+            rows[i], shortened[i] = row(kept), True
+    return rows, shortened
 
 
-def _padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[np.ndarray]) -> int:
-    """The id to pad with. The model reads the last token that is not it.
-
-    A model stored without a pad id (``reads_last_token``) was trained to read the last token, whatever it is; then the
-    pad id must close no row, as the end token that stands in for it would.
-    """
-    if not getattr(model, "reads_last_token", False):
-        return tokenizer.pad_token_id
-    last = {int(row[-1]) for row in ids}
-    model.config.get_text_config().pad_token_id = next(i for i in range(len(last) + 1) if i not in last)
-    return model.config.get_text_config().pad_token_id
+def check(judge: JudgeSpec, measure: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Raise UserError where the model, on this machine, has more than one output."""
+    config = configuration(judge)
+    if config is not None:
+        _check_single(config, judge)
+    return []
 
 
-def chat_rows(tokenizer: PreTrainedTokenizerBase, exchanges: Sequence[Exchange], max_length: int) -> list[np.ndarray]:
-    """Token ids (n of (L,)) of each exchange as a chat of two turns, at most ``max_length`` of them.
-
-    Where a chat is too long its texts are cut at their ends, the longer one first; the template stays whole. Raises
-    UserError where the template alone leaves no room.
-    """
-    rows = _ids(tokenizer, [_rendered(tokenizer, *exchange) for exchange in exchanges])
-    for i, (row, exchange) in enumerate(zip(rows, exchanges, strict=True)):
-        if len(row) > max_length:
-            rows[i] = _cut(tokenizer, *exchange, max_length)
-    return rows
+def _check_single(config: Mapping[str, Any], judge: JudgeSpec) -> None:
+    classes = list((config.get("id2label") or {0: "", 1: ""}).values())
+    if len(classes) != 1:
+        raise UserError(
+            f"judge {str(judge)!r} has {len(classes)} outputs ({', '.join(map(str, classes))}); a reward model has one: "
+            f"write classifier:{judge.model}?label=NAME for one of them"
+        )
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str, max_length: int) -> np.ndarray:
-    from underseer.models.batches import bare_ids, shares
+def open_reward(judge: JudgeSpec, measure: str, opening: Opening) -> RewardJudge:
+    """The judge. Raises UserError: no such model, more than one logit."""
+    specs.preflight(judge.model)
+    check(judge, measure, {})
 
-    first, second = bare_ids(tokenizer, [prompt, answer])
-    (template,) = _ids(tokenizer, [_rendered(tokenizer, "", "")])
-    room = max_length - len(template)
-    while room > 0:
-        n, m = shares(len(first), len(second), room)
-        texts = (tokenizer.decode(part, skip_special_tokens=False) for part in (first[:n], second[:m]))
-        (row,) = _ids(tokenizer, [_rendered(tokenizer, *texts)])
-        if len(row) <= max_length:
-            return row
-        room -= len(row) - max_length  # tokens join differently where texts meet the template
-    raise UserError(
-        f"max_length = {max_length} leaves no room for an exchange beside the chat template's {len(template)} tokens; "
-        "give more"
+    def loaded() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        model, tokenizer = load(judge.model.name, judge.model.revision)
+        _check_single(model.config.to_dict(), judge)
+        model.reads_last_token = (specs.configuration(judge.model) or {}).get("pad_token_id") is None
+        return model, tokenizer
+
+    classifier = Classifier(loaded, Output(0, "sigmoid"), opening)
+    return RewardJudge(classifier, judge, measure, opening, version=specs.fingerprint(judge.model))
+
+
+register(
+    Kind(
+        "reward",
+        "reward:HUB_ID_OR_FOLDER (a reward model with a single logit)",
+        ("unsafe", "helpful"),
+        open_reward,
+        check,
+        models=("hub", "folder"),
     )
-
-
-def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> str:
-    chat = [*chats.ask(prompt), {"role": "assistant", "content": answer}]
-    return tokenizer.apply_chat_template(chats._plain(tokenizer, chat), tokenize=False)
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[np.ndarray]:
-    encoded: Any = tokenizer(texts, add_special_tokens=False, padding=False, truncation=False, verbose=False)
-    return [np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]]
+)

@@ -5,50 +5,50 @@ No stage that trains or selects may import this module; a test holds it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from underseer.judges import panel
+from underseer.judges.oracle import Oracle
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from underseer.engines import Inference
     from underseer.judges.base import Judge
+    from underseer.runs.stage import Run
 
 
-def reporter(run: Any, spec: str, **how: Any) -> Judge:
+def reporter(run: Run, spec: str, inference: Inference) -> Judge:
     """The reporting judge of a stage."""
     if spec == "oracle":
-        from underseer.judges.oracle import OracleJudge
-
-        return OracleJudge()
-    (judge,) = panel.open_all(run, "reporting", spec, **how)
+        return Oracle("toxicity")
+    (judge,) = panel.open_all(run, "reporting", spec, inference)
     return judge
 
 
 def score(
-    run: Any,
+    run: Run,
     written: pd.DataFrame,
     prompts: pd.DataFrame,
+    inference: Inference,
     *,
     reporting_judge: str,
     training_judge: str,
     fluency_model: str,
-    **how: Any,
 ) -> pd.DataFrame:
     """Continuations (id, draw, text, ...) with what the judges say of them.
 
     Adds ``toxicity`` (the reporting judge's), ``failure`` (its reason where there is no score),
     ``toxicity_training`` (mean of the training judges; NaN where one failed), ``nll`` (summed, nats) and
-    ``nll_tokens`` under the fluency model, given the prompt (``prompts``: id, text). ``how``: batch_size, max_length,
-    device, precision, cost.
+    ``nll_tokens`` under the fluency model, given the prompt (``prompts``: id, text).
     """
     texts = written.text.tolist()
-    given = reporter(run, reporting_judge, **how).score(texts)
-    steering = panel.training_scores(run, np.asarray([texts], dtype=object), training_judge=training_judge, **how)
+    given = reporter(run, reporting_judge, inference).score(texts)
+    steering = panel.training_scores(run, np.asarray([texts], dtype=object), training_judge, inference)
     asked = written[["id"]].merge(prompts[["id", "text"]], on="id", how="left", validate="many_to_one").text.tolist()
-    sums, counts = panel.log_probs(run, texts, asked, fluency_model=fluency_model, **how)
+    sums, counts = panel.log_probs(run, texts, asked, fluency_model, inference)
     return written.assign(
         toxicity=given.values,
         failure=given.failures,
@@ -59,10 +59,11 @@ def score(
 
 
 def summary(scores: pd.DataFrame) -> dict[str, float]:
-    """Means over all continuations, for the manifest: toxicity by both judges, failures, perplexity."""
+    """Means for the manifest: toxicity by both judges over what each judged, how many each did not, perplexity."""
     return {
         "toxicity": scores.toxicity.mean(),
         "toxicity_training_judge": scores.toxicity_training.mean(),
         "judge_failures": int(scores.failure.notna().sum()),
+        "training_judge_failures": int(scores.toxicity_training.isna().sum()),
         "perplexity": float(np.exp(scores.nll.sum() / max(scores.nll_tokens.sum(), 1))),
     }

@@ -1,43 +1,51 @@
-"""Judges by name: a specification parsed, without anything of the judge itself."""
+"""Kinds of judges, and judges by name: a specification parsed, without anything of the judge itself. Needs no torch.
+
+Each kind is one file of this folder, which registers a ``Kind``; ``judges/__init__.py`` imports the files, one line each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from underseer.errors import UserError, nearest
 from underseer.models.specs import ModelSpec
 from underseer.models.specs import parse as parse_model
 
-KINDS = {
-    "trained": "trained:MODEL (a scorer trained here on stored scores)",
-    "classifier": "classifier:HUB_ID_OR_FOLDER[?label=NAME]",
-    "perspective": "perspective",
-    "oracle": "oracle (the testbed's truth, evaluation only)",
-}
-"""Judges of toxicity; those of exchanges are ``exchange.KINDS``."""
+if TYPE_CHECKING:
+    from underseer.judges.base import Judge, Opening
+    from underseer.models.chats import Chat
 
-WITHOUT_MODEL = ("perspective", "oracle", "strings")
-TRAINED_ALREADY = ("classifier", "reward", "rubric", "guard")
+MEASURES = {
+    "toxicity": "probability that a text is toxic; it is read without its prompt",
+    "unsafe": "probability that the answer is unsafe; lower is safer",
+    "helpful": "degree to which the answer helps; higher is better",
+    "refusal": "probability that the answer refuses",
+}
+"""What a judge may measure. All but toxicity are of exchanges: answers with the prompts that they answer."""
+
+OF_EXCHANGES = tuple(name for name in MEASURES if name != "toxicity")
 
 
 @dataclass(frozen=True)
 class JudgeSpec:
-    """A parsed judge specification."""
+    """A parsed judge specification: ``KIND:MODEL?OPTION=VALUE``."""
 
-    kind: str  # a key of KINDS, or of exchange.KINDS
+    kind: str
     model: ModelSpec | None = None
-    label: str | None = None  # of `classifier`: the class whose probability is the score
-    reads: str | None = None  # of `classifier` in an exchange: "answer" where it reads the answer alone
+    options: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return self.kind + ("" if self.model is None else f":{self.model}") + self._options
+        return self.kind + ("" if self.model is None else f":{self.model}") + self._query
+
+    def option(self, name: str) -> str | None:
+        return dict(self.options).get(name)
 
     @property
-    def _options(self) -> str:
-        given = {"label": self.label, "reads": self.reads}
-        text = "&".join(f"{key}={value}" for key, value in given.items() if value)
+    def _query(self) -> str:
+        text = "&".join(f"{key}={value}" for key, value in self.options)
         return f"?{text}" if text else ""
 
     @property
@@ -45,47 +53,118 @@ class JudgeSpec:
         """The specification as results show it: of a folder only its last name, so that no machine's path is."""
         if self.model is None or self.model.kind != "folder":
             return str(self)
-        return f"{self.kind}:{Path(self.model.name).name}{self._options}"
+        return f"{self.kind}:{Path(self.model.name).name}{self._query}"
 
 
-def parse_judge(spec: str | JudgeSpec, kinds: Mapping[str, str] = KINDS) -> JudgeSpec:
-    """Parse a judge specification. Raises UserError for an unknown kind, a missing model, or a model that no judge of
-    this kind can use."""
+@dataclass(frozen=True)
+class Writing:
+    """A judge that writes its verdicts: the chats by which it asks about a prompt and its answer, and two verdicts in their
+    form, each in the pieces that a rehearsal teaches to a tiny model."""
+
+    asks: tuple[Callable[[str, str], Chat], ...]
+    examples: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of judge.
+
+    ``open`` makes a judge of it ready to score; None where evaluation alone may ask it (``oracle.open_reporting``).
+    ``check`` raises UserError for what can be seen to be wrong before anything runs, without torch, and returns remarks.
+    """
+
+    name: str
+    usage: str
+    measures: tuple[str, ...]
+    open: Callable[[JudgeSpec, str, Opening], Judge] | None
+    check: Callable[[JudgeSpec, str, Mapping[str, Any]], list[str]] = lambda judge, measure, parameters: []
+    models: tuple[str, ...] = ()  # kinds of model that it may name (``ModelSpec.kind``); none: it takes no model
+    options: Mapping[str, str | None] = field(default_factory=dict)  # name -> the one value allowed (None: any)
+    writing: Writing | None = None
+
+
+KINDS: dict[str, Kind] = {}
+"""All kinds of judges by name."""
+
+
+def register(kind: Kind) -> Kind:
+    KINDS[kind.name] = kind
+    return kind
+
+
+def parse(spec: str | JudgeSpec) -> JudgeSpec:
+    """Parse a judge specification. Raises UserError for an unknown kind or option, a missing model, or a model that no
+    judge of this kind can use."""
     if isinstance(spec, JudgeSpec):
         return spec
     text = str(spec).strip()
-    kind, colon, rest = text.partition(":")
-    if kind not in kinds:
-        raise UserError(f"judge {text!r} is unknown; allowed are {', '.join(kinds.values())}{nearest(kind, kinds)}")
-    if kind in WITHOUT_MODEL:
+    name, colon, rest = text.partition(":")
+    kind = KINDS.get(name)
+    if kind is None:
+        usages = ", ".join(k.usage for k in KINDS.values())
+        raise UserError(f"judge {text!r} is unknown; allowed are {usages}{nearest(name, KINDS)}")
+    if not kind.models:
         if colon:
-            raise UserError(f"judge {text!r}: {kind!r} takes no model; write {kind}")
-        return JudgeSpec(kind)
-    options: dict[str, str] = {}
-    if kind == "classifier":
-        rest, options = _options(text, rest, kinds)
+            raise UserError(f"judge {text!r}: {name!r} takes no model; write {name}")
+        return JudgeSpec(name)
+    rest, options = _options(text, kind, rest)
     if not rest:
-        raise UserError(f"judge {text!r} names no model; write {kinds[kind]}")
+        raise UserError(f"judge {text!r} names no model; write {kind.usage}")
     model = parse_model(rest)
-    allowed = ("hub", "folder", "testbed") if kind in ("rubric", "guard") else ("hub", "folder")
-    if kind in TRAINED_ALREADY and model.kind not in allowed:
+    if model.kind not in kind.models:
         raise UserError(
-            f"judge {text!r}: a {kind} is a hub id or a folder, already trained; to train {rest!r} here write "
-            f"trained:{rest}"
+            f"judge {text!r}: a {name} is a model that is already trained; to train {rest!r} here write trained:{rest}"
         )
-    return JudgeSpec(kind, model, **options)
+    return JudgeSpec(name, model, options)
 
 
-def _options(text: str, rest: str, kinds: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """The model of a classifier's specification, and its options."""
+def _options(text: str, kind: Kind, rest: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The model of a specification, and its options."""
+    if not kind.options:
+        return rest, ()
     rest, query, given = rest.partition("?")
-    options = {}
-    for option in given.split("&") if query else ():
-        key, _, value = option.partition("=")
-        if not (key == "label" and value) and not (kinds is not KINDS and option == "reads=answer"):
-            more = "" if kinds is KINDS else " and reads=answer (where it reads no prompt)"
-            raise UserError(
-                f"judge {text!r}: unknown option {option!r}; allowed is ?label=NAME, the class looked for{more}"
-            )
-        options[key] = value
-    return rest, options
+    options = [tuple(option.partition("=")[::2]) for option in given.split("&")] if query else []
+    for key, value in options:
+        if not value or kind.options.get(key, "") not in (None, value):
+            allowed = ", ".join(f"{name}={one or 'NAME'}" for name, one in kind.options.items())
+            raise UserError(f"judge {text!r}: unknown option '{key}={value}'; allowed are {allowed}")
+    return rest, tuple(options)
+
+
+def check_measure(judge: JudgeSpec, measure: str) -> None:
+    """Raise UserError for an unknown measure, or one that this kind of judge cannot take."""
+    if measure not in MEASURES:
+        raise UserError(
+            f"measure {measure!r} is unknown; allowed are {', '.join(MEASURES)}{nearest(measure, MEASURES)}"
+        )
+    able = KINDS[judge.kind].measures
+    if measure not in able:
+        others = ", ".join(kind.name for kind in KINDS.values() if measure in kind.measures)
+        raise UserError(
+            f"judge {str(judge)!r} measures {' or '.join(able)}, not {measure}; judges of {measure} are {others}"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------- parameters
+
+
+def split(value: str) -> tuple[str, str, str]:
+    """Kind, model and options of a parameter that names a judge, or a model by itself: ("trained", "testbed:gpt2-xs", ""),
+    ("oracle", "", ""), ("", MODEL, ""), ("classifier", MODEL, "?label=toxic"). Checks nothing."""
+    name, _, rest = value.partition(":")
+    kind = KINDS.get(name)
+    if kind is None or bool(kind.models) != bool(rest):
+        return "", value, ""
+    model, query, options = rest.partition("?") if kind.options else (rest, "", "")
+    return name, model, query + options
+
+
+def joined(kind: str, model: str, options: str = "") -> str:
+    """The parameter that ``split`` took apart."""
+    return (f"{kind}:{model}" if kind and model else kind or model) + options
+
+
+def fingerprint(value: str, of_model: Callable[[str], str]) -> str:
+    """What stands for a judge in a stage's key: kind, the fingerprint of its model or of the one it starts from, options."""
+    kind, model, options = split(value)
+    return joined(kind, of_model(model) if model else "", options)

@@ -1,166 +1,135 @@
-"""A scorer trained here on stored scores in [0, 1]: a classifier with the classes civil and toxic that learns the
-score as the probability of toxic.
+"""A judge that is trained here: a classifier of two classes that learns a score in [0, 1] as the probability of the second.
 
-RealToxicityPrompts stores Perspective's score of every prompt and continuation, so that a scorer can be trained, and
-measured on rows it has not seen, without the service. The rows of the split ``judge`` are divided in two halves for
-good: what selects continuations (role ``training``) and what reports (role ``reporting``) learn from different rows.
+The loss is the cross-entropy with the score itself (``soft_ce``), so that the probability estimates the expected score.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underseer.errors import UserError, nearest
-from underseer.judges.base import JudgeSpec
+from underseer.engines.kept import MEMORY
+from underseer.errors import UserError
+from underseer.judges.base import Judge, Opening
+from underseer.judges.classifiers import Classifier, Loader, Output, PairJudge, TextJudge, load
+from underseer.judges.spec import MEASURES, JudgeSpec, Kind, check_measure, parse, register
 from underseer.models import specs
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from underseer.judges.classifier import ModelJudge
     from underseer.training.settings import FitResult, TrainSettings
 
-LABELS = ("civil", "toxic")
-ROLES = ("training", "reporting")
-VALIDATION_SHARE = 0.15  # of a half's rows: they choose the moment at which training stops
-COLUMNS = {"text": "prompt_toxicity", "continuation": "toxicity"}
-"""Text column -> column of its stored score."""
+LABELS = {
+    "toxicity": ("civil", "toxic"),
+    "unsafe": ("safe", "unsafe"),
+    "helpful": ("unhelpful", "helpful"),
+    "refusal": ("answers", "refuses"),
+}
+"""Classes by what is measured; the second one's probability is the score."""
 
 
-def judge_rows(rows: pd.DataFrame, role: str, replicate: int = 0, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows to train a scorer on and rows to stop it by: two frames ``id, text, p``, prompts and continuations alike.
-
-    ``rows`` are the data stage's: ``id``, ``text`` (the prompt), ``continuation``, ``prompt_toxicity``, ``toxicity``;
-    with a column ``split``, those of ``judge``. Half and validation are hashes of the row's id: they depend on no seed,
-    and a prompt stays with its continuation. ``replicate`` >= 1 draws a bootstrap sample of the rows to train on with
-    ``seed`` (validation rows stay). A text that is empty or has no score is left out. Raises UserError: an unknown
-    role, a missing column, a score outside [0, 1], too few rows.
-    """
-    half = _half(rows, role)
-    held = [_share("judge validation", name) < VALIDATION_SHARE for name in half["id"]]
-    fit, validation = half[[not h for h in held]], half[held]
-    for frame, what in ((fit, "training"), (validation, "validation")):
-        if frame.empty:
-            raise UserError(f"the judge {role!r} has {len(half)} rows and no {what} row among them; raise n_judge")
-    if replicate:
-        from underseer.maths.votes import bootstrap_sample
-
-        fit = fit.iloc[bootstrap_sample(len(fit), replicate, seed)]
-    return _scored_texts(fit), _scored_texts(validation)
-
-
-def held_out(rows: pd.DataFrame, role: str) -> pd.DataFrame:
-    """Rows that the scorers of ``role`` have not seen, to measure them on: the other half, as ``id, text, p``."""
-    _check_role(role)
-    return _scored_texts(_half(rows, ROLES[1 - ROLES.index(role)]))
-
-
-def train_scorer(
+def train(
     spec: str | JudgeSpec,
+    measure: str,
     rows: pd.DataFrame,
     validation: pd.DataFrame | None,
-    *,
     settings: TrainSettings,
+    *,
     base: Path | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     checkpoint_dir: Path | str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, FitResult]:
-    """Train a scorer on texts and their scores: frames ``text, p``.
+    """Train a judge on frames ``text, p`` (toxicity) or ``prompt, answer`` with ``p`` in [0, 1] or ``label`` (0 or 1), and
+    optionally ``weight``.
 
-    ``spec`` is ``trained:MODEL``; ``base`` the folder of its pre-trained model where MODEL is of the testbed. ``seed``
-    draws the head (and a scratch model's weights); batches follow ``settings.seed``. The loss is the cross-entropy
-    with the score itself (``soft_ce``), so that the probability of toxic estimates the expected score. Save model and
-    tokenizer with ``models.save``; ``open_judge(spec, folder=...)`` reads them. Raises UserError.
+    ``spec`` is ``trained:MODEL``; ``base`` the folder of its pre-trained model where MODEL is of the testbed. ``seed`` (by
+    default that of the settings) draws the head and a scratch model's weights; batches follow ``settings.seed``. Save model
+    and tokenizer with ``models.save``; ``open_judge`` reads them from ``Opening.folder``. Raises UserError.
     """
-    from underseer.judges.base import parse_judge
     from underseer.maths.losses import soft_ce
     from underseer.models import loading
     from underseer.training import finetune
 
-    judge = parse_judge(spec)
+    judge = parse(spec)
+    check_measure(judge, measure)
     if judge.kind != "trained":
         raise UserError(f"judge {str(judge)!r} is not trained here; only trained:MODEL is")
-    texts = rows["text"] if judge.model.kind == "scratch" else None
+    named = ((rows, "training"), (validation, "validation"))
+    frames = [df if df is None or measure == "toxicity" else _pairs(df, name) for df, name in named]
+    columns = ("text",) if measure == "toxicity" else ("prompt", "answer")
+    texts = [text for name in columns for text in rows[name]] if judge.model.kind == "scratch" else None
+    seed, length = settings.seed if seed is None else seed, settings.max_length
     model, tokenizer = loading.load_classifier(
-        judge.model, labels=LABELS, texts=texts, base=base, seed=seed, max_length=settings.max_length
+        judge.model, labels=LABELS[measure], texts=texts, base=base, seed=seed, max_length=length
     )
     fit = finetune.fit_classifier(
-        model, tokenizer, rows, validation, settings, loss=soft_ce, target="p", checkpoint_dir=checkpoint_dir
+        model, tokenizer, *frames, settings, loss=soft_ce, target="p", checkpoint_dir=checkpoint_dir
     )
     return fit.model, tokenizer, fit
 
 
-def open_trained(
-    judge: JudgeSpec, folder: Path | str | None, model: Any, tokenizer: Any, *, name: str, version: str, **how: Any
-) -> ModelJudge:
-    """The scorer of a folder in Hugging Face format, or one in memory, as a judge. Raises UserError."""
-    from underseer.judges import classifier
+def _pairs(df: pd.DataFrame, name: str) -> pd.DataFrame:
+    from underseer.training.rows import check_columns
 
-    if model is None and folder is None:
+    target = "p" if "p" in df.columns else "label"
+    check_columns(df, ["prompt", "answer", target], name)
+    kept = {"p": df[target]} | ({"weight": df["weight"]} if "weight" in df.columns else {})
+    pairs = df[["prompt", "answer"]].set_axis(["text", "text_pair"], axis=1)
+    if pairs.isna().any(axis=None):
+        raise UserError(f"some of the {len(df)} {name} rows have no prompt or no answer (missing values); drop them")
+    return pairs.assign(text=pairs["text"].str.strip(), text_pair=pairs["text_pair"].str.strip(), **kept)
+
+
+def open_trained(judge: JudgeSpec, measure: str, opening: Opening) -> Judge:
+    """The judge of a folder that training stored, or one in memory, whose verdicts are kept nowhere. Raises UserError."""
+    loaded, config, version = _source(judge, opening)
+    if opening.model is not None:
+        opening = replace(opening, cache=MEMORY)
+    names = tuple((config.get("id2label") or {}).values())
+    if names != LABELS[measure]:
         raise UserError(
-            f"judge {str(judge)!r} has to be trained first; run judges/train and give the folder that it stored"
+            f"judge {str(judge)!r}: the model's classes are {', '.join(map(str, names))}, not {', '.join(LABELS[measure])}: "
+            f"it does not measure {measure!r}; train one that does"
         )
-    if model is None:
-        specs.check_folder(Path(folder))
-        model, tokenizer = classifier.load(str(folder))
-        version = version or specs.fingerprint(specs.ModelSpec("folder", str(folder)))
-    if tuple(model.config.id2label.values()) != LABELS:
-        found = ", ".join(map(str, model.config.id2label.values()))
+    classifier = Classifier(loaded, Output(1, "softmax"), opening)
+    if measure == "toxicity":
+        return TextJudge(classifier, judge.name, version, opening)
+    return PairJudge(classifier, judge, measure, opening, version=version)
+
+
+def _source(judge: JudgeSpec, opening: Opening) -> tuple[Loader, Mapping[str, Any], str]:
+    """How the model is loaded, its configuration, and what identifies it."""
+    model, tokenizer, folder = opening.model, opening.tokenizer, opening.folder
+    if model is not None:
+        return lambda: (model, tokenizer), model.config.to_dict(), "in memory"
+    if folder is None:
         raise UserError(
-            f"judge {str(judge)!r}: the model's classes are {found}, not {', '.join(LABELS)}; train it anew"
+            f"judge {str(judge)!r} has to be trained first; run judges/scorer (toxicity) or judges/evaluator, and give the "
+            "folder that it stored"
         )
-    return classifier.ModelJudge(model, tokenizer, 1, name=name, version=version or "in memory", **how)
+    specs.check_folder(Path(folder))
+    stored = specs.ModelSpec("folder", str(folder))
+    return lambda: load(str(folder)), specs.configuration(stored), specs.fingerprint(stored)
 
 
-# ---------------------------------------------------------------------------------------------------- rows
+def check(judge: JudgeSpec, measure: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Raise UserError where there are no rows to learn from."""
+    if measure == "toxicity" and parameters.get("n_judge") is not None and int(parameters["n_judge"]) < 1:
+        raise UserError(f"n_judge = {parameters['n_judge']}: a trained judge needs rows to learn from; set n_judge")
+    return []
 
 
-def _check_role(role: str) -> None:
-    if role not in ROLES:
-        raise UserError(f"judge role {role!r} is unknown; allowed are {', '.join(ROLES)}{nearest(role, ROLES)}")
-
-
-def _half(rows: pd.DataFrame, role: str) -> pd.DataFrame:
-    _check_role(role)
-    missing = [name for name in ("id", *COLUMNS, *COLUMNS.values()) if name not in rows.columns]
-    if missing:
-        raise UserError(
-            f"a scorer cannot be trained on these rows: they lack {', '.join(missing)} (they have "
-            f"{', '.join(map(str, rows.columns))}); give a toxicity data set, or a judge that is not trained here"
-        )
-    if "split" in rows.columns:
-        rows = rows[rows["split"] == "judge"]
-    for column in COLUMNS.values():
-        score = rows[column].astype("float64")
-        if not (score.isna() | ((score >= 0) & (score <= 1))).all():
-            raise UserError(f"column {column!r} of the judge rows holds scores outside [0, 1]")
-    first = [_share("judge half", name) < 0.5 for name in rows["id"]]
-    half = rows[[inside == (role == ROLES[0]) for inside in first]]
-    if half.empty:
-        raise UserError(f"no row of the {len(rows)} in split 'judge' falls to the judge {role!r}; raise n_judge")
-    return half
-
-
-def _share(salt: str, name: str) -> float:
-    """A number in [0, 1) that depends on salt and id alone; ids spread evenly."""
-    return int(hashlib.sha256(f"{salt}:{name}".encode()).hexdigest()[:13], 16) / 16**13
-
-
-def _scored_texts(rows: pd.DataFrame) -> pd.DataFrame:
-    """Prompts, then continuations: ``id, text, p``; whitespace around a text is not judged."""
-    import pandas as pd
-
-    parts = [
-        pd.DataFrame({"id": rows["id"] + suffix, "text": _stripped(rows[column]), "p": rows[score].astype("float64")})
-        for (column, score), suffix in zip(COLUMNS.items(), (":prompt", ":continuation"), strict=True)
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    return table[(table["text"] != "") & table["p"].notna()].reset_index(drop=True)
-
-
-def _stripped(texts: Iterable[Any]) -> list[str]:
-    return [text.strip() if isinstance(text, str) else "" for text in texts]
+register(
+    Kind(
+        "trained",
+        "trained:MODEL (a classifier trained here on stored scores or judged exchanges)",
+        tuple(MEASURES),
+        open_trained,
+        check,
+        models=("hub", "folder", "testbed", "scratch"),
+    )
+)

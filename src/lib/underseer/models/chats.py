@@ -2,12 +2,16 @@
 
 A chat is a list of messages, each ``{"role": "system" | "user" | "assistant", "content": text}``. What people, attackers or
 models wrote is content: special tokens that it spells are broken up, so that no content can open a turn of its own.
+
+A prompt depends on the model, the chat and the settings alone. Each template is tried once for every order of roles: the
+text of each message must stand in what it writes, and a template that asks for the date is given ``DATE``.
 """
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +22,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Chat = list[dict[str, str]]
+
+DATE = datetime.datetime(2024, 7, 26)
+"""The day that templates are told, always the same: the one that Llama 3's template takes where it has no clock."""
+
+_PROBES = ('first "probe" <b>é</b>\n\n1 & 2', "second", "third\tprobe " + "with many words " * 500 + "end")
+_AS_PARTS: dict[tuple[str, tuple[str, ...]], bool] = {}
+"""Template and roles -> whether messages are given as lists of parts, for all templates tried so far."""
 
 
 def ask(text: str, system: str | None = None) -> Chat:
@@ -36,8 +47,50 @@ def check_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
-    """The text of a chat up to where the assistant's next message begins."""
-    return tokenizer.apply_chat_template(_plain(tokenizer, chat), tokenize=False, add_generation_prompt=True)
+    """The text of a chat up to where the assistant's next message begins. Raises UserError as ``render_closed``."""
+    return _rendered(tokenizer, _plain(tokenizer, chat), add_generation_prompt=True)
+
+
+def render_closed(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
+    """The text of a chat that is over. Raises UserError where the template leaves out, cuts or rewrites a message."""
+    return _rendered(tokenizer, _plain(tokenizer, chat))
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat, **how: Any) -> str:
+    roles = tuple(message["role"] for message in chat)
+    tried = (str(tokenizer.chat_template), roles)
+    if tried not in _AS_PARTS:
+        _AS_PARTS[tried] = _reads_parts(tokenizer, roles)
+    return _apply(tokenizer, chat, _AS_PARTS[tried], **how)
+
+
+def _reads_parts(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> bool:
+    """Whether the template reads contents as lists of parts, and not as texts. Raises UserError where it reads neither."""
+    probes = [f"{_PROBES[min(i, 2)]} {i}" for i in range(len(roles))]
+    chat = [{"role": role, "content": probe} for role, probe in zip(roles, probes, strict=True)]
+    refused = None
+    for as_parts in (False, True):
+        try:
+            written = _apply(tokenizer, chat, as_parts)
+        except Exception as error:
+            refused = refused or error
+        else:
+            if all(probe in written for probe in probes):
+                return as_parts
+    if refused is not None and type(refused).__name__ == "TemplateError":
+        raise refused  # the template's own word: roles that it does not take
+    raise UserError(
+        f"the chat template of {tokenizer.name_or_path!r} leaves out, cuts or rewrites messages (tried with the roles "
+        f"{', '.join(roles)}), so that the model would not read what it is asked; put a template that writes each message "
+        "whole into the model's folder as chat_template.jinja"
+    )
+
+
+def _apply(tokenizer: PreTrainedTokenizerBase, chat: Chat, as_parts: bool, **how: Any) -> str:
+    messages: list[Any] = chat
+    if as_parts:
+        messages = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in chat]
+    return tokenizer.apply_chat_template(messages, tokenize=False, strftime_now=DATE.strftime, **how)
 
 
 def prompt_rows(tokenizer: PreTrainedTokenizerBase, chats: Sequence[Chat]) -> list[np.ndarray]:
@@ -100,7 +153,7 @@ def _turn(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, int]:
     probe = "x"
     chat = ask(probe)
     prompt = render(tokenizer, chat)
-    whole = tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": probe}], tokenize=False)
+    whole = _rendered(tokenizer, [*chat, {"role": "assistant", "content": probe}])
     lead, separator, tail = whole[len(prompt) :].partition(probe)
     if not whole.startswith(prompt) or not separator:
         raise UserError(

@@ -16,7 +16,8 @@ from typing import Any
 
 from underseer import paths
 from underseer.errors import UserError, nearest
-from underseer.runs.params import DATASETS, JUDGES, KNOWN, MODELS, RUNTIME, judge_parts
+from underseer.judges import spec as judge_specs
+from underseer.runs.params import DATASETS, JUDGES, KNOWN, MODELS, RUNTIME
 from underseer.runs.pipelines import DECIDED, DYNAMIC, NOTEBOOKS
 
 BY_HAND = ("experiment", "scratch")
@@ -244,7 +245,8 @@ def _module_hash(name: str) -> str:
 def contents(declared: dict[str, Any]) -> dict[str, str]:
     """What stands for models and paths in a key: a revision, or a hash of the content."""
     hashes = {k: _model_fingerprint(v) for k, v in declared.items() if k in MODELS and v is not None}
-    hashes |= {k: _judge_fingerprint(v) for k, v in declared.items() if k in JUDGES | {"judge"} and v is not None}
+    judges = {k: v for k, v in declared.items() if k in JUDGES | {"judge"} and v is not None}
+    hashes |= {k: judge_specs.fingerprint(v, _model_fingerprint) for k, v in judges.items()}
     if declared.get("dataset_path") is not None:
         read = [_files_hash(v, declared["dataset_path"]) for k, v in declared.items() if k in DATASETS]
         hashes["dataset_path"] = read[0] if len(read) == 1 else sha(" ".join(read))
@@ -260,13 +262,6 @@ def _model_fingerprint(spec: str) -> str:
     from underseer.models import loading
 
     return loading.fingerprint(spec)
-
-
-def _judge_fingerprint(value: str) -> str:
-    """Identity of the model that a judge is, or is trained from; ``?label=`` names one of its classes."""
-    kind, colon, model = judge_parts(value)
-    name, query, label = model.partition("?label=")
-    return kind + colon + (_model_fingerprint(name) if name else "") + query + label
 
 
 @cache

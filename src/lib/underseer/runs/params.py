@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from underseer.errors import UserError, nearest
+from underseer.judges import spec as judge_specs
 from underseer.paths import shown
 from underseer.runs.files import (
     STEERING,
@@ -225,8 +226,8 @@ def load(file: str | Path, overrides: Iterable[str] = ()) -> Experiment:
 def absolute(key: str, value: str, base: Path) -> str:
     """A path parameter made absolute; a model is a path when it begins with '.', '/' or '~', or is a folder there."""
     if key in JUDGES:
-        kind, colon, model = judge_parts(value)
-        return kind + colon + (absolute("weak_model", model, base) if model else "")
+        kind, model, options = judge_specs.split(value)
+        return judge_specs.joined(kind, absolute("weak_model", model, base) if model else "", options)
     if key not in PATHS | MODELS:
         return value
     if key in MODELS and (":" in value or not (value[:1] in "./~" or (base / value).is_dir())):
@@ -234,15 +235,6 @@ def absolute(key: str, value: str, base: Path) -> str:
     if key in PATHS and "+" in value and not (base / value).exists():
         return "+".join(absolute(key, part, base) for part in value.split("+"))
     return str((base / Path(value).expanduser()).resolve())
-
-
-def judge_parts(value: str) -> tuple[str, str, str]:
-    """Kind, colon and model of a JUDGES parameter: ('trained', ':', 'testbed:gpt2-xs'), ('oracle', '', ''), or
-    ('', '', MODEL) where a model stands by itself."""
-    if value in ("oracle", "perspective", "strings"):
-        return value, "", ""
-    kinds = ("trained:", "classifier:", "reward:", "rubric:", "guard:")
-    return value.partition(":") if value.startswith(kinds) else ("", "", value)
 
 
 def _check(path: Path, raw: Raw) -> Experiment:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from underseer.judges import spec as judge_specs
 from underseer.testbed import chat
 from underseer.w2s import tasks
 
@@ -44,7 +45,7 @@ others that it reads do."""
 
 DYNAMIC: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "selfmoa.pools": ("dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
-    "judges.evaluation_rows": ("exchange_dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
+    "judges.labelled": ("exchange_dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
     "data.loading": ("dataset", lambda names: "testbed.tasks" if "testbed" in names else None),
     "engines": ("engine", lambda name: f"engines.on_{name}" if name else None),  # planning has decided on ``auto``
 }
@@ -129,7 +130,7 @@ def _fluency(add: Add, p: dict[str, Any], data: Any) -> Any:
 def _judge(add: Add, spec: str, role: str, replicate: int, data: Any) -> Any:
     """The stage that trains a judge, or opens one that exists, and measures it against stored scores; None for the
     testbed's oracle, which is the measure itself."""
-    kind, _, model = spec.partition(":")
+    kind, model, _ = judge_specs.split(spec)
     if kind == "oracle":
         return None
     base = _pretrained(add, model) if kind == "trained" else None
@@ -232,7 +233,7 @@ def _loop_judges(add: Add, p: dict[str, Any]) -> dict[str, Any]:
 def _evaluator(add: Add, spec: str, measure: str, exchanges: str) -> Any:
     """The stage that trains a judge of exchanges, or opens one that exists, and measures it; None for the oracle, and for a
     published judge of what the exchanges say nothing of (public ones: of safety alone)."""
-    kind, _, model = spec.partition(":")
+    kind, model, _ = judge_specs.split(spec)
     known = measure == "unsafe" or exchanges.startswith("testbed")
     if kind == "oracle" or (kind != "trained" and not known):
         return None
@@ -247,7 +248,8 @@ def _noisier(add: Add, spec: str, measure: str, judge: Any) -> Any:
 
 def _judged_by(spec: str, measure: str) -> dict[str, Any]:
     values = {"judge": spec, "measure": measure}
-    if spec.partition(":")[0] not in ("rubric", "guard"):
+    kind, _, _ = judge_specs.split(spec)
+    if not kind or judge_specs.KINDS[kind].writing is None:
         values["engine"] = None  # it asks none: the same judge, whatever engine answers elsewhere
     return values
 

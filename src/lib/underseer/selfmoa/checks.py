@@ -21,7 +21,7 @@ def preflight(parameters: Mapping[str, Any]) -> list[str]:
 
     Raises UserError with every mistake, one a line.
     """
-    from underseer.judges import exchange
+    from underseer.judges import opening
 
     mistakes: list[str] = []
     remarks: list[str] = []
@@ -35,7 +35,7 @@ def preflight(parameters: Mapping[str, Any]) -> list[str]:
         _models,
         _adapter,
     )
-    for look in (*looks, lambda p: remarks.extend(exchange.preflight(p))):
+    for look in (*looks, lambda p: remarks.extend(opening.preflight(p, opening.OF_EXCHANGES))):
         _collect(mistakes, look, parameters)
     if mistakes:
         raise UserError("\n".join(dict.fromkeys(mistakes)))

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from underseer.judges import bench
 from underseer.judges.base import release
-from underseer.judges.exchange import open_exchange_judge
+from underseer.judges.oracle import open_reporting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
 
 def reporting(run: Run, specs: Mapping[str, str], *, engine: str, inference: Inference) -> dict[str, Judge]:
     """The reporting judges by measure, from their specifications."""
-    from underseer.engines import planned
-    from underseer.judges.exchange_oracle import ExchangeOracle
-
-    options = {**vars(inference), "cost": run.cost, **planned(run, engine)}
-    return {m: ExchangeOracle(m) if s == "oracle" else open_exchange_judge(s, m, **options) for m, s in specs.items()}
+    opening = bench.opening(run, inference, engine)
+    return {measure: open_reporting(spec, measure, opening) for measure, spec in specs.items()}
 
 
 def judge(answers: pd.DataFrame, reporters: Mapping[str, Judge], training: Mapping[str, Judge]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from underseer.judges.exchange_oracle import ExchangeOracle
+from underseer.judges.oracle import Oracle
 from underseer.selfmoa import preferences, targets
 
 if TYPE_CHECKING:
@@ -61,4 +61,4 @@ def outcome(pairs: Mapping[str, pd.DataFrame], wanted: int) -> str:
 def label(answers: pd.DataFrame) -> pd.DataFrame:
     """Answers with what people would say of them: ``unsafe``, ``helpful``, and who said it. In the testbed its oracle stands
     for them."""
-    return preferences.judge(answers, {measure: ExchangeOracle(measure) for measure in ("unsafe", "helpful")})
+    return preferences.judge(answers, {measure: Oracle(measure) for measure in ("unsafe", "helpful")})

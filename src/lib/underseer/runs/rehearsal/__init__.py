@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from underseer import paths
+from underseer.judges import spec as judge_specs
 from underseer.runs.params import DATASETS, JUDGES, MODELS, Experiment
 from underseer.runs.rehearsal import rows, shapes
 from underseer.runs.rehearsal.shapes import Shape
@@ -56,8 +57,6 @@ RULES: tuple[tuple[str, float], ...] = (
 """Pattern of a parameter's name -> the most that it may be."""
 
 SET: dict[str, Any] = {"device": "cpu", "threads": 1}
-
-_JUDGE = re.compile(r"(trained|classifier|reward|rubric|guard):(.+)")
 
 
 @dataclass(frozen=True)
@@ -131,13 +130,11 @@ def _value(key: str, value: Any, made: dict[Path, Shape]) -> Any:
 
 def _model(value: str, folder: Callable[[Shape], str]) -> str:
     """A parameter that names a model, by itself or after the kind of a judge, with a tiny model's folder instead."""
-    parts = _JUDGE.fullmatch(value)
-    if parts is None:
-        return value if value in ("oracle", "perspective", "strings") else folder(shapes.shape_of(value))
-    kind, model = parts.groups()
-    model, query, options = model.partition("?") if kind == "classifier" else (model, "", "")
-    label = next((o.partition("=")[2] for o in options.split("&") if o.startswith("label=")), None)
-    return f"{kind}:{folder(shapes.shape_of(model, kind, label))}{query}{options}"
+    kind, model, options = judge_specs.split(value)
+    if not model:
+        return value
+    label = next((o.partition("=")[2] for o in options[1:].split("&") if o.startswith("label=")), None)
+    return judge_specs.joined(kind, folder(shapes.shape_of(model, kind, label)), options)
 
 
 def _folder(shape: Shape, made: dict[Path, Shape]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.judges import rubric
+from underseer.judges.spec import KINDS
 from underseer.models import batches, chats, loading
 from underseer.runs.rehearsal.shapes import WIDTH, Shape, shrunk
 from underseer.runs.rehearsal.tokens import Tokens
@@ -26,11 +26,6 @@ VOCABULARY = 1000  # entries of a tokenizer, bytes and special tokens among them
 TEXTS = 2000  # texts of the testbed that it is trained on
 TALKS = 240  # chats, over all forms, from which verdicts are taught
 ROWS = 16  # of them in a forward pass
-FORMS: dict[str, tuple[Callable[[str, str], chats.Chat], ...]] = {
-    "guard": (lambda q, a: [*chats.ask(q), {"role": "assistant", "content": a}],),
-    "rubric": tuple(lambda q, a, m=m: chats.ask(rubric.question(m, q, a)) for m in rubric.CRITERIA),
-}
-"""Kind of a judge -> functions that put an exchange (question, answer) into a chat for it."""
 SURE = 10.0  # logit of the right next token; those of others are near 0
 
 
@@ -87,7 +82,7 @@ def teach(model: Any, tokenizer: PreTrainedTokenizerBase, says: tuple[tuple[str,
             wanted.append(goal)
 
         before = [_states(model, heads, reply) for reply in replies]
-        groups = len(FORMS[kind])
+        groups = len(KINDS[kind].writing.asks)
         add(
             before[0][:, 0],
             {replies[0][0]: lambda h: SURE + _apart(h, groups), replies[1][0]: lambda h: SURE - _apart(h, groups)},
@@ -124,11 +119,11 @@ def _apart(states: Any, forms: int) -> Any:
 
 def _talks(rng: random.Random, kind: str) -> list[chats.Chat]:
     """Chats that put made-up exchanges to a judge of a kind: TALKS in all, those of one form after those of another."""
-    forms = len(FORMS[kind])
+    forms = len(KINDS[kind].writing.asks)
     exchanges = [
         (" ".join(rng.sample(_texts(), rng.randint(1, 3))), rng.choice(_texts())) for _ in range(TALKS // forms)
     ]
-    return [form(q, a) for form in FORMS[kind] for q, a in exchanges]
+    return [form(q, a) for form in KINDS[kind].writing.asks for q, a in exchanges]
 
 
 def config_of(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from underseer.errors import UserError
+from underseer.judges.spec import KINDS
 from underseer.models import parsing, specs
 from underseer.runs.rehearsal import tokens
 from underseer.runs.rehearsal.tokens import Tokens
@@ -50,7 +51,7 @@ class Shape:
     @property
     def asked(self) -> str:
         """The kind of judge whose verdicts it says."""
-        return next(kind for kind, verdicts in VERDICTS.items() if verdicts == self.says)
+        return next(name for name, kind in KINDS.items() if kind.writing and kind.writing.examples == self.says)
 
     @property
     def digest(self) -> str:
@@ -103,11 +104,6 @@ CLASSIFIERS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "protectai/distilroberta-base-rejection-v1": (("NORMAL", "REJECTION"), {}),
 }
 """Classes of published classifiers, in their order, and how they are trained."""
-VERDICTS = {
-    "guard": (("safe",), ("unsafe", "\nS1")),
-    "rubric": tuple((f'{{"reason": "a rehearsal", "score": {n}}}',) for n in (2, 4)),
-}
-"""Verdicts of judges that write them: a random model writes none, and everything behind it would go unrehearsed."""
 _ALSO = {"martin-ha/toxic-comment-model": "distilbert"}
 """Models whose name does not tell their architecture -> a name that does."""
 
@@ -136,12 +132,13 @@ def shape_of(spec: str, kind: str = "", label: str | None = None) -> Shape:
         if model.kind == "testbed" and _testbed(model.name).shelf == "chat":
             turns = import_module("underseer.testbed.turns")
             own = replace(own, others=tuple(turns.TOKENS), template=turns.TEMPLATE)
-    if kind in VERDICTS:
+    writing = KINDS[kind].writing if kind else None
+    if writing is not None:
         base["tie_word_embeddings"] = False  # how a verdict is read is one thing, how it is written another
     labels, extra = _head(model, kind, label, config)
     if labels:
         auto = "AutoModelForSequenceClassification"
-    return Shape(_short(model), shrunk(base), auto, own, labels, extra, VERDICTS.get(kind, ()))
+    return Shape(_short(model), shrunk(base), auto, own, labels, extra, writing.examples if writing else ())
 
 
 def shrunk(config: dict[str, Any]) -> dict[str, Any]:
