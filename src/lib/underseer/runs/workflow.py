@@ -251,38 +251,47 @@ def _clock(seconds: float) -> str:
 
 
 def publish(plan: Plan) -> Path:
-    """Put the report that a finished plan made into ``reports/<name>/``; returns its folder."""
+    """Put the report that a finished plan made into ``reports/<name>/``, its page from the executed notebook; returns its folder."""
+    import nbformat
+
+    from underseer.report import page
+
     output = store.Output(plan.report.place)
-    return _place(plan.name, lambda fresh: shutil.copytree(output.file("report"), fresh, dirs_exist_ok=True), output)
+
+    def fill(fresh: Path) -> None:
+        shutil.copytree(output.file("report"), fresh, dirs_exist_ok=True)
+        page.write(nbformat.read(output.file("notebook.ipynb"), 4), fresh)
+
+    return _place(plan.name, fill, output)
 
 
 def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
-    """Render tables, figures and pages once more, from a stored ``results.json`` alone."""
-    from underseer.report import render
+    """Render tables, figures and pages once more, from a stored ``results.json`` alone, by the report's notebook as it is now."""
+    from underseer.report import case, page
+    from underseer.runs.pipelines import REPORTS
 
     results = json.loads(output.file("results.json").read_text(encoding="utf-8"))
     if texts and (results.get("case_study") or {}).get("kind") == "continuation":
-        from underseer.report import case
-
         texts = texts | case.case_texts(results["case_study"], output.table("predictions"))
-    return _place(name, lambda fresh: render.render(results, fresh, texts=texts), output)
+    notebook = paths.ROOT / "notebooks" / f"{REPORTS[results['pipeline']]}.ipynb"
+    return _place(name, lambda fresh: page.render(notebook, results, fresh, texts), output)
 
 
 def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> Path:
     """Fill ``reports/<name>/`` anew and whole, and rebuild the page that leads to all of its profile."""
-    from underseer.report import render
+    from underseer.report import page
 
     folder = paths.home() / "reports" / name
     fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    fill(fresh)
     for file in ("results.json", "notebook.ipynb"):
         if (output.path / file).is_file():
             shutil.copy(output.path / file, fresh / file)
+    fill(fresh)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
-    render.render_profile_index(paths.home() / "reports", name.split("/")[0])
+    page.write_index(paths.home() / "reports", name.split("/")[0])
     return folder
 
 
