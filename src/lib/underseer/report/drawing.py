@@ -110,15 +110,18 @@ def finish(
     *,
     legend: Axes | None = None,
     handles: Sequence[Any] | None = None,
-    beyond: tuple[float, float] | None = None,
+    gaps: pd.DataFrame | None = None,
     note: str = "",
 ) -> Figure:
-    """Put sample and intervals at the foot of a figure (``rows.attrs["foot"]``), and a legend above it."""
+    """Put sample and intervals at the foot of a figure (``rows.attrs["foot"]``), and a legend above it. gaps: rows of PGR that are
+    drawn within the limits of ``limited``, so that the foot explains their marks."""
     texts = [rows.attrs.get("foot", ""), note]
     if "values" in rows and rows["values"].map(len).max() > 1:
         texts.append("hollow: single seeds")
-    if beyond is not None and (outside(rows, *beyond)).any():
+    if gaps is not None and outside(gaps, *limited(gaps)).any():
         texts.append("arrow: goes on beyond the axis")
+    if gaps is not None and (gaps["mean"].notna() & gaps["low"].isna()).any():
+        texts.append("large and hollow: no finite interval")
     wide = int(16 * fig.get_size_inches()[0])
     fig.supxlabel(textwrap.fill("; ".join(filter(None, texts)), wide), fontsize=7.5, color="#666666", x=0.01, ha="left")
     if legend is not None:

@@ -73,7 +73,7 @@ def gaps(rows: pd.DataFrame, metric: str) -> Figure | None:
         reference(ax, x, name)
     ax.set_xlim(*limits)
     ax.set_xlabel(f"Performance gap recovered, on {w.spoken(metric)} (0 = weak supervisor, 1 = ceiling; no unit)")
-    return finish(fig, rows, beyond=limits)
+    return finish(fig, rows, gaps=rows)
 
 
 def reliability(bins: pd.DataFrame, xlabel: str, ylabel: str) -> Figure | None:
@@ -260,7 +260,7 @@ def sweep(panels: Sequence[tuple[pd.DataFrame, str]], xlabel: str) -> Figure | N
     methods = panels[0][0].drop_duplicates("line")
     ink = dict(zip(methods["line"], [colour(m, k) for k, m in enumerate(methods["method"])], strict=True))
     ticks = panels[0][0].dropna(subset="place").drop_duplicates("place").sort_values("place")
-    beyond = None
+    last = panels[-1][0]
     for ax, (rows, label) in zip(axes[:, 0], panels, strict=True):
         gap = bool(rows["gap"].iloc[0])
         limits = limited(rows) if gap else None
@@ -270,11 +270,10 @@ def sweep(panels: Sequence[tuple[pd.DataFrame, str]], xlabel: str) -> Figure | N
         trend(ax, rows, colours, limits=limits, ticks=False)
         ax.set_ylabel(broken(label))
         if gap:
-            beyond = limits
             ax.set_ylim(*limits)
             for y, name in ((0, "weak"), (1, "ceiling")):
                 reference(ax, y, name, upright=False)
     axes[-1, 0].set_xticks(ticks["place"], [textwrap.fill(t, 20) for t in ticks["tick"]])
     axes[-1, 0].set_xlim(-0.5, len(ticks) - 0.5)
     axes[-1, 0].set_xlabel(xlabel)
-    return finish(fig, panels[0][0], legend=axes[0, 0], beyond=beyond)
+    return finish(fig, panels[0][0], legend=axes[0, 0], gaps=last if last["gap"].iloc[0] else None)

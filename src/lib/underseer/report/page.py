@@ -171,7 +171,9 @@ def render(notebook: Path, results: Mapping[str, Any], folder: Path, texts: Mapp
         try:
             client.execute()
         except CellExecutionError as error:
-            raise StageError(f"{paths.shown(notebook)} failed on these results: {error.ename}: {error.evalue}") from None
+            raise StageError(
+                f"{paths.shown(notebook)} failed on these results: {error.ename}: {error.evalue}"
+            ) from None
     write(executed, folder)
 
 
