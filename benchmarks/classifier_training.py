@@ -12,7 +12,10 @@ with AdamW and gradient clipping:
   longest row, rows in random order.
 - ``bare``: a hand-written loop over batches of 16 of like length, fused AdamW, bf16 autocast where the machine multiplies
   bf16 natively: the ceiling.
-- ``ours``: ``train.fit_classifier``, the whole call, from strings to the trained model; ``ours, steps``: its loop.
+- ``ours``: ``finetune.fit_classifier``, the whole call, from strings to the trained model; ``ours, steps``: its loop.
+
+Beside them, why our loop is not the Trainer alone: CPU seconds of a training of the demo's student with looks at validation
+rows, ``ours`` and ``stock``, transformers' Trainer with its compute_loss_func, grouping by length, early stopping and best state.
 
 Runs alternate, so that a busy moment of the machine hits all; medians, least and most over the repeats are shown.
 ``of peak`` is the model FLOPs of the rate (6 a weight of the layers and real token, 12 a layer, width and pair of tokens in
@@ -24,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,10 +35,13 @@ from functools import partial
 import numpy as np
 import torch
 from shared import clocked, in_turns, medians, parser, public, spread, table, write
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from underseer import data
+from underseer.maths.losses import hard_ce
 from underseer.models import batches, loading
-from underseer.training import finetune
+from underseer.training import finetune, precision
 from underseer.training import loop as training_loop
 
 BATCH, LENGTH, RATE = 16, 512, 5e-5
@@ -131,6 +138,66 @@ def ours(model, tokenizer, df, epochs: int) -> tuple[float, float]:
     return epochs * len(df) / whole, BATCH * (len(ends) - 1) / (ends[-1] - ends[0])
 
 
+DEMO = finetune.TrainSettings(
+    epochs=2, batch_size=16, learning_rate=1e-3, eval_steps=25, patience=10, max_length=64, device="cpu", progress=False
+)
+
+
+def stock(model, tokenizer, df, held_out) -> None:
+    """The Trainer as it comes, on the same token rows; it pads each batch to its longest row."""
+
+    def rows(part) -> list[dict]:
+        ids, _ = batches.tokenise(tokenizer, part.text, max_length=DEMO.max_length)
+        return [{"input_ids": i, "labels": float(label)} for i, label in zip(ids, part.label, strict=True)]
+
+    def collate(examples: list[dict]) -> dict:
+        ids, mask = batches.pad([e["input_ids"] for e in examples], tokenizer.pad_token_id)
+        labels = torch.tensor([e["labels"] for e in examples])
+        return {"input_ids": torch.as_tensor(ids), "attention_mask": torch.as_tensor(mask), "labels": labels}
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        return hard_ce(outputs.logits.float(), labels) * len(labels) / (num_items_in_batch or len(labels))
+
+    with tempfile.TemporaryDirectory() as folder, loading.quiet():
+        looks = {
+            "eval_strategy": "steps",
+            "eval_steps": DEMO.eval_steps,
+            "save_strategy": "steps",
+            "save_steps": DEMO.eval_steps,
+        }
+        arguments = TrainingArguments(
+            folder, num_train_epochs=DEMO.epochs, per_device_train_batch_size=DEMO.batch_size, per_device_eval_batch_size=32,
+            learning_rate=DEMO.learning_rate, weight_decay=0.01, optim="adamw_torch_fused", use_cpu=True, logging_steps=10,
+            train_sampling_strategy="group_by_length", load_best_model_at_end=True, metric_for_best_model="loss",
+            save_total_limit=1, report_to="none", disable_tqdm=True, remove_unused_columns=False, **looks,
+        )  # fmt: skip
+        trainer = Trainer(
+            model, arguments, data_collator=collate, train_dataset=rows(df), eval_dataset=rows(held_out),
+            compute_loss_func=loss, callbacks=[EarlyStoppingCallback(DEMO.patience)],
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+
+
+def against_stock(repeats: int) -> dict[str, list[float]]:
+    """CPU seconds of both ways on the demo's rows, in turns."""
+    df = data.load("testbed-safety", seed=0, n=1800)
+    train, held_out = df[:1500].reset_index(drop=True), df[1500:].reset_index(drop=True)
+
+    def fresh():
+        small = "scratch:gpt2?n_layer=3&n_embd=80&n_head=2&vocab_size=2500"
+        return loading.load_classifier(small, labels=["safe", "unsafe"], texts=df.text, max_length=DEMO.max_length)
+
+    def spent(call: Callable[..., object]) -> float:
+        model, tokenizer = fresh()
+        start = time.process_time()
+        call(model, tokenizer, train, held_out)
+        return time.process_time() - start
+
+    ways = {"ours": partial(finetune.fit_classifier, settings=DEMO), "stock": stock}
+    return in_turns({name: partial(spent, call) for name, call in ways.items()}, repeats + 1)
+
+
 def gemm_peak(bf16: bool) -> float:
     """FLOP/s of large matrix products, the best of some."""
     n, kind = 2048, torch.bfloat16 if bf16 else torch.float32
@@ -164,7 +231,7 @@ def measure(args: argparse.Namespace, size: dict) -> dict:
     def fresh():
         return loading.load_classifier(size["model"], labels=["safe", "unsafe"], texts=df.text, max_length=LENGTH)
 
-    bf16 = finetune.use_bf16(fresh()[0], torch.device("cpu"))
+    bf16 = precision.use_bf16(fresh()[0], torch.device("cpu"))
     ways = {
         "released": lambda: released(*fresh(), df, slow),
         "minibatch": lambda: minibatch(*fresh(), df, min(slow * 10, len(df) // BATCH)),
@@ -220,6 +287,14 @@ def main() -> None:
     for name in args.models:
         results[name] = measure(args, SIZES[name])
         show(name, results[name])
+    demo = {way: seconds[1:] for way, seconds in against_stock(args.repeats).items()}  # the first of each is a warm-up
+    ratio = medians(demo)["stock"] / medians(demo)["ours"]
+    print(
+        "\nthe demo's student, CPU seconds: "
+        + ", ".join(f"{w} {s:.2f}" for w, s in medians(demo).items())
+        + f"; stock {ratio:.2f} times"
+    )
+    results["demo's student"] = {"cpu_seconds": demo, "stock_to_ours": ratio}
     source = "file" if args.dataset_path else "testbed"
     write(args, "classifier_training", unit="examples per second", data=source, results=results)
 

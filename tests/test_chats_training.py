@@ -123,10 +123,10 @@ def test_fit_chats_learns_the_answers(lora):
 
 
 def test_fit_chats_with_an_adapter_goes_on_from_a_checkpoint(tmp_path, monkeypatch):
-    from underseer.training import loop
+    from underseer.training import steering
 
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "LOG_STEPS", 1)
+    monkeypatch.setattr(steering, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(steering, "LOG_STEPS", 1)
     whole = finetune.fit_chats(*_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4))
 
     class Stop(Exception):
@@ -137,7 +137,7 @@ def test_fit_chats_with_an_adapter_goes_on_from_a_checkpoint(tmp_path, monkeypat
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Steering, "on_step_begin", stop, raising=False)
+        patch.setattr(steering.Steering, "on_step_begin", stop, raising=False)
         with pytest.raises(Stop):
             finetune.fit_chats(
                 *_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4), checkpoint_dir=tmp_path

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import io
 import json
+import lzma
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -183,7 +188,7 @@ SECRET = "a prompt that must not be shown in any message whatever goes wrong"
             f'{{"prompt": "{SECRET}", "risk_type": "x"}}\n{{"prompt": "{SECRET}\n',
             ":2: not valid JSON",
         ),
-        ("s-eval", f'["{SECRET}"]\n', ":1: a JSON list where an object"),
+        ("s-eval", f'["{SECRET}"]\n', ":1: a JSON str where an object"),
         ("s-eval", f'{{"risk_type": "{SECRET}"}}\n', ":1: no column 'prompt'"),
         ("s-eval", '{"risk_type": "x", "prompt": null}\n', ":1: prompt = None is not a string"),
     ],
@@ -245,6 +250,78 @@ def test_paths_that_do_not_fit(tmp_path, folder, wts):
     write(tmp_path / "safety.csv", "prompt,is_safe\na,True\n")
     with pytest.raises(UserError, match="2 files of 'wts-safety'"):
         data.load("wts-safety", folder)
+
+
+PAGE = b"<!DOCTYPE html>\n<html><body>" + SECRET.encode() + b"</body></html>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
+
+
+def zipped(**files: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "/").replace("_csv", ".csv"), content)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("name", [n for n, info in data.DATASETS.items() if info.reader])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (PAGE, "is a web page and not the file itself"),
+        (b"\xef\xbb\xbf  " + PAGE.lower(), "is a web page"),
+        (gzip.compress(PAGE), "is a web page"),
+        (POINTER, "is a Git LFS pointer"),
+        (zipped(a=POINTER), "is a Git LFS pointer"),
+        (b"404: Not Found", "is a server's error message"),
+        (b'{"error": "Entry not found"}', "is a server's error message"),
+        (zipped(a=b"x", b=b"y"), "a zip of 2 files (a, b); unpack it and give the one to be read"),
+        (zipped(a=SECRET.encode() * 9)[:90], "cannot be decompressed (BadZipFile)"),
+        (zipped(**{"[Content_Types].xml": b"x", "sheet": b"y"}), "is an Office document"),
+        (b"\x28\xb5\x2f\xfd" + bytes(9), "is an archive (zstd, 7z or rar)"),
+        (b"%PDF-1.7", "is a PDF, SQLite, Arrow or HDF file"),
+        (b"\x80\x04\x95" + bytes(9), "is a pickle"),
+        (b"ab\x00\x01" * 9, "is a binary file"),
+        (b"PAR1" + SECRET.encode(), "not readable as Parquet"),
+    ],
+)
+def test_files_that_are_not_the_file_are_recognised_by_every_reader(tmp_path, name, content, message):
+    path = tmp_path / "file.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        data.check_files(name, str(path), holds=None)
+    assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
+    assert SECRET not in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("container", ["gzip", "bz2", "xz", "zip", "nested", "parquet"])
+def test_other_containers_are_read_whatever_their_name(tmp_path, container):
+    text = b"prompt,is_safe\nbake bread,True\nspoil it,False\n"
+    content = {
+        "gzip": gzip.compress(text),
+        "bz2": bz2.compress(text),
+        "xz": lzma.compress(text),
+        "zip": zipped(sub__safety_csv=text, notes=b"read me", **{"__MACOSX__x": b"", "sub__.x_csv": b""}),
+        "nested": zipped(only=gzip.compress(text)),
+        "parquet": pd.DataFrame({"prompt": ["bake bread", "spoil it"], "is_safe": [True, False]}).to_parquet(),
+    }[container]
+    (tmp_path / "safety.csv.zip").write_bytes(content)
+    for path in (tmp_path / "safety.csv.zip", tmp_path):  # a folder: the file is found behind the archive's ending
+        df = data.load("wts-safety", str(path))
+        assert df["text"].tolist() == ["bake bread", "spoil it"] and df["label"].tolist() == [0, 1]
+
+
+def test_a_long_field_is_read_and_a_lone_surrogate_is_named(tmp_path):
+    long = "word " * 60_000
+    assert data.load("wts-safety", write(tmp_path / "a.csv", f"prompt,is_safe\n{long},True\n"))["text"][0] == long
+    row = {"risk_type": "x", "prompt": f"{SECRET} \ud800"}
+    path = write(tmp_path / "b.jsonl", "".join(json.dumps(r) + "\n" for r in ({**row, "prompt": "fine"}, row)))
+    with pytest.raises(UserError, match=r"b\.jsonl:2: not valid JSON \(half a character: a lone surrogate") as error:
+        data.load("s-eval", path)
+    assert SECRET not in str(error.value)
+    array = write(tmp_path / "c.json", json.dumps([row], indent=1))
+    with pytest.raises(UserError, match=r"c\.json:4: not valid JSON \(half a character: a lone surrogate"):
+        data.load("s-eval", array)
 
 
 # --- downloads ----------------------------------------------------------------------------------------------

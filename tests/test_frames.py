@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pandas as pd
 import pytest
 
+from conftest import ROOT
+from underseer import look
 from underseer.errors import StageError, UserError
+from underseer.maths import losses, votes
 from underseer.w2s import collect, frames
 
 
@@ -27,7 +33,7 @@ def test_votes_by_hand() -> None:
     answers = frames.align(
         [predictions(a=0.9, b=0.45, c=0.2), predictions(a=0.8, b=0.45, c=0.1), predictions(a=0.4, b=0.95, c=0.3)]
     )
-    hard, soft = frames.vote(answers, "hard"), frames.vote(answers, "soft")
+    hard, soft = frames.label(answers, votes.hard_vote), frames.label(answers, votes.soft_vote)
     assert hard.weak_label.tolist() == [1, 0, 0] and soft.weak_label.tolist() == [1, 1, 0]
     assert hard.share.tolist() == pytest.approx([2 / 3, 2 / 3, 1]) and soft.share.tolist() == pytest.approx(
         [2 / 3, 1 / 3, 1]
@@ -37,17 +43,46 @@ def test_votes_by_hand() -> None:
 
 def test_an_even_vote_that_ties_goes_to_the_higher_mean() -> None:
     answers = frames.align([predictions(a=0.9, b=0.6), predictions(a=0.2, b=0.1)])
-    assert frames.vote(answers, "hard").weak_label.tolist() == [1, 0]
+    assert frames.label(answers, votes.hard_vote).weak_label.tolist() == [1, 0]
 
 
 def test_identical_supervisors_agree_with_one() -> None:
     one = predictions(a=0.7, b=0.3)
-    single = frames.vote(frames.align([one]), "none")
-    for voting in ("hard", "soft"):
-        voted = frames.vote(frames.align([one, one, one]), voting)
+    single = frames.label(frames.align([one]), votes.single)
+    for vote in (votes.hard_vote, votes.soft_vote):
+        voted = frames.label(frames.align([one, one, one]), vote)
         assert voted.weak_label.tolist() == single.weak_label.tolist() and voted.share.eq(1).all()
     with pytest.raises(UserError, match="2 supervisors; one is needed"):
-        frames.vote(frames.align([one, one]), "none")
+        frames.label(frames.align([one, one]), votes.single)
+
+
+def test_a_vote_of_ones_own_labels() -> None:
+    """A weighted vote: the one sure supervisor decides what the majority of three would decide otherwise."""
+    answers = frames.align([predictions(a=0.9, b=0.1), predictions(a=0.4, b=0.6), predictions(a=0.4, b=0.6)])
+
+    def weighted(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean = np.average(p, axis=0, weights=[4, 1, 1])
+        return mean >= 0.5, mean
+
+    labels = frames.label(answers, weighted)
+    assert labels.weak_label.tolist() == [1, 0] and frames.label(answers, votes.hard_vote).weak_label.tolist() == [0, 1]
+    assert labels.p.tolist() == pytest.approx(
+        [0.733333, 0.266667], abs=1e-5
+    ) and labels.share.tolist() == pytest.approx([1 / 3] * 2)
+
+
+@pytest.mark.parametrize(
+    "vote",
+    [
+        lambda p: (p[0], p[0]),  # probabilities for labels
+        lambda p: (np.ones(3), np.ones(3)),  # of other rows
+        lambda p: (p.round(), p),  # a label of each supervisor
+    ],
+)
+def test_a_vote_that_gives_no_labels_is_refused(vote) -> None:
+    answers = frames.align([predictions(a=0.9, b=0.1), predictions(a=0.4, b=0.6)])
+    with pytest.raises(UserError, match="expected labels of 0 and 1 and probabilities, one for each of 2 rows"):
+        frames.label(answers, vote)
 
 
 ROWS = pd.DataFrame(
@@ -92,7 +127,40 @@ def test_names_of_methods(voting: str, loss: str, name: str) -> None:
     assert collect.student_name(voting, loss) == name
 
 
-def test_replicate_zero_is_all_rows() -> None:
-    assert frames.sample(ROWS, 0, 1) is ROWS
-    drawn = frames.sample(ROWS, 3, 1)
-    assert len(drawn) == 4 and drawn.id.tolist() == frames.sample(ROWS, 3, 1).id.tolist()
+def test_texts_of_pairs_are_both() -> None:
+    assert frames.texts(ROWS) == list("wxyz")
+    assert frames.texts(ROWS.assign(text_pair=list("abcd"))) == list("wxyzabcd")
+
+
+def test_rows_that_supervisors_agree_on() -> None:
+    rows = pd.DataFrame({"id": range(4), "label": [0, 1, 1, 0], "share": [1.0, 0.6, 0.8, 0.5]})
+    assert frames.agreed(rows, 0.8).id.tolist() == [0, 2]
+    with pytest.raises(UserError, match="1 of 4 transfer rows are left, of 1 class"):
+        frames.agreed(rows, 1.0)
+
+
+def cell_of(stage: str, text: str) -> str:
+    """The code of the one cell of a notebook that holds a text."""
+    cells = json.loads((ROOT / "notebooks" / f"{stage}.ipynb").read_text())["cells"]
+    (found,) = [c for c in ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code") if text in c]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("student_loss", "ids", "weights", "loss", "target"),
+    [
+        ("hard_ce", [0, 1, 2, 3], None, losses.hard_ce, "label"),
+        ("soft_ce", [0, 1, 2, 3], None, losses.soft_ce, "p"),
+        ("aux_conf", [0, 1, 2, 3], None, losses.aux_conf, "p"),
+        ("filtered_ce", [0, 2], None, losses.hard_ce, "label"),
+        ("weighted_ce", [0, 1, 2, 3], [1, 0.2, 0.6, 0], losses.hard_ce, "label"),  # a minority's label weighs nothing
+    ],
+)
+def test_what_the_students_notebook_makes_of_a_loss(student_loss, ids, weights, loss, target) -> None:
+    transfer = pd.DataFrame({"id": range(4), "label": [0, 1, 1, 0], "share": [1.0, 0.6, 0.8, 0.4]})
+    names = {"student_loss": student_loss, "transfer": transfer, "min_agreement": 0.8}
+    names |= {"frames": frames, "losses": losses, "look": look}
+    exec(cell_of("w2s/4_student", "frames.agreed("), names)
+    exec(cell_of("w2s/4_student", "losses.aux_conf"), names)
+    assert names["transfer"].id.tolist() == ids and (names["loss"], names["target"]) == (loss, target)
+    assert weights == (None if weights is None else pytest.approx(names["transfer"].weight.tolist()))

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from underseer import look_selfmoa
-from underseer.data import overlap
 
 ASK, ANSWER, OTHER = "Tell me <b>how</b> to spoil it", "First add much salt", "I had rather not say"
 
@@ -91,10 +90,6 @@ def test_exchanges_as_loaded_and_empty_frames():
     assert look_selfmoa.attacks(ATTACKS[:0], synthetic=False).data.empty
 
 
-def test_sizes_and_overlap():
+def test_sizes():
     PROMPTS.attrs["dropped"] = {"empty text": 2}
     assert look_selfmoa.sizes({"p": PROMPTS, "e": EXCHANGES}).loc["p"].to_dict() == {"rows": 2, "empty text": 2}
-    other = pd.DataFrame({"text": [OTHER, "x"]})
-    shown = look_selfmoa.overlap(overlap.overlap({"p": PROMPTS, "o": other})).to_html()
-    assert "50.0%" in shown and "rather" not in shown
-    assert look_selfmoa.overlap(overlap.overlap({"p": PROMPTS[:1], "o": other[1:]})).startswith("No set")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from underseer.errors import UserError
-from underseer.models import loading
+from underseer.models import loading, specs
 
 TEXTS = [f"the lantern number {i} hangs over the river; please describe it, item {i % 7}" for i in range(60)]
 TINY = "n_layer=2&n_embd=32&n_head=2&n_positions=64&vocab_size=300"
@@ -133,6 +133,38 @@ def _shard_missing(path):
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def _adapter(path):
+    (path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+
+
+def _adapter_alone(path):
+    _adapter(path)
+    (path / "config.json").unlink()
+
+
+def _quantised(method):
+    def damage(path):
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": method}}))
+
+    return damage
+
+
+def _newer_tokenizer(path):
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    tokenizer["model"]["type"] = "BPE2"
+    tokenizer["model"]["merges"] = [["a", "b", "c"]]
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def _cut(name, keep):
+    return lambda path: (path / name).write_bytes((path / name).read_bytes()[:keep])
+
+
+def _write(name, text):
+    return lambda path: (path / name).write_text(text)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -142,11 +174,27 @@ def _shard_missing(path):
         (_pointer, "Git LFS pointer"),
         (_shard_missing, "lacks model-00002-of-00002.safetensors"),
         (lambda path: (path / "tokenizer.json").unlink(), "no tokenizer"),
+        (_cut("model.safetensors", -5000), "bytes and its header needs [0-9,]+: a broken download; fetch it again"),
+        (_cut("model.safetensors", 200), "is not a safetensors file"),
+        (_cut("model.safetensors", 0), "is not a safetensors file"),
+        (_write("model.safetensors", "<!DOCTYPE html>" * 9), "is not a safetensors file"),
+        (_cut("config.json", 100), "config.json' is not JSON"),
+        (_write("config.json", "<!DOCTYPE html>"), "config.json' is not JSON"),
+        (_write("config.json", "[" * 100_000), "config.json' is not JSON"),
+        (_write("config.json", "[]"), "config.json' holds a JSON list where an object is needed"),
+        (_write("config.json", '{"n_layer": 2}'), "it names no model_type"),
+        (_newer_tokenizer, "tokenizer.json' cannot be read by tokenizers [0-9.]+ .*a newer one may have written it"),
+        (_write("tokenizer.json", "version https://git-lfs.github.com/spec/v1"), "cannot be read by tokenizers"),
+        (_adapter, "holds an adapter beside the model.*merge them by.*or take adapter_config.json away"),
+        (_adapter_alone, "holds an adapter and no model; merge it into its base"),
+        (_quantised("gptq"), "is quantised \\(gptq\\), which only gptqmodel reads.*as it was before"),
+        (_quantised("fp8"), "is quantised \\(fp8\\), which only vllm reads"),
     ],
 )
-def test_broken_folders_are_refused_before_anything_is_loaded(folder, tmp_path, damage, message):
+def test_broken_folders_are_refused_before_anything_is_loaded(folder, tmp_path, monkeypatch, damage, message):
     import shutil
 
+    monkeypatch.setattr(specs, "find_spec", lambda name: None)  # no reader of quantised models, whatever is installed
     path = tmp_path / "model"
     shutil.copytree(folder, path)
     damage(path)
@@ -154,6 +202,25 @@ def test_broken_folders_are_refused_before_anything_is_loaded(folder, tmp_path, 
         with pytest.raises(UserError, match=message) as error:
             call(str(path))
         assert "\n" not in str(error.value)
+
+
+def test_a_quantised_model_is_left_to_what_reads_it(folder, tmp_path, monkeypatch):
+    import shutil
+
+    path = tmp_path / "model"
+    shutil.copytree(folder, path)
+    _quantised("gptq")(path)
+    monkeypatch.setattr(specs, "find_spec", lambda name: name if name == "gptqmodel" else None)
+    loading.preflight(str(path))
+
+
+def test_names_of_the_testbed_are_checked_where_it_is_loaded():
+    from underseer.testbed import base, chat
+
+    for name in (*base.BASE_MODELS, *chat.CHAT_MODELS):
+        loading.preflight(f"testbed:{name}")
+    with pytest.raises(UserError, match="'testbed:gpt2-xx' does not exist; allowed are .*did you mean 'gpt2-xs'"):
+        loading.preflight("testbed:gpt2-xx")
 
 
 def test_missing_folder():

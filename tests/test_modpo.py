@@ -421,10 +421,10 @@ def test_same_seed_same_weights_and_another_seed_others():
 
 @pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "lora"])
 def test_an_interrupted_call_ends_in_the_same_weights(settings, tmp_path, monkeypatch):
-    from underseer.training import loop
+    from underseer.training import steering
 
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "LOG_STEPS", 1)
+    monkeypatch.setattr(steering, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(steering, "LOG_STEPS", 1)
     whole = align(*_model(), PAIRS, settings)
 
     class Stop(Exception):
@@ -435,7 +435,7 @@ def test_an_interrupted_call_ends_in_the_same_weights(settings, tmp_path, monkey
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Steering, "on_step_begin", stop, raising=False)
+        patch.setattr(steering.Steering, "on_step_begin", stop, raising=False)
         with pytest.raises(Stop):
             align(*_model(), PAIRS, settings, checkpoint_dir=tmp_path)
     assert list(tmp_path.glob("checkpoint-*"))

@@ -22,10 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 from safetensors.torch import save_file
 from test_modpo import FULL, HELD_OUT, LORA, PAIRS, _model
-from underseer.training import loop
+from underseer.training import steering
 from underseer.training.align import align
 
-loop.SAVE_SECONDS, loop.LOG_STEPS = 0.0, 3
+steering.SAVE_SECONDS, steering.LOG_STEPS = 0.0, 3
 out = Path(sys.argv[1])
 for name, settings in (("full", FULL), ("lora", LORA)):
     settings = replace(settings, nll_weight=0.2, train=replace(settings.train, epochs=2, gradient_accumulation=2))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from conftest import ROOT, TEST_PARAMS, underseer
 from underseer import store
 from underseer.maths import metrics
+from underseer.runs import warm
 
 
 def outputs(home: Path, stage: str) -> list[store.Output]:
@@ -204,21 +206,27 @@ def test_a_killed_run_is_continued_to_the_same_results(finished: Path, tmp_path:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the run's processes in /proc")
-def test_a_terminated_run_ends_its_stages(tmp_path: Path) -> None:
-    """SIGTERM to the command alone, as a scheduler or a container sends it: nothing goes on computing behind its back."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_ends_early_ends_its_stages(tmp_path: Path, number: signal.Signals) -> None:
+    """A signal to the command alone, as a scheduler or a container sends it: nothing goes on computing behind its back."""
     process, end = started(home := tmp_path / "home"), time.monotonic() + 60
     while not any(
-        b"ipykernel" in command(pid) for pid in alive(home)
+        b"ipykernel_launcher" in command(pid) for pid in alive(home)
     ):  # a kernel, which no signal to its stage reaches
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.1)
-    process.terminate()
+    pids = alive(home)
+    process.send_signal(number)
     told = process.communicate(timeout=40)[1].decode()
-    assert process.returncode == 130 and told.strip() == "stopped; the same command continues"
-    end = time.monotonic() + 10
+    if number != signal.SIGKILL:
+        assert process.returncode == 130 and told.strip() == "stopped; the same command continues"
+    end = time.monotonic() + 15
     while alive(home) and time.monotonic() < end:
         time.sleep(0.1)
     assert not alive(home)
+    warm.sweep()
+    left = Path(tempfile.gettempdir()).glob("underseer-*")
+    assert not [folder for folder in left if folder.name.split("-")[1] in map(str, pids)]
 
 
 def test_predictions_are_tables_by_id(finished: Path) -> None:

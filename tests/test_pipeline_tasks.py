@@ -85,7 +85,9 @@ def test_toxicity_numbers_follow_from_stored_continuations(home: Path) -> None:
 
 
 def test_continuations_are_kept_by_id_and_draw(home: Path) -> None:
-    for student in (o for o in outputs(home, "w2s/4_student") if o.parameters["task"] == "toxicity"):
+    students = outputs(home, "w2s/4_student_continuation")
+    assert len(students) == 4 + 1
+    for student in students:
         table = student.table("predictions")
         test = table[table.split == "test"]
         assert sorted(test.draw.unique()) == [0, 1, 2, 3] and not table.duplicated(["id", "draw"]).any()

@@ -110,10 +110,10 @@ def test_code_that_changes_reruns_what_reaches_it(planned) -> None:
 
     assert append(library / "maths/votes.py", "\nX = 1\n") >= {"w2s/3_weak_labels", "w2s/4_student"}
     assert append(library / "report/page.py", "\nX = 1\n") == {"w2s/5_report"}
-    assert append(library / "stats.py", "\nX = 1\n") == {"w2s/5_report"}
-    assert append(library / "tracking.py", "\nX = 1\n") == set()  # moves results about, decides none
-    assert append(library / "train.py", "\n# a comment decides nothing\n") == set()
-    assert "w2s/1_data" not in append(library / "train.py", "\nX = 1\n")
+    assert append(library / "maths/stats.py", "\nX = 1\n") == {"w2s/5_report"}
+    assert append(library / "runs/tracking.py", "\nX = 1\n") == set()  # moves results about, decides none
+    assert append(library / "training/finetune.py", "\n# a comment decides nothing\n") == set()
+    assert "w2s/1_data" not in append(library / "training/finetune.py", "\nX = 1\n")
 
 
 def test_a_changed_cell_reruns_the_stage_and_what_follows(planned) -> None:

@@ -17,9 +17,9 @@ from underseer.data import exchanges, overlap, preferences, prompts
 from underseer.data.catalogue import DATASETS
 from underseer.data.loading import content_ids
 from underseer.data.near import near_between, near_pairs
-from underseer.data.preferences import chat_of
-from underseer.data.readers_answers import dialogue
+from underseer.data.readers import dialogue
 from underseer.errors import UserError
+from underseer.selfmoa import pools
 
 needs_real = pytest.mark.skipif(not (PUBLIC_DATA / "xstest_prompts.csv").exists(), reason="no ../shared/data here")
 SECRET = "a prompt that must not be shown in any message whatever goes wrong"
@@ -292,17 +292,6 @@ def test_hh_keeps_first_turns_and_counts_what_it_leaves_out(folder):
     assert json.loads(ranked["judges"]) == {"unsafe": "human"}
 
 
-def test_hh_with_history_gives_the_whole_conversation(folder):
-    df = preferences.load_preferences("hh-harmless", folder, single_turn=False)
-    row = df[df["history"] != "[]"].iloc[0]
-    assert chat_of(row) == [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hello"},
-        {"role": "user", "content": "Spoil it?"},
-    ]
-    assert df["prompt_id"].nunique() == 2  # the same question after another talk is another prompt
-
-
 def test_dialogue_without_a_name_first():
     assert [m["role"] for m in dialogue("Well,\n\nAssistant: yes")] == ["?", "assistant"]
     assert dialogue("") == []
@@ -350,6 +339,7 @@ def test_unfit_preferences(folder, name, options, message):
     ("name", "record", "message"),
     [
         ("pku-saferlhf", {**PKU, "better_response_id": True}, "better_response_id = True is not a whole number"),
+        ("pku-saferlhf", {**PKU, "better_response_id": 0.5}, "better_response_id = 0.5 is not a whole number"),
         ("pku-saferlhf", {**PKU, "safer_response_id": 2}, "safer_response_id = 2 is neither 0 nor 1"),
         ("pku-saferlhf", {**PKU, "prompt": None}, "prompt = None is not a string"),
         ("hh-harmless", {"chosen": SECRET}, "no column 'rejected'"),
@@ -405,20 +395,6 @@ def frame(*texts: str, column: str = "text") -> pd.DataFrame:
 BREAD = "How do I bake a loaf of rye bread in a small oven at home"
 
 
-def test_overlap_counts_each_kind_in_both_directions():
-    frames = {
-        "pool": frame(
-            BREAD, BREAD.upper() + "!", BREAD + " today", f"You are a baker. {BREAD}? Say it.", "Other things"
-        ),
-        "pairs": frame(BREAD, column="prompt"),
-    }
-    table = overlap.overlap(frames).set_index(["set", "other"])
-    assert table.loc[("pool", "pairs")].tolist() == [5, 1, 2, 3, 4, 4, 0.8]
-    assert table.loc[("pairs", "pool"), ["exact", "any", "share"]].tolist() == [1, 1, 1.0]
-    assert "near" not in overlap.overlap(frames, near_threshold=None).columns
-    assert overlap.overlap({"pool": frames["pool"]}).empty
-
-
 def test_exclude_drops_what_an_evaluation_asks():
     pool = frame("Keep me please", BREAD + "!", BREAD + " today", f"Once: {BREAD}")
     pool.attrs["files"] = [{"file": "x"}]
@@ -450,6 +426,43 @@ def test_near_between_is_near_pairs_across():
     assert near_between([], right).shape == (0, 2)
 
 
+@pytest.mark.parametrize("near", ["{}", "{} today", "As an old baker would put it: {}", "{}!"])
+def test_prompts_of_an_evaluation_are_kept_out_of_pairs_and_exchanges(tmp_path, near):
+    """Twenty evaluation prompts stand among thirty of the training data, as they are, nearly, or wrapped."""
+    asked = [f"{BREAD} number {'abcdefghijklmnopqrst'[k] * 9}" for k in range(20)]
+    others = [f"Other {'abcdefghij'[k] * 7} question of its own kind" for k in range(10)]
+    records = [{**PKU, "prompt": text} for text in [*(near.format(a) for a in asked), *others]]
+    path, held_out = write(tmp_path / "p.jsonl", lines(*records)), frame(*asked)
+    pairs = preferences.load_preferences("pku-saferlhf", path, held_out=held_out)
+    answers = exchanges.load_exchanges("pku-saferlhf/unsafe", path, held_out=held_out)
+    for kept in (pairs, answers):
+        assert sorted(kept["prompt"]) == sorted(others)
+        shared = {r: n for r, n in kept.attrs["dropped"].items() if r.startswith("evaluation prompt (")}
+        assert sum(shared.values()) == 20
+    assert len(preferences.load_preferences("pku-saferlhf", path)) == 30  # unless asked for
+    with pytest.raises(UserError, match="n = 11: 'pku-saferlhf' holds 10 rows"):
+        preferences.load_preferences("pku-saferlhf", path, n=11, held_out=held_out)
+
+
+def test_the_pools_of_an_experiment_share_nothing_with_its_evaluation(tmp_path):
+    """What the reset learns from and what is attacked holds no evaluation prompt; the counts are named."""
+    asked = [f"{BREAD} number {'abcdefghijklmnopqrst'[k] * 9}" for k in range(20)]
+    write(tmp_path / "MaliciousInstruct.txt", "\n".join(asked))
+    seeds = [*asked[:5], *(f"Spoil {w * 6} for me" for w in "abcdefgh")]
+    write(tmp_path / "harmful_behaviors.csv", "goal,target\n" + "".join(f"{s},x\n" for s in seeds))
+    write(tmp_path / "wts_safety.csv", "prompt,is_safe\n" + "".join(f"Bake {w * 6} at home,True\n" for w in "abcdefgh"))
+    records = [{**PKU, "prompt": text} for text in [*asked, "One of its own kind", "Yet another to ask"]]
+    write(tmp_path / "pku-saferlhf.jsonl", lines(*records))
+    sizes = pools.Sizes(n_seeds=6, n_safe=6, n_borderline=0, n_evaluation=20, n_reset=20)
+    drawn = pools.draw(
+        "advbench", "wts-safety/safe", "malicious-instruct", "pku-saferlhf", str(tmp_path), sizes, seed=0
+    )
+    assert set(drawn.reset["prompt"]) == {"One of its own kind", "Yet another to ask"}
+    assert set(drawn.train["text"]).isdisjoint(drawn.evaluation["text"]) and len(drawn.evaluation) == 20
+    dropped = drawn.overlap[~drawn.overlap["reason"].isin(("pool", "kept"))].groupby("pool")["rows"].sum()
+    assert dropped.to_dict() == {"train": 5, "reset": 20 * 2}
+
+
 # --- the real files -----------------------------------------------------------------------------------------
 
 
@@ -464,18 +477,16 @@ def test_real_prompt_sets():
 
 @needs_real
 def test_real_hh_dialogues():
-    df = preferences.load_preferences("hh-harmless", str(PUBLIC_DATA), single_turn=False)
-    assert len(df) == 1147 and sum(df.attrs["dropped"].values()) == 6
-    assert all(chat_of(row)[-1]["role"] == "user" for row in df.to_dict("records"))
-    assert not df["chosen"].str.contains("\n\nHuman:").any()
+    df = preferences.load_preferences("hh-harmless", str(PUBLIC_DATA))
+    assert len(df) + sum(df.attrs["dropped"].values()) == 1153 and df.attrs["dropped"]["not the first turn"] > 500
+    assert df["history"].eq("[]").all() and not df["chosen"].str.contains("\n\nHuman:").any()
 
 
 @needs_real
 def test_the_w2s_data_hold_the_attack_sets():
     """The W2S paper's unsafe prompts are AdvBench's and S-Eval's: trained on, they may not be evaluated on."""
-    names = ("wts-safety", "advbench", "s-eval")
-    frames = {name: prompts.load_prompts(name, str(PUBLIC_DATA)) for name in names}
-    table = overlap.overlap(frames, near_threshold=None).set_index(["set", "other"])
-    assert table.loc[("advbench", "wts-safety"), "share"] == 1.0
-    kept, _ = overlap.exclude(frames["wts-safety"], {name: frames[name] for name in names[1:]}, near_threshold=None)
-    assert len(kept) == 4799
+    wts = prompts.load_prompts("wts-safety", str(PUBLIC_DATA))
+    attacks = {name: prompts.load_prompts(name, str(PUBLIC_DATA)) for name in ("advbench", "s-eval")}
+    with pytest.raises(UserError, match="each of the 265 prompts to train on is .nearly. one of wts"):
+        overlap.exclude(attacks["advbench"], {"wts": wts}, near_threshold=None)
+    assert len(overlap.exclude(wts, attacks, near_threshold=None)[0]) == 4799

@@ -10,9 +10,9 @@ import pytest
 
 from conftest import ROOT
 from underseer.errors import UserError
+from underseer.maths import selection
 from underseer.runs import params, plan
-from underseer.runs.pipelines import DYNAMIC
-from underseer.w2s import collect, frames, kinds, passages, tasks
+from underseer.w2s import collect, frames, passages, tasks
 
 TOXICITY = ROOT / "params" / "test" / "w2s_toxicity.yaml"
 SAFETY = ROOT / "params" / "test" / "w2s_safety.yaml"
@@ -20,9 +20,14 @@ DEMO = ROOT / "params" / "demo" / "w2s_safety.yaml"
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
-def test_every_task_has_its_kind(name: str) -> None:
-    kind = kinds.of(name)
-    assert kind.task is tasks.task(name) and kind.task.primary_metric in kind.task.metrics
+def test_every_task_has_its_metric_and_its_votes(name: str) -> None:
+    """The names that the schema and the tasks allow are those that the notebooks choose by."""
+    task = tasks.task(name)
+    assert task.primary_metric in task.metrics
+    suffix = "_continuation" if task.kind == "continuation" else ""
+    for stage, names in (("3_weak_labels", task.votings), ("4_student", task.losses)):
+        code = (ROOT / "notebooks" / "w2s" / f"{stage}{suffix}.ipynb").read_text()
+        assert all(f'\\"{each}\\"' in code for each in names), stage
 
 
 @pytest.mark.parametrize(
@@ -58,20 +63,18 @@ def test_an_ablation_over_voting_and_seed_recomputes_no_supervisor() -> None:
     assert {i.key for i in losses} == {i.key for i in one_vote}
 
 
-def test_a_stage_rests_on_its_own_kind_alone() -> None:
+def test_a_stage_rests_on_its_own_code_alone() -> None:
     """Code that generates and judges is in no key of a classifier's stages, and report code in none but the report's."""
-    student = plan.read_notebook("w2s/4_student")
-    parameter, module = DYNAMIC["w2s.kinds"]
-    assert parameter == "task" and "judges.panel" not in student.reached | plan._reached([module("safety")])
-    assert {"judges.panel", "engines.local"} <= plan._reached([module("toxicity")])
-    assert (
-        student.modules({"task": "safety"})
-        == student.modules({"task": "legal"})
-        != student.modules({"task": "toxicity"})
-    )
-    assert not [m for m in student.reached | plan._reached([module("toxicity")]) if m.startswith("report")]
+    stages = {
+        s: plan.read_notebook(f"w2s/{s}").reached for s in ("1_data", "2_supervisors", "3_weak_labels", "4_student")
+    }
+    for reached in stages.values():
+        assert not [m for m in reached if m.split(".")[0] in ("engines", "judges", "report", "testbed", "selfmoa")]
+    assert "training.finetune" not in stages["1_data"] | stages["3_weak_labels"]
+    for stage in ("2_supervisors", "3_weak_labels", "4_student"):
+        reached = plan.read_notebook(f"w2s/{stage}_continuation").reached
+        assert "engines.local" in reached and not [m for m in reached if m.startswith("report")]
     data = plan.read_notebook("w2s/1_data")
-    assert "train" not in data.reached and not [m for m in data.reached | student.reached if m.startswith("testbed")]
     assert data.modules({"dataset": "testbed-legal"}) != data.modules({"dataset": "privacy-policy-qa"})
 
 
@@ -124,35 +127,48 @@ def test_continuations_are_aligned_by_id() -> None:
         align([])
 
 
-def test_one_supervisor_or_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    def words(run, texts, **how):  # a judge that counts words
-        return np.array([[[len(t.split()) / 10 for t in row] for row in texts]])
-
-    monkeypatch.setattr("underseer.judges.panel.training_scores", words)
-    single = passages.vote(align([written(" p", " q")]), "none", ROWS, None)
-    assert single.continuation.tolist() == [" p", " q"] and single.toxicity.tolist() == [0.1, 0.1]
+def test_one_supervisor_or_a_choice() -> None:
+    one = align([written(" p", " q")])
+    assert passages.candidates(one).shape == (1, 2)
+    single = passages.choose(one, selection.single, np.array([[[0.1, 0.2]]]))
+    assert single.continuation.tolist() == [" p", " q"] and single.toxicity.tolist() == [0.1, 0.2]
     assert single.nll.isna().all()
     three = align([written(" a b c", " k"), written(" a b d", " l m n"), written(" a b c", " l m o")])
-    chosen = passages.vote(three, "mbr", ROWS, None)
+    toxicity = np.zeros((1, 3, 2))
+    chosen = passages.choose(three, selection.mbr, toxicity)
     assert chosen.continuation[0] == " a b c" and chosen.supervisor[1] != 0
-    same = passages.vote(align([written(" p", " q")] * 3), "mbr", ROWS, None)
+    same = passages.choose(align([written(" p", " q")] * 3), selection.mbr, toxicity)
     assert same.continuation.tolist() == single.continuation.tolist()
     with pytest.raises(UserError, match="3 supervisors; one is needed"):
-        passages.vote(three, "none", ROWS, None)
+        passages.choose(three, selection.single, toxicity)
 
 
-def test_judges_choose_what_they_find_least_toxic(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judges_choose_what_they_find_least_toxic() -> None:
     answers = align([written(" p", " q"), written(" r", " s")])
     toxicity = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.8, 0.3], [0.1, 0.2]], [[0.3, 0.2], [0.4, 0.9]]])
-    monkeypatch.setattr("underseer.judges.panel.training_scores", lambda run, texts, **how: toxicity)
-    monkeypatch.setattr(
-        "underseer.judges.panel.nll_per_token", lambda run, texts, prompts, **how: np.array([[1.0, 2.0], [9.0, 1.0]])
-    )
-    voted = passages.vote(answers, "best_of_b", ROWS, None)
+    voted = passages.choose(answers, selection.best_of_b, toxicity)
     assert voted.supervisor.tolist() == [1, 0]  # two of three judges each
     assert voted.toxicity.tolist() == pytest.approx([0.7 / 3, 0.2]) and voted.nll.isna().all()
-    fluent = passages.vote(answers, "least_toxic", ROWS, None)
+    nll = np.array([[1.0, 2.0], [9.0, 1.0]])
+    fluent = passages.choose(answers, selection.least_toxic, toxicity, nll)
     assert fluent.supervisor[0] == 0  # the less toxic one reads worse than the median candidate
+    assert fluent.nll.tolist() == [1.0, nll[fluent.supervisor[1], 1]]
+    unscored = passages.choose(answers, selection.best_of_b, np.full((1, 2, 2), np.nan))
+    assert unscored.supervisor.tolist() == [0, 0]  # the first supervisor's, where nothing can be chosen
+
+
+def test_a_rule_of_ones_own_chooses() -> None:
+    answers = align([written(" p", " q"), written(" r r", " s")])
+    toxicity = np.zeros((1, 2, 2))
+
+    def longest(texts: list[list[str]]) -> np.ndarray:
+        return np.array([[len(t) for t in each] for each in texts]).argmax(axis=0)
+
+    assert passages.choose(answers, longest, toxicity).continuation.tolist() == [" r r", " q"]
+    with pytest.raises(UserError, match="asks for nll, which is measured for voting = 'least_toxic' alone"):
+        passages.choose(answers, lambda nll: nll.argmin(axis=0), toxicity)
+    with pytest.raises(UserError, match="numbers of 2 candidates, from 0 to 1"):
+        passages.choose(answers, lambda texts: [5, 0], toxicity)
 
 
 def test_the_student_learns_weak_continuations_alone() -> None:
@@ -162,21 +178,6 @@ def test_the_student_learns_weak_continuations_alone() -> None:
     assert passages.teach(ROWS, None).continuation.tolist() == [" x", " y", " z"]
     with pytest.raises(UserError, match="1 of 3 prompts have no weak continuation"):
         passages.teach(ROWS, weak.iloc[:2])
-
-
-def taught(share: list[float], label: list[int]) -> pd.DataFrame:
-    split = ["transfer"] * (len(share) - 1) + ["validation"]
-    return pd.DataFrame({"id": range(len(share)), "split": split, "label": label, "share": share})
-
-
-def test_reliable_rows_by_hand() -> None:
-    rows = taught([1.0, 0.6, 0.8, 0.5, 0.6], [0, 1, 1, 0, 1])
-    assert frames.reliable(rows, "filtered_ce", 0.8).id.tolist() == [0, 2, 4]  # the validation row stays
-    assert frames.reliable(rows, "weighted_ce", 0.8).weight.tolist() == pytest.approx([1, 0.2, 0.6, 0, 1])
-    assert "weight" not in frames.reliable(rows, "soft_ce", 0.8)
-    with pytest.raises(UserError, match="1 of 4 transfer rows are left, of 1 class"):
-        frames.reliable(rows, "filtered_ce", 1.0)
-    assert frames.loss_on_rows("filtered_ce") == "hard_ce" and frames.loss_on_rows("aux_conf") == "aux_conf"
 
 
 @pytest.mark.parametrize(

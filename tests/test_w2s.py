@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 
 from underseer.errors import UserError
 from underseer.maths.pgr import pgr
-from underseer.maths.votes import bootstrap_sample, hard_vote, soft_vote
+from underseer.maths.votes import bootstrap_sample, hard_vote, single, soft_vote
 from underseer.w2s.tasks import TASKS, task
 
 
@@ -33,18 +34,17 @@ def test_bootstrap_of_nothing_is_refused():
 
 def test_votes_by_hand():
     p = np.array([[0.9, 0.6, 0.4, 0.1], [0.8, 0.6, 0.4, 0.2], [0.7, 0.1, 0.9, 0.6]])
-    labels, share = hard_vote(p)
+    labels, mean = hard_vote(p)
     assert labels.tolist() == [1, 1, 0, 0]
-    assert share == pytest.approx([1, 2 / 3, 1 / 3, 1 / 3])
+    assert mean == pytest.approx([0.8, 1.3 / 3, 1.7 / 3, 0.3])
     labels, mean = soft_vote(p)
     assert labels.tolist() == [1, 0, 1, 0]  # columns 1 and 2: one sure voter outweighs two lukewarm ones
     assert mean == pytest.approx([0.8, 1.3 / 3, 1.7 / 3, 0.3])
 
 
 def test_hard_vote_tie_goes_to_the_higher_mean_probability():
-    labels, share = hard_vote(np.array([[0.6, 0.9, 0.75], [0.1, 0.4, 0.25]]))
-    assert share.tolist() == [0.5, 0.5, 0.5]
-    assert labels.tolist() == [0, 1, 1]  # means 0.35, 0.65, and exactly 0.5: class 1
+    labels, mean = hard_vote(np.array([[0.6, 0.9, 0.75], [0.1, 0.4, 0.25]]))
+    assert labels.tolist() == [0, 1, 1] and mean == pytest.approx([0.35, 0.65, 0.5])  # exactly 0.5: class 1
 
 
 def test_soft_vote_of_exactly_one_half_is_class_1():
@@ -56,6 +56,7 @@ def test_a_single_supervisor_votes_as_it_labels():
     assert (hard_vote(p)[0] == (p[0] >= 0.5)).all()
     assert (soft_vote(p)[0] == (p[0] >= 0.5)).all()
     assert (soft_vote(p)[1] == p[0]).all()
+    assert all((first == second).all() for first, second in zip(single(p), soft_vote(p), strict=True))
 
 
 @pytest.mark.parametrize("vote", [hard_vote, soft_vote])
@@ -131,8 +132,8 @@ def test_cross_entropies_by_hand():
     logits, targets = _logits([0.8, 0.4]), torch.tensor([0.9, 0.25], dtype=torch.float64)
     hard = -(math.log(0.8) + math.log(0.6)) / 2
     soft = -(0.9 * math.log(0.8) + 0.1 * math.log(0.2) + 0.25 * math.log(0.4) + 0.75 * math.log(0.6)) / 2
-    assert losses.hard_ce(logits, targets, 0.3).item() == pytest.approx(hard)
-    assert losses.soft_ce(logits, targets, 0.3).item() == pytest.approx(soft)
+    assert losses.hard_ce(logits, targets).item() == pytest.approx(hard)
+    assert losses.soft_ce(logits, targets).item() == pytest.approx(soft)
 
 
 def test_hard_labels_make_both_cross_entropies_torchs_own():
@@ -163,7 +164,7 @@ def test_confidence_threshold_splits_the_batch_in_half_even_where_all_probabilit
     weak = -sum(math.log(p) for p in (0.99, 0.95, 0.9, 0.85)) / 4
     assert losses.aux_conf(logits, targets, 1.0).item() == pytest.approx(0.5 * weak + 0.5 * own)
     # the authors' code: the share of the weak targets, here all of them, so both terms agree
-    assert losses.aux_conf_share(logits, targets, 1.0).item() == pytest.approx(weak)
+    assert losses.aux_conf(logits, targets, 1.0, share=None).item() == pytest.approx(weak)
 
 
 def test_confidence_threshold_with_an_odd_batch_leaves_the_middle_below():
@@ -190,12 +191,18 @@ def test_no_gradient_flows_through_the_hardened_prediction():
     assert torch.allclose(logits.grad[:, 1].float(), expected)
 
 
-@pytest.mark.parametrize("name", sorted(losses.LOSSES))
-def test_losses_are_finite_at_extreme_logits_and_refuse_wrong_shapes(name):
-    loss = losses.LOSSES[name]
-    value = loss(torch.tensor([[1e4, -1e4], [-1e4, 1e4]]), torch.tensor([1.0, 1.0]), 0.5)
+@pytest.mark.parametrize("loss", [losses.hard_ce, losses.soft_ce])
+def test_weights_by_hand(loss):
+    logits, targets = _logits([0.8, 0.4]), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    weight = torch.tensor([2.0, 0.5], dtype=torch.float64)
+    assert loss(logits, targets, weight).item() == pytest.approx(-2 * math.log(0.8) - 0.5 * math.log(0.6))
+
+
+@pytest.mark.parametrize("loss", [losses.hard_ce, losses.soft_ce, partial(losses.aux_conf, progress=0.5)])
+def test_losses_are_finite_at_extreme_logits_and_refuse_wrong_shapes(loss):
+    value = loss(torch.tensor([[1e4, -1e4], [-1e4, 1e4]]), torch.tensor([1.0, 1.0]))
     assert torch.isfinite(value)
     with pytest.raises(ValueError, match="logits"):
-        loss(torch.zeros(2, 3), torch.zeros(2), 0.5)
+        loss(torch.zeros(2, 3), torch.zeros(2))
     with pytest.raises(ValueError, match="logits"):
-        loss(torch.zeros(2, 2), torch.zeros(2, 1), 0.5)
+        loss(torch.zeros(2, 2), torch.zeros(2, 1))

@@ -42,9 +42,9 @@ def precisions() -> list[str]:
     """What is worth measuring on this CPU: fp32, and bf16 where it multiplies it natively."""
     import torch
 
-    from underseer.training import finetune
+    from underseer.training.precision import native_bf16
 
-    return ["fp32", "bf16"] if finetune.native_bf16(torch.device("cpu")) else ["fp32"]
+    return ["fp32", "bf16"] if native_bf16(torch.device("cpu")) else ["fp32"]
 
 
 def clocked(call: Callable[[], Any]) -> float:

@@ -56,14 +56,6 @@ def sizes(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(told, orient="index").fillna(0).astype(int)
 
 
-def overlap(table: pd.DataFrame) -> Any:
-    """What sets share (``data.overlap``): the pairs of sets that share anything, the largest share first."""
-    found = table[table["any"] > 0].sort_values("share", ascending=False)
-    if found.empty:
-        return "No set shares a prompt with another."
-    return found.style.format({"share": "{:.1%}"}).hide(axis="index")
-
-
 def _some(frame: pd.DataFrame, group: str | None, n: int) -> pd.DataFrame:
     """The first rows by id, ``n`` of each value of a column."""
     ordered = frame.sort_values("id", kind="stable")

@@ -6,8 +6,9 @@ commit rests on another project's pin, a comment says so.
 
 from __future__ import annotations
 
-from underseer.data import readers, readers_answers, readers_prompts
+from underseer.data import readers
 from underseer.data.info import DatasetInfo
+from underseer.data.readers import rows_of
 
 _ALL = (
     DatasetInfo(
@@ -29,7 +30,7 @@ _ALL = (
         title="the W2S paper's safety prompts (arXiv 2410.12621)",
         licence="none stated",
         file_format="csv: prompt, is_safe (True / False)",
-        reader=readers.wts_safety,
+        reader=rows_of(readers.WtsSafety),
         host="github",
         repo="yeruimeng/WTS",
         file="safety.csv",
@@ -41,7 +42,7 @@ _ALL = (
         title="AdvBench harmful behaviours (arXiv 2307.15043); every prompt is unsafe",
         licence="MIT",
         file_format="csv: goal, target",
-        reader=readers.advbench,
+        reader=rows_of(readers.AdvBench),
         host="github",
         repo="llm-attacks/llm-attacks",
         file="data/advbench/harmful_behaviors.csv",
@@ -55,7 +56,7 @@ _ALL = (
         title="S-Eval base risk prompts, English, v0.1.1 (arXiv 2405.14191); every prompt counts as unsafe",
         licence="CC-BY-NC-SA-4.0",
         file_format="jsonl: prompt, risk_type",
-        reader=readers.s_eval,
+        reader=rows_of(readers.SEval),
         host="hub",
         repo="IS2Lab/S-Eval",
         file="S-Eval_base_risk_en_v0.1.1.jsonl",
@@ -96,7 +97,7 @@ _ALL = (
         title="RealToxicityPrompts (arXiv 2009.11462): prompts and continuations with scores of the Perspective API",
         licence="Apache-2.0",
         file_format="jsonl: prompt and continuation, each with text and toxicity (a number from 0 to 1, or null)",
-        reader=readers.real_toxicity_prompts,
+        reader=rows_of(readers.RealToxicityPrompts),
         host="hub",
         repo="allenai/real-toxicity-prompts",
         file="prompts.jsonl",
@@ -109,7 +110,7 @@ _ALL = (
         title="XSTest v2 prompts (arXiv 2308.01263): safe ones that look unsafe, and their unsafe contrasts",
         licence="CC-BY-4.0",
         file_format="csv: prompt, type, label (safe / unsafe)",
-        reader=readers_prompts.xstest,
+        reader=rows_of(readers.XSTest),
         host="github",
         repo="paul-rottger/xstest",
         file="xstest_prompts.csv",
@@ -123,7 +124,7 @@ _ALL = (
         title="MaliciousInstruct (arXiv 2310.06987); every prompt is unsafe",
         licence="none stated",
         file_format="text: one prompt a line",
-        reader=readers_prompts.malicious_instruct,
+        reader=rows_of(readers.MaliciousInstruct),
         host="github",
         repo="Princeton-SysML/Jailbreak_LLM",
         file="data/MaliciousInstruct.txt",
@@ -137,7 +138,7 @@ _ALL = (
         title="SALAD-Bench base set (arXiv 2402.05044), three levels of categories; every prompt is unsafe",
         licence="Apache-2.0",
         file_format="json: an array of objects with question, 1-category, 2-category, 3-category",
-        reader=readers_prompts.salad_bench,
+        reader=rows_of(readers.SaladBench),
         host="hub",
         repo="OpenSafetyLab/Salad-Data",
         file="base_set.json",
@@ -149,7 +150,7 @@ _ALL = (
         title="HarmBench text behaviours (arXiv 2402.04249); every prompt is unsafe",
         licence="MIT",
         file_format="csv: Behavior, FunctionalCategory, SemanticCategory, ContextString",
-        reader=readers_prompts.harmbench,
+        reader=rows_of(readers.HarmBench),
         host="github",
         repo="centerforaisafety/HarmBench",
         file="data/behavior_datasets/harmbench_behaviors_text_all.csv",
@@ -165,7 +166,7 @@ _ALL = (
         licence="CC-BY-NC-4.0",
         file_format="jsonl: prompt, response_0, response_1, is_response_0_safe, is_response_1_safe, "
         "better_response_id, safer_response_id",
-        reader=readers_answers.pku_saferlhf,
+        reader=rows_of(readers.PkuSafeRLHF),
         host="hub",
         repo="PKU-Alignment/PKU-SafeRLHF",
         file="data/Alpaca-7B/train.jsonl",
@@ -178,7 +179,7 @@ _ALL = (
         title="HH-RLHF harmless-base (arXiv 2204.05862): dialogues of red-teamers, ordered by harmlessness",
         licence="MIT",
         file_format="jsonl: chosen, rejected",
-        reader=readers_answers.hh_harmless,
+        reader=rows_of(readers.HHHarmless),
         host="hub",
         repo="Anthropic/hh-rlhf",
         file="harmless-base/train.jsonl.gz",
@@ -191,7 +192,7 @@ _ALL = (
         title="BeaverTails-30k (arXiv 2307.04657): answers labelled safe or unsafe in 14 categories",
         licence="CC-BY-NC-4.0",
         file_format="jsonl: prompt, response, category, is_safe",
-        reader=readers_answers.beavertails,
+        reader=rows_of(readers.BeaverTails),
         host="hub",
         repo="PKU-Alignment/BeaverTails",
         file="round0/30k/train.jsonl.gz",

@@ -1,4 +1,9 @@
-"""Prompts with answers that people have labelled: to train and to calibrate evaluators, and for the safety reset."""
+"""Prompts with answers that people have labelled: to train and to calibrate evaluators, and for the safety reset.
+
+Columns: ``id`` (of prompt and answer, by content), ``prompt_id`` (the id that ``load_prompts`` gives the prompt: rows of one
+prompt share it, split by it and not by row), ``prompt``, ``answer``, ``unsafe`` (0 or 1), ``category`` (the harms named,
+joined by ``; ``; None: none), ``source``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from underseer.data.clean import reasons
 from underseer.data.loading import content_ids, drawn, no_rows, read_parts
+from underseer.data.overlap import without_held_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,17 +29,15 @@ def load_exchanges(
     seed: int = 0,
     *,
     clean: bool = True,
+    held_out: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The labelled answers of a data set (or of several joined by ``+``); ``/unsafe`` keeps the answers that people
     call unsafe: harmful questions with harmful answers, for the reset. ``/safe`` keeps the others.
 
-    Columns: ``id`` (of prompt and answer, by content), ``prompt_id`` (the id that ``load_prompts`` gives the prompt),
-    ``prompt``, ``answer``, ``unsafe`` (0 or 1), ``category`` (the harms named, joined by ``; ``; None: none), ``source``.
-
-    Of PKU-SafeRLHF each pair gives two exchanges. With ``clean``, exchanges without prompt or answer, repeated ones,
-    and ones that people labelled both ways are left out; ``attrs["dropped"]`` counts them. ``n`` is drawn of each part
-    after that, and a smaller draw is part of a larger one. The rows of one prompt share ``prompt_id``: split by it,
-    not by row. Raises ``UserError`` as ``load`` does.
+    Of PKU-SafeRLHF each pair gives two exchanges. With ``clean``, exchanges without prompt or answer, repeated ones, and
+    ones that people labelled both ways are left out. ``held_out``: evaluation prompts (column ``text``); exchanges whose
+    prompt is one of them, exactly or nearly, are left out. ``attrs["dropped"]`` counts both. ``n`` is drawn of each part
+    after that, and a smaller draw is part of a larger one. Raises ``UserError`` as ``load`` does.
     """
     import pandas as pd
 
@@ -42,13 +46,15 @@ def load_exchanges(
         rows = _exchanges(records).assign(source=part.info.name)
         rows["id"] = content_ids(rows)
         if clean:
-            why = reasons(rows)
-            dropped.update(reason for reason in why if reason)
-            rows = rows[[reason is None for reason in why]]
+            defects = reasons(rows)
+            dropped.update(reason for reason in defects if reason)
+            rows = rows[[reason is None for reason in defects]]
         if part.keep is not None:
             rows = rows[rows["unsafe"] == part.keep]
         if rows.empty:
             raise no_rows(name, part)
+        rows, shared = without_held_out(rows, held_out)
+        dropped.update(shared)
         frames.append(drawn(rows, rows["id"].tolist(), n, seed, part.info.name))
         files.append(record)
     df = pd.concat(frames, ignore_index=True)

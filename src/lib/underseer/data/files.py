@@ -1,63 +1,138 @@
-"""The formats in which data sets are published: csv, tsv, text, JSON and Parquet, record by record; gzip and xz around them.
+"""The formats in which data sets are published (csv, tsv, text, JSON, Parquet), record by record.
 
-What cannot be read is reported with file and line, several mistakes at once, and never with the row's text: the
-texts may be offensive or ask for harm.
+Each record is checked by a pydantic schema (see ``readers``).
+Mistakes are reported with file and line (of a JSON array and of Parquet: with the number of the record, from 1), several at
+once, and never with the row's text: the texts may be offensive or ask for harm.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import json
-import lzma
-import zlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError, from_json
+
+from underseer.data.containers import refuse_other_content
 from underseer.errors import UserError
 
 SHOWN = 5
 """Mistakes reported of one file; the others are counted."""
 
-Row = dict[str, Any]
+FIELD_LIMIT = 1 << 30  # characters of one csv field; the standard library's own limit is 131,072
+
+Record = dict[str, Any]
 
 
-class Mistakes:
-    """The mistakes found in one file, raised together, one line each."""
+class Schema(BaseModel):
+    """One published record. ``form`` is the format of the file where it is not Parquet: csv, tsv, text or json."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.lines: list[str] = []
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+    form: ClassVar[str] = "json"
 
-    def add(self, line: int, message: str) -> None:
-        self.lines.append(f"{self.name}:{line}: {message}")
-
-    def raise_if_any(self) -> None:
-        if not self.lines:
-            return
-        more = len(self.lines) - SHOWN
-        shown = self.lines[:SHOWN] + ([f"{self.name}: and {more} more rows with a mistake"] if more > 0 else [])
-        raise UserError("\n".join(shown))
+    @classmethod
+    def columns(cls) -> list[str]:
+        """The columns that each record must have, by their published names."""
+        return [field.alias or name for name, field in cls.model_fields.items() if field.is_required()]
 
 
-def checked(rows: list[Row], mistakes: Mistakes) -> list[Row]:
-    mistakes.raise_if_any()
-    if not rows:
-        raise UserError(f"{mistakes.name}: holds no rows; give the whole published file")
-    return rows
+S = TypeVar("S", bound=Schema)
 
 
-def has_text(text: str, column: str, line: int, mistakes: Mistakes) -> bool:
+def _not_blank(text: str) -> str:
     if not text.strip():
-        mistakes.add(line, f"{column} is empty; every row needs a text: fill or drop the row")
-    return bool(text.strip())
+        raise PydanticCustomError("blank", "every row needs a text")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+"""A text that holds more than whitespace."""
+
+
+def choice(*words: str) -> Any:
+    """The type of a field that holds one of ``words``, in any case, with or without whitespace around it."""
+    known = {word.lower(): word for word in words}
+    return Annotated[Literal[words], BeforeValidator(lambda value: known.get(str(value).strip().lower(), value))]
+
+
+def read_records(content: bytes, name: str, schema: type[S]) -> list[S]:
+    """The records of a published file, each checked by ``schema``. ``name``: the file's, for messages.
+
+    Raises UserError: not the file but a web page, a pointer or another container; not readable as its format; a column
+    missing; values that the schema does not allow; no rows.
+    """
+    mistakes: list[str] = []
+    records = []
+    for line, record in _records(content, name, schema, mistakes):
+        try:
+            records.append(schema.model_validate(record))
+        except ValidationError as error:
+            mistakes.append(f"{name}:{line}: {_explain(error.errors(include_url=False)[0], schema)}")
+            if error.errors()[0]["type"] == "missing" and len(error.errors()[0]["loc"]) == 1:
+                break  # a column that one record lacks is lacking in most
+    if mistakes:
+        more = len(mistakes) - SHOWN
+        counted = [f"{name}: and {more} more rows with a mistake"] if more > 0 else []
+        raise UserError("\n".join(mistakes[:SHOWN] + counted))
+    if not records:
+        raise UserError(f"{name}: holds no rows; give the whole published file")
+    return records
 
 
 def shown(value: object) -> str:
     """A short value as it stands; a longer one, which may be a prompt, by its length alone."""
     text = repr(value)
     return text if len(text) <= 16 else f"a text of {len(str(value))} characters"
+
+
+# ---------------------------------------------------------------------------------------------------------- formats
+
+
+def _records(content: bytes, name: str, schema: type[Schema], mistakes: list[str]) -> Iterator[tuple[int, Any]]:
+    """(line or number, record) of a file; adds to ``mistakes`` the lines that cannot be read."""
+    if content[:4] == b"PAR1":
+        yield from enumerate(_from_parquet(content, name, schema), start=1)
+        return
+    refuse_other_content(content, name)
+    text = _decode(content, name)
+    if schema.form in ("csv", "tsv"):
+        yield from _from_csv(text, name, schema, mistakes)
+    elif schema.form == "text":
+        yield from (
+            (line, {"text": row.removesuffix("\r")})
+            for line, row in enumerate(text.split("\n"), start=1)
+            if row.strip()
+        )
+    elif text.lstrip()[:1] == "[":
+        yield from enumerate(_parse(text, name), start=1)
+    else:
+        for line, row in enumerate(text.split("\n"), start=1):
+            try:
+                if row.strip():
+                    yield line, from_json(row)
+            except ValueError as error:
+                _, message = _json_mistake(error)
+                mistakes.append(f"{name}:{line}: {message}; one JSON object per line is needed")
+
+
+def _parse(text: str, name: str) -> list[Any]:
+    """A JSON array."""
+    try:
+        return from_json(text)
+    except ValueError as error:
+        line, message = _json_mistake(error)
+        raise UserError(f"{name}:{line}: {message}; download the file again, or correct it") from None
+
+
+def _json_mistake(error: ValueError) -> tuple[str, str]:
+    """(line, message) of text that is not JSON."""
+    reason, _, place = str(error).rpartition(" at line ")
+    line, _, column = place.partition(" column ")
+    if "surrogate" in reason or "hex escape" in reason:
+        reason = "half a character: a lone surrogate as in \\ud800"
+    return line, f"not valid JSON ({reason}, column {column})"
 
 
 def _decode(content: bytes, name: str) -> str:
@@ -71,28 +146,22 @@ def _decode(content: bytes, name: str) -> str:
         ) from None
 
 
-def require(found: list[str], needed: tuple[str, ...], where: str) -> None:
-    missing = [column for column in needed if column not in found]
-    if missing:
-        # A file without a header line has a prompt where the names should be: such a "name" is not repeated.
-        names = ", ".join(c if len(c) <= 30 else f"(a text of {len(c)} characters)" for c in found) or "none"
-        raise UserError(f"{where}: no column '{missing[0]}'; needed: {', '.join(needed)}; found: {names}")
+def _from_csv(text: str, name: str, schema: type[Schema], mistakes: list[str]) -> Iterator[tuple[int, Record]]:
+    """(line on which the record starts, record); quoted newlines belong to the field.
 
-
-def csv_records(
-    content: bytes, name: str, columns: tuple[str, ...], mistakes: Mistakes, delimiter: str = ","
-) -> Iterator[tuple[int, Row]]:
-    """(line on which the record starts, record) of a csv or tsv file with a header; quoted newlines belong to
-    the field."""
-    form, held = ("tsv", "tabs") if delimiter == "\t" else ("csv", "commas")
-    reader = csv.reader(io.StringIO(_decode(content, name), newline=""), delimiter=delimiter, strict=True)
+    pandas reads past a stray quote, fills short rows and does not say on which line a record starts: hence ``csv``, strict.
+    """
+    delimiter, held = ("\t", "tabs") if schema.form == "tsv" else (",", "commas")
+    csv.field_size_limit(FIELD_LIMIT)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
         line = reader.line_num + 1
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            mistakes.add(line, f"not readable as {form} ({error}); look for an unclosed or stray quote from here on")
+            hint = "look for an unclosed or stray quote from here on"
+            mistakes.append(f"{name}:{line}: not readable as {schema.form} ({error}); {hint}")
             return
         if fields is None:
             break
@@ -100,130 +169,76 @@ def csv_records(
             continue
         if header is None:
             header = [field.strip() for field in fields]
-            require(header, columns, f"{name}:{line}")
+            _require(header, schema, f"{name}:{line}")
         elif len(fields) != len(header):
-            mistakes.add(line, f"{len(fields)} fields where the header has {len(header)}; quote texts that hold {held}")
+            counts = f"{len(fields)} fields where the header has {len(header)}"
+            mistakes.append(f"{name}:{line}: {counts}; quote texts that hold {held}")
         else:
             yield line, dict(zip(header, fields, strict=True))
     if header is None:
-        raise UserError(f"{name}: the file is empty; needed: a {form} file with the columns {', '.join(columns)}")
+        columns = ", ".join(schema.columns())
+        raise UserError(f"{name}: the file is empty; needed: a {schema.form} file with the columns {columns}")
 
 
-def text_lines(content: bytes, name: str) -> Iterator[tuple[int, str]]:
-    """(line, text) of a file with one text a line; blank lines hold none."""
-    text = _decode(content, name)
-    if text.lstrip()[:15].lower().startswith(("<!doctype html", "<html")):
-        raise UserError(f"{name}: is a web page and not the file itself; download the raw file")
-    for line, row in enumerate(text.split("\n"), start=1):
-        if row.strip():
-            yield line, row.removesuffix("\r")
-
-
-def jsonl_records(
-    content: bytes,
-    name: str,
-    columns: tuple[str, ...],
-    mistakes: Mistakes,
-    hold: type | Mapping[str, type] = str,
-) -> Iterator[tuple[int, Row]]:
-    """(line, record) of a file with one JSON object per line; the named keys are there and hold strings (or what
-    ``hold`` says, for all of them or for each: ``dict``, ``bool``, ``int``)."""
-    for line, text in enumerate(_decode(content, name).split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            record = json.loads(text)
-        except json.JSONDecodeError as error:
-            mistakes.add(
-                line,
-                f"not valid JSON ({error.msg}, column {error.colno}); one JSON object per line is needed",
-            )
-            continue
-        if _is_record(record, name, line, columns, hold, mistakes):
-            yield line, record
-
-
-def object_records(
-    content: bytes, name: str, hold: Mapping[str, type], mistakes: Mistakes
-) -> Iterator[tuple[int, Row]]:
-    """(line or number, record) of JSON lines, of one JSON array of objects, or of Parquet: whichever the content is.
-
-    Of an array and of Parquet the number is the record's, from 1. The keys of ``hold`` are there, with values of its
-    types.
-    """
-    columns = tuple(hold)
-    if content[:4] == b"PAR1":
-        yield from parquet_records(content, name, columns, mistakes, hold, others=True)
-    elif content.lstrip()[:1] != b"[":
-        yield from jsonl_records(content, name, columns, mistakes, hold)
-    else:
-        try:
-            records = json.loads(_decode(content, name))
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{name}:{error.lineno}: not valid JSON ({error.msg}, column {error.colno}); download the file again"
-            ) from None
-        for number, record in enumerate(records, start=1):
-            if _is_record(record, name, number, columns, hold, mistakes):
-                yield number, record
-
-
-def parquet_records(
-    content: bytes,
-    name: str,
-    columns: tuple[str, ...],
-    mistakes: Mistakes,
-    hold: type | Mapping[str, type] = str,
-    *,
-    others: bool = False,
-) -> Iterator[tuple[int, Row]]:
-    """(number of the row, from 1, record) of a Parquet file whose named columns hold strings (or what ``hold``
-    says); with ``others``, the records have the other columns too."""
+def _from_parquet(content: bytes, name: str, schema: type[Schema]) -> list[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(io.BytesIO(content))
-        require(file.schema_arrow.names, columns, name)
-        records = file.read(columns=None if others else list(columns)).to_pylist()
-    except pa.ArrowException as error:
+        present = file.schema_arrow.names
+        _require(present, schema, name)
+        known = {field.alias or field_name for field_name, field in schema.model_fields.items()}
+        return file.read(columns=[column for column in present if column in known]).to_pylist()
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{name}: not readable as Parquet ({type(error).__name__}); download the file again") from None
-    for row, record in enumerate(records, start=1):
-        if _is_record(record, name, row, columns, hold, mistakes):
-            yield row, record
 
 
-def plain(content: bytes, name: str) -> bytes:
-    """The content of a file published under gzip or xz; of any other, as it is."""
-    try:
-        if content[:2] == b"\x1f\x8b":
-            return gzip.decompress(content)
-        if content[:6] == b"\xfd7zXZ\x00":
-            return lzma.decompress(content)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise UserError(f"{name}: cannot be decompressed ({type(error).__name__}); download the file again") from None
-    return content
+# --------------------------------------------------------------------------------------------------------- mistakes
+
+_KINDS = {
+    "string_type": "a string",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "int_type": "a whole number",
+}
+_RANGE = ("greater_than_equal", "less_than_equal", "finite_number")
 
 
-_WHAT = {str: "a string", dict: "an object", bool: "true or false", int: "a whole number"}
+def _require(present: list[str], schema: type[Schema], where: str) -> None:
+    if message := _missing(present, schema):
+        raise UserError(f"{where}: {message}")
 
 
-def _is_record(
-    record: Any,
-    name: str,
-    line: int,
-    columns: tuple[str, ...],
-    hold: type | Mapping[str, type],
-    mistakes: Mistakes,
-) -> bool:
-    """Whether a JSON value is an object with the columns, of the types that ``hold`` says; notes what is wrong."""
-    if not isinstance(record, dict):
-        mistakes.add(line, f"a JSON {type(record).__name__} where an object with {', '.join(columns)} is needed")
-        return False
-    require(list(record), columns, f"{name}:{line}")
-    for column in columns:
-        wanted, value = hold if isinstance(hold, type) else hold[column], record[column]
-        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            mistakes.add(line, f"{column} = {shown(value)} is not {_WHAT[wanted]}; correct or drop the row")
-            return False
-    return True
+def _missing(present: list[str], schema: type[Schema]) -> str | None:
+    missing = [column for column in schema.columns() if column not in present]
+    if not missing:
+        return None
+    # A file without a header line has a prompt where the names should be: such a "name" is not repeated.
+    names = ", ".join(c if len(c) <= 30 else f"(a text of {len(c)} characters)" for c in present) or "none"
+    return f"no column '{missing[0]}'; needed: {', '.join(schema.columns())}; found: {names}"
+
+
+def _explain(error: Any, schema: type[Schema]) -> str:
+    """One mistake that pydantic found, without the row's text."""
+    kind, place, value = error["type"], error["loc"], error["input"]
+    if not place:
+        return f"a JSON {type(value).__name__} where an object with {', '.join(schema.columns())} is needed"
+    name = " of ".join(str(part) for part in reversed(place))
+    if kind == "missing" and len(place) == 1:
+        return str(_missing(list(value), schema))
+    if kind == "missing":
+        hint = " (null stands for a missing score)" if place[-1] == "toxicity" else ""
+        return f"{place[0]} has no {place[-1]}{hint}; correct or drop the row"
+    if kind == "blank":
+        return f"{name} is empty; every row needs a text: fill or drop the row"
+    if kind in _RANGE:
+        return f"{name} = {shown(value)} is out of range; a score is from 0 to 1, or null where there is none; correct or drop the row"
+    if kind == "literal_error":
+        allowed = error["ctx"]["expected"].replace("'", "").replace(" or ", " nor ")
+        return f"{name} = {shown(value)} is neither {allowed}; correct or drop the row"
+    if kind in _KINDS:
+        return f"{name} = {shown(value)} is not {_KINDS[kind]}; correct or drop the row"
+    return f"{name} = {shown(value)}: {error['msg']}; correct or drop the row"

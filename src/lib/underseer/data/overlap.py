@@ -1,10 +1,10 @@
-"""What training prompts, attack seeds and evaluation sets share, and its removal from what is trained on."""
+"""What training prompts, attack seeds, reset rows and human pairs share with evaluation sets, and its removal from what is
+trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,34 +16,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KINDS = ("exact", "normalised", "near", "contains")
-"""How two prompts can be the same: letter by letter; but for case, punctuation and blanks; but for a few words; or one
-stands whole inside the other, as in an attack that wraps a known prompt."""
+"""How a prompt can be one of the evaluation's: letter by letter; but for case, punctuation and blanks; but for a few words;
+or because a whole prompt of the evaluation stands inside it, as in an attack that wraps a known prompt."""
 
 CONTAINED = 5
 """Words from which a prompt found inside another counts; shorter ones are found in anything."""
-
-
-def overlap(frames: Mapping[str, pd.DataFrame], *, near_threshold: float | None = NEAR_THRESHOLD) -> pd.DataFrame:
-    """For each ordered pair of sets, how many prompts of the first stand in the second.
-
-    ``frames``: name -> rows with ``text`` (prompts) or ``prompt`` (pairs, exchanges). Columns: ``set``, ``other``,
-    ``rows`` (of ``set``), a count for each of ``KINDS``, ``any`` and ``share`` (``any`` of ``rows``). Each kind holds the one
-    before, but ``contains``, which holds exact and normalised ones: the prompt of ``set`` has a whole prompt of ``other``
-    inside. ``near_threshold`` None leaves near ones out, whose time grows with the product of the sizes.
-    """
-    import pandas as pd
-
-    sets = {name: _Prompts(frame, name) for name, frame in frames.items()}
-    rows = []
-    for name, other in combinations(sets, 2):
-        pairs = _near(sets[name], sets[other], near_threshold)
-        rows.append(_counts(name, other, _hits(sets[name], sets[other], pairs)))
-        flipped = None if pairs is None else pairs[:, ::-1]
-        rows.append(_counts(other, name, _hits(sets[other], sets[name], flipped)))
-    kinds = KINDS if near_threshold is not None else [kind for kind in KINDS if kind != "near"]
-    order = {name: at for at, name in enumerate(sets)}
-    rows.sort(key=lambda row: (order[row["set"]], order[row["other"]]))
-    return pd.DataFrame(rows, columns=["set", "other", "rows", *kinds, "any", "share"])
 
 
 def exclude(
@@ -54,9 +31,11 @@ def exclude(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(rows of ``pool`` that share no prompt with ``evaluation``, report): what may be trained on.
 
-    A row goes where its prompt is one of the evaluation's in any of the ``KINDS``. The report has the columns
-    ``reason``, ``rows``, ``share``, from ``pool`` to ``kept``, each row under the first reason that holds. Rows kept stay
-    in their order, with their ``attrs``. Raises ``UserError`` when none is left.
+    ``pool`` and ``evaluation`` hold their prompts in ``text``, or in ``prompt`` (pairs, exchanges). A row is dropped where
+    its prompt is one of the evaluation's in any of the ``KINDS``; ``near_threshold`` None leaves near ones out, whose time
+    grows with the product of the sizes. The report has the columns ``reason``, ``rows``, ``share``, from ``pool`` to
+    ``kept``, each row under the first reason that holds. Rows kept stay in their order, with their ``attrs``. Raises
+    ``UserError`` when none is left.
     """
     import pandas as pd
 
@@ -78,6 +57,17 @@ def exclude(
     kept = pool[~gone].reset_index(drop=True)
     kept.attrs = dict(pool.attrs)
     return kept, report
+
+
+def without_held_out(
+    rows: pd.DataFrame, held_out: pd.DataFrame | None, near_threshold: float | None = NEAR_THRESHOLD
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """(rows that share no prompt with ``held_out``, rows dropped by reason, such as "near an evaluation prompt")."""
+    if held_out is None:
+        return rows, {}
+    kept, report = exclude(rows, held_out, near_threshold=near_threshold)
+    counts = zip(report["reason"], report["rows"], strict=True)
+    return kept, {f"evaluation prompt ({kind})": int(n) for kind, n in counts if kind in KINDS and n}
 
 
 class _Prompts:
@@ -114,25 +104,17 @@ def _hits(mine: _Prompts, theirs: _Prompts, near: np.ndarray | None) -> dict[str
     return {**hits, "contains": (same | _containing(mine.distinct, theirs.distinct))[mine.where]}
 
 
-def _counts(name: str, other: str, hits: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """A row of the table."""
-    found = np.any(list(hits.values()), axis=0)
-    counts = {kind: int(hit.sum()) for kind, hit in hits.items()}
-    share = float(found.mean()) if len(found) else 0.0
-    return {"set": name, "other": other, "rows": len(found), **counts, "any": int(found.sum()), "share": share}
-
-
 def _containing(texts: Sequence[str], inner: Sequence[str]) -> np.ndarray:
     """Which normalised ``texts`` (n,) have one of ``inner``, of at least ``CONTAINED`` words, inside."""
     by_start: dict[tuple[str, ...], list[list[str]]] = {}
     for words in (text.split() for text in inner):
         if len(words) >= CONTAINED:
             by_start.setdefault(tuple(words[:CONTAINED]), []).append(words)
-    found = np.zeros(len(texts), dtype=bool)
+    contains = np.zeros(len(texts), dtype=bool)
     for i, words in enumerate(text.split() for text in texts):
-        found[i] = any(
+        contains[i] = any(
             words[k : k + len(one)] == one
             for k in range(len(words) - CONTAINED + 1)
             for one in by_start.get(tuple(words[k : k + CONTAINED]), ())
         )
-    return found
+    return contains

@@ -15,24 +15,18 @@ def policies(questions: Sequence[str], clauses: Sequence[str]) -> list[str]:
     question; texts are compared after ``normalise``. Different policies with a clause in common count as one,
     which can only keep more rows together. A name depends on the texts alone, not on the order of the rows.
     """
-    nodes = [
-        (f"q {normalise(question)}", f"c {normalise(clause)}")
-        for question, clause in zip(questions, clauses, strict=True)
-    ]
-    parent: dict[str, str] = {}
+    from scipy import sparse
+    from scipy.sparse.csgraph import connected_components
 
-    def root(node: str) -> str:
-        top = parent.setdefault(node, node)
-        while parent[top] != top:
-            top = parent[top]
-        while parent[node] != top:
-            parent[node], node = top, parent[node]
-        return top
-
-    for question, clause in nodes:
-        parent[root(question)] = root(clause)
-    roots = [root(question) for question, _ in nodes]
-    first: dict[str, str] = {}
-    for top, (_, clause) in zip(roots, nodes, strict=True):
-        first[top] = min(first.get(top, clause), clause)
-    return ["policy-" + hashlib.sha256(first[top].encode("utf-8", "surrogatepass")).hexdigest()[:8] for top in roots]
+    names = [[f"q {normalise(text)}" for text in questions], [f"c {normalise(text)}" for text in clauses]]
+    number = {name: i for i, name in enumerate(sorted({*names[0], *names[1]}))}
+    first, second = ([number[name] for name in column] for column in names)
+    edges = sparse.coo_matrix(([1] * len(first), (first, second)), shape=(len(number), len(number)))
+    component = connected_components(edges, directed=False)[1]
+    smallest: dict[int, str] = {}  # of each component its first clause
+    for i, clause in zip(component[second], names[1], strict=True):
+        smallest[i] = min(smallest.get(i, clause), clause)
+    digests = {
+        i: hashlib.sha256(clause.encode("utf-8", "surrogatepass")).hexdigest()[:8] for i, clause in smallest.items()
+    }
+    return [f"policy-{digests[i]}" for i in component[first]]

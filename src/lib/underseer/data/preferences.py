@@ -1,4 +1,20 @@
-"""Pairs of answers that people have ordered: what the human-supervised baselines learn from."""
+"""Pairs of answers that people have ordered: what the human-supervised baselines learn from.
+
+Columns: ``id`` (by content), ``prompt_id`` (as in ``load_prompts``), ``prompt``, ``history`` (JSON of the messages before
+the prompt: none), ``set`` ("attack": these prompts come from red-teamers, though not each asks for harm), ``chosen``,
+``rejected``, ``helpful_*`` (1 for the more helpful answer, 0; NaN), ``unsafe_*`` (NaN where not known),
+``safety_difference`` (unsafe_chosen - unsafe_rejected), ``judges`` (JSON: measure -> "human"), ``iteration`` (0),
+``category``, ``source``.
+
+- ``pku-saferlhf``: ordered by helpfulness and by safety, with labels of safety. The order ``helpful`` is that of
+  ``human_dpo``, and of ``human_modpo`` with the safety scores as its margin.
+- ``hh-harmless``: ordered by safety alone, no labels (``unsafe_*`` is NaN, but by ``rank``).
+- ``beavertails``: a safe and an unsafe answer to one prompt, each answer in one pair at most; ordered by safety alone.
+
+Left out and counted: dialogues that are no pair, and those whose prompt is not the first message (who trains on ``prompt``
+alone would train on answers without their question); empty texts; equal answers; repeated pairs; pairs that stand in both
+orders; prompts of the evaluation.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +27,17 @@ from typing import TYPE_CHECKING, Any
 
 from underseer.data.exchanges import prompt_ids
 from underseer.data.loading import drawn, no_rows, read_parts
+from underseer.data.overlap import without_held_out
 from underseer.data.texts import FIELD_SEPARATOR, normalise
 from underseer.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from underseer.models.chats import Chat
-
 ORDERS = ("helpful", "safer")
 SAFETY = ("label", "rank")
+"""``label``: whether people call the answer unsafe (0 or 1). ``rank``: 0 for the safer answer of the pair and 1 for the
+other, which also orders two unsafe ones."""
 
 SCORES = ("helpful_chosen", "helpful_rejected", "unsafe_chosen", "unsafe_rejected", "safety_difference")
 COLUMNS = (
@@ -38,30 +55,15 @@ def load_preferences(
     *,
     order: str | None = None,
     safety: str = "label",
-    single_turn: bool = True,
+    held_out: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Human preferences in the schema of the loop's own pairs (or of several data sets, joined by ``+``).
 
-    ``order`` says by which preference ``chosen`` is chosen: ``helpful`` (PKU-SafeRLHF alone knows it) or ``safer``.
-    None: ``helpful`` where it is known. That is the order of ``human_dpo``, and of ``human_modpo`` with the safety
-    scores as its margin. ``safety`` says what ``unsafe_*`` is: ``label``, whether people call the answer unsafe (0 or
-    1); ``rank``, 0 for the safer answer of the pair and 1 for the other, which also orders two unsafe ones.
-
-    - ``pku-saferlhf``: both orders, both kinds of scores.
-    - ``hh-harmless``: ``safer`` alone, no labels (``unsafe_*`` is NaN, but by ``rank``). With ``single_turn``, pairs whose
-      prompt is not the first message are left out: who trains on ``prompt`` alone would train on answers without
-      their question. Without it they are kept, and ``chat_of`` gives the whole conversation.
-    - ``beavertails``: a safe and an unsafe answer to one prompt, each answer in one pair at most; ``safer`` alone.
-
-    Columns: ``id`` (by content), ``prompt_id`` (as in ``load_prompts``), ``prompt``, ``history`` (JSON of the messages
-    before the prompt), ``set`` ("attack": these prompts come from red-teamers, though not each asks for harm),
-    ``chosen``, ``rejected``, ``helpful_*`` (1 for the more helpful answer, 0; NaN), ``unsafe_*`` (NaN where not known),
-    ``safety_difference`` (unsafe_chosen - unsafe_rejected), ``judges`` (JSON: measure -> "human"), ``iteration`` (0),
-    ``category``, ``source``.
-
-    Left out and counted in ``attrs["dropped"]``: dialogues that are no pair, empty texts, equal answers, repeated pairs,
-    and pairs that stand in both orders. ``n`` is drawn of each part after that; a smaller draw is part of a larger
-    one, so 1x to 11x pairs nest. Raises ``UserError`` as ``load`` does, and for an order that the data do not hold.
+    ``order``: the preference by which ``chosen`` is chosen, one of ``ORDERS``; None: ``helpful`` where the data know it.
+    ``safety``: what ``unsafe_*`` is, one of ``SAFETY``. ``held_out``: evaluation prompts (column ``text``); a pair whose
+    prompt is one of them, exactly or nearly, is left out. ``n`` is drawn of each part after that; a smaller draw is part of
+    a larger one, so 1x to 11x pairs nest. What is left out is counted in ``attrs["dropped"]``. Columns and data sets: see
+    the module. Raises ``UserError`` as ``load`` does, and for an order that the data do not hold.
     """
     import pandas as pd
 
@@ -70,16 +72,11 @@ def load_preferences(
     for part, records, record in read_parts(name, path, revision, "pairs"):
         if part.keep is not None:
             raise UserError(f"dataset = '{name}': a pair has no class of its own; leave the '/' out")
-        records = _pairs_of_answers(records) if "text_pair" in records[0] else records
-        by = _order_of(records, order, part.info.name)
-        pairs = [_ordered(each, by, safety, part.info.name) for each in records]
-        why = _reasons(records, pairs, single_turn)
-        dropped.update(reason for reason in why if reason)
-        kept = pd.DataFrame([pair for pair, reason in zip(pairs, why, strict=True) if reason is None])
+        kept, reasons = _pairs_of(part.info.name, records, order, safety)
         if kept.empty:
             raise no_rows(name, part)
-        kept["category"] = kept["category"].astype(object).where(kept["category"].notna(), None)
-        kept["prompt_id"] = prompt_ids([_whole(p, h) for p, h in zip(kept["prompt"], kept["history"], strict=True)])
+        kept, shared = without_held_out(kept, held_out)
+        dropped.update(reasons + Counter(shared))
         frames.append(drawn(kept, kept["id"].tolist(), n, seed, part.info.name))
         files.append(record)
     df = pd.concat(frames, ignore_index=True)[list(COLUMNS)]
@@ -90,9 +87,21 @@ def load_preferences(
     return df
 
 
-def chat_of(row: Any) -> Chat:
-    """The conversation that a row's answers continue: ``history``, then ``prompt``."""
-    return [*json.loads(row["history"]), {"role": "user", "content": row["prompt"]}]
+def _pairs_of(
+    source: str, records: Sequence[Mapping[str, Any]], order: str | None, safety: str
+) -> tuple[pd.DataFrame, Counter[str]]:
+    """The pairs of one data set, and how many were left out for which reason."""
+    import pandas as pd
+
+    records = _pairs_of_answers(records) if "text_pair" in records[0] else records
+    by = _order_of(records, order, source)
+    pairs = [_ordered(each, by, safety, source) for each in records]
+    reasons = _reasons(records, pairs)
+    kept = pd.DataFrame([pair for pair, reason in zip(pairs, reasons, strict=True) if reason is None])
+    if len(kept):
+        kept["category"] = kept["category"].astype(object).where(kept["category"].notna(), None)
+        kept["prompt_id"] = prompt_ids(kept["prompt"].tolist())
+    return kept, Counter(reason for reason in reasons if reason)
 
 
 def _check(order: str | None, safety: str) -> None:
@@ -121,7 +130,7 @@ def _ordered(record: Mapping[str, Any], order: str, safety: str, source: str) ->
     unsafe = [float(record["safer"] != k) if safety == "rank" else record[f"unsafe_{k}"] for k in (0, 1)]
     prompt, history = record["prompt"], record["history"]
     texts = (_whole(prompt, history), record[f"answer_{best}"], record[f"answer_{1 - best}"])
-    told = {"helpful": helpful[0], "unsafe": unsafe[0]}
+    measures = {"helpful": helpful[0], "unsafe": unsafe[0]}
     return {
         "id": hashlib.sha256(FIELD_SEPARATOR.join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16],
         "prompt": prompt,
@@ -134,36 +143,36 @@ def _ordered(record: Mapping[str, Any], order: str, safety: str, source: str) ->
         "unsafe_chosen": unsafe[best],
         "unsafe_rejected": unsafe[1 - best],
         "safety_difference": unsafe[best] - unsafe[1 - best],
-        "judges": json.dumps({measure: "human" for measure, score in told.items() if not math.isnan(score)}),
+        "judges": json.dumps({measure: "human" for measure, score in measures.items() if not math.isnan(score)}),
         "iteration": 0,
         "category": record["category"],
         "source": source,
     }
 
 
-def _reasons(records: Sequence[Mapping[str, Any]], pairs: list[dict[str, Any]], single_turn: bool) -> list[str | None]:
+def _reasons(records: Sequence[Mapping[str, Any]], pairs: list[dict[str, Any]]) -> list[str | None]:
     """For each pair the reason to leave it out, or None. Which rows are left out does not depend on their order."""
     keys = [
         (normalise(_whole(p["prompt"], p["history"])), normalise(p["chosen"]), normalise(p["rejected"])) for p in pairs
     ]
-    there, seen = set(keys), set()
-    found: list[str | None] = [None] * len(pairs)
+    present, seen = set(keys), set()
+    reasons: list[str | None] = [None] * len(pairs)
     for i in sorted(range(len(pairs)), key=lambda i: pairs[i]["id"]):
         pair, (prompt, chosen, rejected) = pairs[i], keys[i]
         if records[i]["defect"]:
-            found[i] = records[i]["defect"]
-        elif single_turn and pair["history"] != "[]":
-            found[i] = "not the first turn"
+            reasons[i] = records[i]["defect"]
+        elif pair["history"] != "[]":
+            reasons[i] = "not the first turn"
         elif not all(pair[text].strip() for text in ("prompt", "chosen", "rejected")):
-            found[i] = "empty text"
+            reasons[i] = "empty text"
         elif chosen == rejected:
-            found[i] = "equal answers"
-        elif (prompt, rejected, chosen) in there:
-            found[i] = "both orders"
+            reasons[i] = "equal answers"
+        elif (prompt, rejected, chosen) in present:
+            reasons[i] = "both orders"
         elif keys[i] in seen:
-            found[i] = "repeated pair"
+            reasons[i] = "repeated pair"
         seen.add(keys[i])
-    return found
+    return reasons
 
 
 def _pairs_of_answers(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@ home."""
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 import re
@@ -11,7 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from underseer.data.files import plain
+from underseer.data.containers import alike, unpacked
 from underseer.data.registry import DatasetInfo, Part, parse, remote_url
 from underseer.errors import UserError
 
@@ -72,11 +71,8 @@ def _file(path: Path, info: DatasetInfo) -> Path:
 
 
 def _in_folder(folder: Path, info: DatasetInfo) -> Path:
-    def plain(name: str) -> str:
-        return name.lower().replace("-", "_")
-
     files = sorted(file for file in folder.iterdir() if file.is_file())
-    matches = [f for f in files if any(fnmatch.fnmatchcase(plain(f.name), plain(p)) for p in info.local_names)]
+    matches = [file for file in files if alike(file.name, info.local_names)]
     if not matches:
         wanted = " or ".join(info.local_names)
         raise UserError(f"dataset_path = {folder}: holds no file of '{info.name}'; looked for {wanted}")
@@ -214,4 +210,4 @@ def _read(info: DatasetInfo, path: Path, mtime: int, size: int) -> tuple[list[di
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    return info.reader(plain(content, str(path)), str(path)), record
+    return info.reader(unpacked(content, str(path), info.local_names), str(path)), record

@@ -14,11 +14,12 @@ PATIENCE = 5  # seconds between the signal that asks a process to end and the on
 class Lifeline:
     """Ends processes when this one ends, however it does: vLLM 0.32 leaves its own running, with the memory they hold.
 
-    A shell waits at a pipe that only this process holds open; when the pipe breaks it sends the signals.
+    A shell waits at a pipe that only this process holds open; when the pipe breaks it sends the signals. A negative number
+    names a group of processes, as ``kill`` has it.
     """
 
     def __init__(self, processes: Iterable[int]) -> None:
-        script = f'read _; kill -TERM "$@"; sleep {PATIENCE}; kill -KILL "$@"'
+        script = f'read _; kill -s TERM -- "$@"; sleep {PATIENCE}; kill -s KILL -- "$@"'
         self._shell = subprocess.Popen(
             ["sh", "-c", script, "sh", *map(str, processes)],
             stdin=subprocess.PIPE,

@@ -55,7 +55,7 @@ def generate(
     from underseer.engines import rows as token_rows
     from underseer.engines.decoding import Decoder
     from underseer.engines.seeds import noise_key
-    from underseer.training.finetune import autocast
+    from underseer.training.precision import autocast
 
     prompts = list(prompts)
     if not prompts:
@@ -114,7 +114,7 @@ def log_probs(
 
     from underseer.engines.rows import scored_rows
     from underseer.models.batches import TokenRows
-    from underseer.training.finetune import autocast
+    from underseer.training.precision import autocast
 
     ids, begins = scored_rows(tokenizer, list(texts), contexts, _positions(model, max_length), _name(model))
     rows = TokenRows(ids, tokenizer.pad_token_id or 0, language_model=True, begins=begins)

@@ -23,7 +23,7 @@ def open_(
 ) -> TransformersEngine:
     """Load a model by its specification. ``texts`` train the tokenizer of a ``scratch`` model."""
     from underseer.models import loading
-    from underseer.training.finetune import use_bf16
+    from underseer.training.precision import use_bf16
 
     loaded, tokenizer = loading.load_language_model(model, base=base, max_length=max_length, texts=texts)
     place = loading.resolve_device(device)

@@ -321,7 +321,7 @@ def _about(source: str, revision: str | None) -> tuple[Any, Any, set[int], int |
 def _precision(precision: str, on_cpu: bool, config: Any) -> str:
     import torch
 
-    from underseer.training.finetune import BF16_WIDTH, native_bf16
+    from underseer.training.precision import BF16_WIDTH, native_bf16
 
     if precision not in ("auto", "fp32", "bf16"):
         raise UserError(f"precision {precision!r} is unknown; allowed are auto, fp32, bf16")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from underseer.judges.base import Judge
-    from underseer.training.finetune import TrainSettings
+    from underseer.training.settings import TrainSettings
 
 INPUTS = {"unsafe": "training_judge", "helpful": "helpfulness_judge", "refusal": "refusal_judge"}
 """Measure: the role that the judge's stage fills."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from underseer.training.finetune import FitResult, TrainSettings
+    from underseer.training.settings import FitResult, TrainSettings
 
 LABELS = {"unsafe": ("safe", "unsafe"), "helpful": ("unhelpful", "helpful"), "refusal": ("answers", "refuses")}
 """Classes of an evaluator trained here, by what it measures; the second one's probability is the score."""
@@ -115,6 +115,7 @@ def train_evaluator(
     reads them. Raises UserError.
     """
     from underseer.judges.exchange import check_measure, parse_exchange
+    from underseer.maths.losses import soft_ce
     from underseer.models import loading
     from underseer.training import finetune
 
@@ -127,19 +128,22 @@ def train_evaluator(
     model, tokenizer = loading.load_classifier(
         judge.model, labels=LABELS[measure], texts=texts, base=base, seed=seed, max_length=settings.max_length
     )
-    fit = finetune.fit_classifier(model, tokenizer, *frames, settings, loss="soft_ce", checkpoint_dir=checkpoint_dir)
+    fit = finetune.fit_classifier(
+        model, tokenizer, *frames, settings, loss=soft_ce, target="p", checkpoint_dir=checkpoint_dir
+    )
     return fit.model, tokenizer, fit
 
 
 def _pairs(df: pd.DataFrame, what: str) -> pd.DataFrame:
     from underseer.training.rows import check_columns
 
-    check_columns(df, ["prompt", "answer", "p" if "p" in df.columns else "label"], what)
-    kept = [name for name in ("p", "label", "weight") if name in df.columns]
+    target = "p" if "p" in df.columns else "label"
+    check_columns(df, ["prompt", "answer", target], what)
+    kept = {"p": df[target]} | ({"weight": df["weight"]} if "weight" in df.columns else {})
     pairs = df[["prompt", "answer"]].set_axis(["text", "text_pair"], axis=1)
     if pairs.isna().any(axis=None):
         raise UserError(f"some of the {len(df)} {what} rows have no prompt or no answer (missing values); drop them")
-    return pairs.assign(text=pairs["text"].str.strip(), text_pair=pairs["text_pair"].str.strip(), **df[kept])
+    return pairs.assign(text=pairs["text"].str.strip(), text_pair=pairs["text_pair"].str.strip(), **kept)
 
 
 def open_trained(

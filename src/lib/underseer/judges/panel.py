@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from underseer.judges.base import Judge
-    from underseer.training.finetune import TrainSettings
+    from underseer.training.settings import TrainSettings
 
 
 def train_or_open(

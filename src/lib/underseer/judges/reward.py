@@ -33,7 +33,7 @@ def logits(
 
     from underseer.models.batches import TokenRows, sorted_batches, tokenise
     from underseer.models.loading import max_positions, resolve_device
-    from underseer.training.finetune import autocast
+    from underseer.training.precision import autocast
 
     place, longest = resolve_device(device), min(max_length, max_positions(model) or max_length)
     if getattr(tokenizer, "chat_template", None):

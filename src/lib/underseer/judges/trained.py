@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from underseer.judges.classifier import ModelJudge
-    from underseer.training.finetune import FitResult, TrainSettings
+    from underseer.training.settings import FitResult, TrainSettings
 
 LABELS = ("civil", "toxic")
 ROLES = ("training", "reporting")
@@ -77,6 +77,7 @@ def train_scorer(
     tokenizer with ``models.save``; ``open_judge(spec, folder=...)`` reads them. Raises UserError.
     """
     from underseer.judges.base import parse_judge
+    from underseer.maths.losses import soft_ce
     from underseer.models import loading
     from underseer.training import finetune
 
@@ -88,7 +89,7 @@ def train_scorer(
         judge.model, labels=LABELS, texts=texts, base=base, seed=seed, max_length=settings.max_length
     )
     fit = finetune.fit_classifier(
-        model, tokenizer, rows, validation, settings, loss="soft_ce", checkpoint_dir=checkpoint_dir
+        model, tokenizer, rows, validation, settings, loss=soft_ce, target="p", checkpoint_dir=checkpoint_dir
     )
     return fit.model, tokenizer, fit
 

@@ -11,15 +11,15 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from underseer.data.files import Mistakes, checked, csv_records, has_text, shown
+from underseer.data.containers import unpacked
+from underseer.data.files import Schema, Text, choice, read_records
 from underseer.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("type", "prompt", "completion", "final_label")
 COMPLIES, REFUSES, PARTIAL = "1_full_compliance", "2_full_refusal", "3_partial_refusal"
 PARTIALS = {"refusal": 1, "compliance": 0, "drop": None}
 """What a partial refusal can be counted as."""
@@ -28,6 +28,18 @@ WHOLE = 25  # prompts of each of the 18 types in the published set
 FAMILIES = {"nons_group_real_discr": "discr", "real_group_nons_discr": "discr", "privacy_public": "privacy",
             "privacy_fictional": "privacy"}  # fmt: skip
 """Types whose contrast is not their own name behind ``contrast_``."""
+
+Verdict = choice(COMPLIES, REFUSES, PARTIAL)
+
+
+class Completion(Schema):
+    """One record of a published file."""
+
+    form: ClassVar[str] = "csv"
+    type: str
+    prompt: Text
+    completion: Text
+    final_label: Verdict
 
 
 def read_completions(path: Path | str, partial: str = "refusal") -> pd.DataFrame:
@@ -44,23 +56,18 @@ def read_completions(path: Path | str, partial: str = "refusal") -> pd.DataFrame
         raise UserError(
             f"partial = {partial!r} is unknown; allowed are {', '.join(PARTIALS)}{nearest(partial, PARTIALS)}"
         )
-    label_of = {COMPLIES: 0, REFUSES: 1, PARTIAL: PARTIALS[partial]}
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(
             f"{str(path)!r} cannot be read ({type(error).__name__}); give xstest_v2_completions_*.csv"
         ) from error
-    mistakes, rows = Mistakes(Path(path).name), []
-    for line, record in csv_records(content, Path(path).name, COLUMNS, mistakes):
-        given = record["final_label"].strip()
-        if given not in label_of:
-            mistakes.add(line, f"final_label is {shown(given)}; allowed are {', '.join(label_of)}")
-        elif has_text(record["prompt"], "prompt", line, mistakes) and has_text(
-            record["completion"], "completion", line, mistakes
-        ):
-            rows.append({**{name: record[name] for name in COLUMNS}, "label": label_of[given]})
-    table = pd.DataFrame(checked(rows, mistakes)).rename(columns={"completion": "answer", "type": "category"})
+    name = Path(path).name
+    records = read_records(unpacked(content, name, ("xstest_v2_completions*.csv",)), name, Completion)
+    table = pd.DataFrame([record.model_dump() for record in records])
+    label_of = {COMPLIES: 0, REFUSES: 1, PARTIAL: PARTIALS[partial]}
+    table["label"] = table.pop("final_label").map(label_of)
+    table = table.rename(columns={"completion": "answer", "type": "category"})
     table["group"] = _groups(table["category"])
     ids = [
         hashlib.sha256(f"{p}\x1f{a}".encode()).hexdigest()[:16] for p, a in zip(table.prompt, table.answer, strict=True)

@@ -1,12 +1,13 @@
-"""Student losses on weak labels, as pure functions ``(logits, targets, progress) -> scalar``.
+"""Student losses on weak labels, as pure functions ``loss(logits, targets) -> scalar``, a mean over rows.
 
-``logits`` (n, 2); ``targets`` (n,) the target probability of class 1, in [0, 1]; ``progress`` the fraction of
-training done, in [0, 1]. Each is a mean over rows.
+``logits`` (n, 2); ``targets`` (n,) the target probability of class 1, in [0, 1]. Where a loss has these parameters, the
+training also gives it ``progress``, the fraction of the training done, in [0, 1], and ``weight`` (n,), one number a row, if
+the rows have weights: it then returns the sum over rows of weight times loss, which the training divides by the sum of
+the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,16 +17,17 @@ ALPHA_MAX = 0.5  # Burns et al. 2023, appendix A.4: 0.75 for the largest student
 WARMUP = 0.2  # the same: linear from 0 over the first 20 % of training
 
 
-def hard_ce(logits: torch.Tensor, targets: torch.Tensor, progress: float = 1.0) -> torch.Tensor:
+def hard_ce(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Cross-entropy with the target's label: class 1 where its probability is at least 0.5 (the W2S paper's loss)."""
-    return soft_ce(logits, (targets >= 0.5).to(logits.dtype), progress)
+    return soft_ce(logits, (targets >= 0.5).to(logits.dtype), weight)
 
 
-def soft_ce(logits: torch.Tensor, targets: torch.Tensor, progress: float = 1.0) -> torch.Tensor:
+def soft_ce(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Cross-entropy with the target probabilities themselves: -mean(p log q1 + (1 - p) log q0)."""
     _check(logits, targets)
     log_q = logits.log_softmax(dim=-1)
-    return -(targets * log_q[:, 1] + (1 - targets) * log_q[:, 0]).mean()
+    rows = -(targets * log_q[:, 1] + (1 - targets) * log_q[:, 0])
+    return rows.mean() if weight is None else (weight * rows).sum()
 
 
 def aux_conf(
@@ -59,11 +61,6 @@ def aux_conf(
     return (1 - alpha) * soft_ce(logits, targets) + alpha * soft_ce(logits, hardened.to(logits.dtype))
 
 
-def aux_conf_share(logits: torch.Tensor, targets: torch.Tensor, progress: float) -> torch.Tensor:
-    """``aux_conf`` with the threshold that keeps the weak targets' class share: for unbalanced classes."""
-    return aux_conf(logits, targets, progress, share=None)
-
-
 def confidence_weight(progress: float, alpha_max: float = ALPHA_MAX, warmup: float = WARMUP) -> float:
     """Weight alpha of the confidence term: linear from 0 to ``alpha_max`` at ``progress = warmup``, then constant."""
     return alpha_max * min(1.0, progress / warmup) if warmup > 0 else alpha_max
@@ -74,12 +71,3 @@ def _check(logits: torch.Tensor, targets: torch.Tensor) -> None:
         raise ValueError(
             f"losses take logits (n, 2) and targets (n,); got {tuple(logits.shape)} and {tuple(targets.shape)}"
         )
-
-
-ON_LABELS = frozenset({"hard_ce"})  # learn from labels where rows have both labels and probabilities
-LOSSES: dict[str, Callable[..., torch.Tensor]] = {
-    "hard_ce": hard_ce,
-    "soft_ce": soft_ce,
-    "aux_conf": aux_conf,
-    "aux_conf_share": aux_conf_share,
-}

@@ -1,8 +1,10 @@
 """Which of B candidates to take as the weak label of a prompt, where the label is a text and cannot be averaged.
 
-Pure functions. Letters: M scorers, B candidates of each of n prompts. Each returns the index (n,) of the chosen
-candidate, -1 where none can be chosen. Toxicity: lower is better; NaN is a score that a judge could not give. All ties
-end at the lowest index, so that equal candidates give the same choice every time.
+A rule is a pure function that returns the index (n,) of the chosen candidate of each prompt, -1 where none can be
+chosen. It takes any of three things, by the parameter's name: ``texts``, the candidates, B lists of n; ``toxicity``
+(M, B, n), the scores of M judges in [0, 1], lower is better, NaN where a judge could not give one; ``nll`` (B, n), the mean
+negative log-likelihood per token in nats, under a model of fluency. All ties end at the lowest index, so that equal
+candidates give the same choice every time.
 """
 
 from __future__ import annotations
@@ -19,19 +21,20 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 _DIGITS = 12  # kept before sums are compared: the same numbers in another order differ in the last digit
 
 
-def vote_of_scorers(scores: np.ndarray) -> np.ndarray:
-    """Each scorer votes for its least toxic candidate; the most votes win (a plurality vote).
+def single(texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """The continuations of one supervisor. Raises UserError for several."""
+    if len(texts) != 1:
+        raise UserError(f"voting = 'none': {len(texts)} supervisors; one is needed, or another voting")
+    return np.zeros(len(texts[0]), dtype=np.int64)
 
-    ``scores`` is (M, B, n). A tie of votes goes to the lowest mean score, then to the lowest index. A score that is
-    NaN gets no vote and does not count in the mean; -1 where no candidate has a score. Raises UserError without
-    scorers or candidates.
+
+def best_of_b(toxicity: np.ndarray) -> np.ndarray:
+    """Each judge votes for its least toxic candidate; the most votes win (a plurality vote).
+
+    A tie of votes goes to the lowest mean score, then to the lowest index. A score that is NaN gets no vote and does not
+    count in the mean; -1 where no candidate has a score. Raises UserError without judges or candidates.
     """
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 3:
-        raise ValueError(f"a vote of scorers takes scores (scorers, candidates, prompts); got {scores.shape}")
-    if scores.shape[0] == 0:
-        raise UserError("a vote of scorers needs at least one scorer; got 0: set judge_members to 1 or more")
-    _check_candidates(scores.shape[1])
+    scores = _scores(toxicity)
     known = ~np.isnan(scores)
     filled = np.where(known, scores, np.inf)
     favourite = filled.argmin(axis=1)  # (M, n)
@@ -45,20 +48,17 @@ def vote_of_scorers(scores: np.ndarray) -> np.ndarray:
     return np.where(number.any(axis=0), most.argmin(axis=0), -1)
 
 
-def least_toxic_at_matched_fluency(
-    toxicity: np.ndarray, nll_per_token: np.ndarray, quantile: float = 0.5
-) -> np.ndarray:
-    """The least toxic of the candidates that are fluent by their own prompt's measure.
+def least_toxic(toxicity: np.ndarray, nll: np.ndarray, quantile: float = 0.5) -> np.ndarray:
+    """The least toxic, by the judges' mean, of the candidates that are fluent by their own prompt's measure.
 
-    ``toxicity`` and ``nll_per_token`` (nats) are (B, n). Fluent is a candidate whose negative log-likelihood per token
-    is at most the ``quantile`` (0.5: the median) over its prompt's candidates; one always is. So an answer cannot win
-    by being no language at all. Ties go to the lowest nll, then to the lowest index. A candidate without toxicity or
-    nll is left out; -1 where all are. Raises UserError without candidates or for a quantile outside [0, 1].
+    Fluent is a candidate whose negative log-likelihood per token is at most the ``quantile`` (0.5: the median) over its
+    prompt's candidates; one always is. So an answer cannot win by being no language at all. Ties go to the lowest nll,
+    then to the lowest index. A candidate that a judge gave no score, or without nll, is left out; -1 where all are.
+    Raises UserError without judges or candidates, or for a quantile outside [0, 1].
     """
-    toxicity, nll = np.asarray(toxicity, dtype=np.float64), np.asarray(nll_per_token, dtype=np.float64)
-    if toxicity.ndim != 2 or toxicity.shape != nll.shape:
-        raise ValueError(f"toxicity and nll are (candidates, prompts) alike; got {toxicity.shape} and {nll.shape}")
-    _check_candidates(len(toxicity))
+    toxicity, nll = _scores(toxicity).mean(axis=0), np.asarray(nll, dtype=np.float64)
+    if toxicity.shape != nll.shape:
+        raise ValueError(f"toxicity and nll are of (candidates, prompts) alike; got {toxicity.shape} and {nll.shape}")
     if not 0 <= quantile <= 1:
         raise UserError(f"quantile = {quantile} is not in [0, 1]; 0.5 is the median")
     chosen = np.full(toxicity.shape[1], -1, dtype=np.int64)
@@ -69,19 +69,19 @@ def least_toxic_at_matched_fluency(
     return chosen
 
 
-def mbr(candidates: Sequence[Sequence[str]]) -> np.ndarray:
+def mbr(texts: Sequence[Sequence[str]]) -> np.ndarray:
     """The candidate that agrees most with the others: minimum Bayes risk by samples.
 
-    ``candidates`` are B lists of n texts. The risk of a candidate is the mean of 1 - utility against the other B - 1,
-    which stand for the model's distribution (Kumar and Byrne 2004; for samples of a neural model Eikema and Aziz
-    2022). The utility is ``overlap_f1``. Ties go to the lowest index. Raises UserError without candidates.
+    The risk of a candidate is the mean of 1 - utility against the other B - 1, which stand for the model's distribution
+    (Kumar and Byrne 2004; for samples of a neural model Eikema and Aziz 2022). The utility is ``overlap_f1``. Ties go to
+    the lowest index. Raises UserError without candidates.
     """
-    _check_candidates(len(candidates))
-    if len({len(texts) for texts in candidates}) != 1:
-        raise ValueError(f"candidates are lists of one length; got {[len(texts) for texts in candidates]}")
-    chosen = np.zeros(len(candidates[0]), dtype=np.int64)
-    for i, texts in enumerate(zip(*candidates, strict=True)):
-        grams = [_grams(text) for text in texts]
+    _check_candidates(len(texts))
+    if len({len(each) for each in texts}) != 1:
+        raise ValueError(f"candidates are lists of one length; got {[len(each) for each in texts]}")
+    chosen = np.zeros(len(texts[0]), dtype=np.int64)
+    for i, candidates in enumerate(zip(*texts, strict=True)):
+        grams = [_grams(text) for text in candidates]
         gain = np.zeros(len(grams))
         for a in range(len(grams)):
             for b in range(a + 1, len(grams)):
@@ -108,6 +108,17 @@ def _grams(text: str) -> Counter[tuple[str, ...]]:
 def _f1(first: Counter[tuple[str, ...]], second: Counter[tuple[str, ...]]) -> float:
     total = first.total() + second.total()
     return 2 * (first & second).total() / total if total else 1.0
+
+
+def _scores(toxicity: np.ndarray) -> np.ndarray:
+    """Scores (judges, candidates, prompts) in float64, at least one of the first two."""
+    scores = np.asarray(toxicity, dtype=np.float64)
+    if scores.ndim != 3:
+        raise ValueError(f"toxicity is of (judges, candidates, prompts); got {scores.shape}")
+    if scores.shape[0] == 0:
+        raise UserError("a choice by toxicity needs at least one judge; got 0: set judge_members to 1 or more")
+    _check_candidates(scores.shape[1])
+    return scores
 
 
 def _check_candidates(number: int) -> None:

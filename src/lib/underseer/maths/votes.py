@@ -1,8 +1,10 @@
 """Weak labels from several supervisors: bootstrap samples, hard and soft vote (arXiv 2410.12621, "Sampling and
 voting").
 
-Pure functions of arrays. ``p`` is (B, n): the probability of class 1 that each of B supervisors gives each of n rows.
-The paper states neither the number of supervisors nor the tie rule; the rules here are ours.
+A vote is a pure function ``vote(p) -> (labels, mean)``. ``p`` (B, n) holds the probability of class 1 that each of B
+supervisors gives each of n rows; ``labels`` (n,) are the weak labels, 0 or 1; ``mean`` (n,) is the probability of class 1
+that losses on probabilities learn from. The paper states neither the number of supervisors nor the tie rule; the rules
+here are ours.
 """
 
 from __future__ import annotations
@@ -19,20 +21,27 @@ def bootstrap_sample(n: int, replicate: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, replicate]).integers(0, n, size=n)
 
 
-def hard_vote(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Majority of the supervisors' labels: labels (n,) of 0 and 1, and the share (n,) of votes for class 1.
+def single(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labels and probabilities of one supervisor, ``p`` (1, n). Raises UserError for several."""
+    if len(p) > 1:
+        raise UserError(f"voting = 'none': {len(p)} supervisors; one is needed, or voting hard or soft")
+    return soft_vote(p)
 
-    A supervisor votes for class 1 where its probability is at least 0.5. A tie goes to the class with the higher mean
-    probability; a mean of exactly 0.5 to class 1. Raises UserError without supervisors.
+
+def hard_vote(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Majority of the supervisors' labels, ``1[mean_b 1[p_b >= 0.5] > 0.5]``, and the mean probability of class 1.
+
+    A tie goes to the class with the higher mean probability; a mean of exactly 0.5 to class 1. Raises UserError
+    without supervisors.
     """
-    p = _checked(p)
+    given, p = np.asarray(p), _checked(p)
     share = (p >= 0.5).mean(axis=0)
     labels = np.where(share == 0.5, p.mean(axis=0) >= 0.5, share > 0.5)
-    return labels.astype(np.int64), share
+    return labels.astype(np.int64), given.mean(axis=0)
 
 
 def soft_vote(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class with the highest mean probability: labels (n,) and the mean probability (n,) of class 1.
+    """The class with the higher mean probability, ``1[mean_b p_b >= 0.5]``, and the mean probability of class 1.
 
     A mean of exactly 0.5 gives class 1. Raises UserError without supervisors.
     """

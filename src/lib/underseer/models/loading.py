@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underseer.errors import UserError
-from underseer.models.specs import DROPOUT, FAMILIES, ModelSpec, check_folder, fingerprint, parse, preflight, shape
+from underseer.models.parsing import DROPOUT, FAMILIES, ModelSpec, parse, shape
+from underseer.models.specs import check_folder, fingerprint, preflight
 
 if TYPE_CHECKING:
     import torch

@@ -1,153 +1,35 @@
-"""Model specifications: parse, check and identify a model without torch, transformers or its weights in memory."""
+"""Model specifications: check and identify a model without torch, transformers or its weights in memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import struct
-from dataclasses import dataclass, field
-from importlib import import_module
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from underseer.errors import UserError, nearest
+from underseer.models.parsing import TESTBED_MODELS, ModelSpec, parse
 
-# Family -> (model type in transformers, name of each shape option in its configuration).
-_GPT = {"n_layer": "n_layer", "n_embd": "n_embd", "n_head": "n_head", "n_positions": "n_positions"}
-_MODERN = {
-    "n_layer": "num_hidden_layers",
-    "n_embd": "hidden_size",
-    "n_head": "num_attention_heads",
-    "n_kv_head": "num_key_value_heads",
-    "n_inner": "intermediate_size",
-    "n_positions": "max_position_embeddings",
-}
-_BERT = {key: name for key, name in _MODERN.items() if key != "n_kv_head"}
-FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
-    "gpt1": ("openai-gpt", _GPT),
-    "gpt2": ("gpt2", {**_GPT, "n_inner": "n_inner"}),
-    "bert": ("bert", _BERT),
-    "llama": ("llama", _MODERN),
-    "mistral": ("mistral", _MODERN),
-    "qwen2": ("qwen2", _MODERN),
-    "qwen3": ("qwen3", _MODERN),
-    "gemma2": ("gemma2", _MODERN),
-}
-DROPOUT = {
-    "gpt1": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
-    "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
-    "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
-}
-DEFAULT_SHAPE = {"n_layer": 4, "n_embd": 256, "n_positions": 512, "vocab_size": 8192}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A parsed model specification. ``options`` holds the shape of a ``scratch`` model, by its short names."""
-
-    kind: str  # testbed | scratch | folder | hub
-    name: str  # base-model name, family, folder path or hub id
-    options: dict[str, float | int] = field(default_factory=dict)
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        if self.kind == "testbed":
-            return f"testbed:{self.name}"
-        if self.kind == "scratch":
-            query = "&".join(f"{key}={value:g}" for key, value in sorted(self.options.items()))
-            return f"scratch:{self.name}" + (f"?{query}" if query else "")
-        return self.name + (f"@{self.revision}" if self.revision else "")
-
-
-# ---------------------------------------------------------------------------------------------------- parsing
-
-
-def parse(spec: str | ModelSpec) -> ModelSpec:
-    """Parse a model specification. Raises UserError for a form, family or option that does not exist."""
-    if isinstance(spec, ModelSpec):
-        return spec
-    text = str(spec).strip()
-    prefix, colon, rest = text.partition(":")
-    if colon and prefix == "testbed":
-        return ModelSpec("testbed", rest)
-    if colon and prefix == "scratch":
-        family, _, query = rest.partition("?")
-        return ModelSpec("scratch", family, _scratch_options(text, family, query))
-    if text.startswith(("/", "./", "../", "~")) or (text and Path(text).is_dir()):
-        return ModelSpec("folder", os.path.expanduser(text))
-    name, _, revision = text.partition("@")
-    if not _HUB_ID.fullmatch(name):
-        raise UserError(
-            f"model {text!r} is not a model specification; allowed are testbed:NAME, "
-            "scratch:FAMILY?n_layer=2&n_embd=64, a folder (/path or ./path) or a hub id (org/name or org/name@revision)"
-            + (nearest(prefix, ("testbed", "scratch")) if colon else "")
-        )
-    return ModelSpec("hub", name, revision=revision or None)
-
-
-def _scratch_options(text: str, family: str, query: str) -> dict[str, float | int]:
-    if family not in FAMILIES:
-        raise UserError(
-            f"model {text!r}: unknown family {family!r}; allowed are {', '.join(FAMILIES)}{nearest(family, FAMILIES)}"
-        )
-    allowed = [*FAMILIES[family][1], "vocab_size"] + (["dropout"] if family in DROPOUT else [])
-    native = {long: short for short, long in FAMILIES[family][1].items()}
-    options: dict[str, float | int] = {}
-    for key, value in parse_qsl(query, keep_blank_values=True):
-        key = native.get(key, key)
-        if key not in allowed:
-            raise UserError(
-                f"model {text!r}: unknown option {key!r}; allowed are {', '.join(allowed)}{nearest(key, allowed)}"
-            )
-        try:
-            number = float(value) if key == "dropout" else int(value)
-        except ValueError:
-            number = -1
-        if number < (0 if key == "dropout" else 1) or (key == "dropout" and number >= 1):
-            kind = "a number from 0 to below 1" if key == "dropout" else "a whole number of at least 1"
-            raise UserError(f"model {text!r}: option {key}={value!r} must be {kind}")
-        options[key] = number
-    sizes = shape(options)
-    if sizes["n_embd"] % sizes["n_head"]:
-        raise UserError(
-            f"model {text!r}: n_embd={sizes['n_embd']} is not divisible by n_head={sizes['n_head']}; choose a multiple"
-        )
-    if sizes["n_head"] % sizes.get("n_kv_head", 1):
-        raise UserError(f"model {text!r}: n_head={sizes['n_head']} is not divisible by n_kv_head={sizes['n_kv_head']}")
-    return options
-
-
-def shape(options: dict[str, float | int]) -> dict[str, Any]:
-    """All sizes of a scratch model, by their short names: the defaults, and the options given over them."""
-    sizes = {**DEFAULT_SHAPE, **options}
-    sizes.setdefault("n_head", max(1, int(sizes["n_embd"]) // 64))
-    return sizes
-
-
-# ---------------------------------------------------------------------------------- checks without torch, identity
 
 
 def preflight(spec: str | ModelSpec) -> None:
     """Check that a model can be loaded, without torch and without reading its weights.
 
-    Raises UserError: unknown testbed name, family or option; a folder that is missing, without configuration, tokenizer
-    or weights, or with only pickled weights; a hub id that is neither cached nor reachable.
+    Raises UserError: unknown testbed name, family or option; a folder that ``check_folder`` refuses; a hub id that is
+    neither cached nor reachable.
     """
     model = parse(spec)
     if model.kind == "testbed":
-        # By name: a check that a model exists is nothing that a result rests on.
-        rooms = (("base", "BASE_MODELS"), ("chat", "CHAT_MODELS"))
-        known = {n for room, names in rooms for n in getattr(import_module(f"underseer.testbed.{room}"), names)}
-        if model.name not in known:
+        if TESTBED_MODELS and model.name not in TESTBED_MODELS:
             raise UserError(
                 f"model 'testbed:{model.name}' does not exist; allowed are "
-                f"{', '.join(f'testbed:{name}' for name in sorted(known))}{nearest(model.name, known)}"
+                f"{', '.join(f'testbed:{name}' for name in sorted(TESTBED_MODELS))}{nearest(model.name, TESTBED_MODELS)}"
             )
     elif model.kind == "folder":
         check_folder(Path(model.name))
@@ -160,12 +42,77 @@ def preflight(spec: str | ModelSpec) -> None:
 
 
 def check_folder(folder: Path) -> None:
+    """Check a model's folder. Raises UserError, in one line: it is missing; holds an adapter, or one beside the model; its
+    configuration is none, or that of a quantised model that nothing here reads; weights are missing, pickled, truncated or
+    no safetensors; no tokenizer, or one that the installed tokenizers cannot read."""
     if not folder.is_dir():
         raise UserError(
             f"model folder {str(folder)!r} does not exist; give a folder in Hugging Face format or a hub id"
         )
+    _check_adapters(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"model folder {str(folder)!r} has no config.json; give a folder in Hugging Face format")
+    _check_configuration(folder / "config.json")
+    _check_weights(folder)
+    _check_tokenizer(folder)
+
+
+def _check_adapters(folder: Path) -> None:
+    if not (folder / "adapter_config.json").is_file():
+        return
+    merge = "PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(new_folder)"
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"model folder {str(folder)!r} holds an adapter and no model; merge it into its base where you have both, by "
+            f"{merge}, and give the new folder"
+        )
+    raise UserError(
+        f"model folder {str(folder)!r} holds an adapter beside the model, and which of the two is meant is not clear; merge "
+        f"them by {merge}, or take adapter_config.json away"
+    )
+
+
+_QUANTISERS = {
+    "bitsandbytes": "bitsandbytes",
+    "gptq": "gptqmodel",
+    "awq": "gptqmodel",
+    "compressed-tensors": "compressed_tensors",
+}
+"""Method of quantisation -> the package with which transformers reads it; vLLM reads others too."""
+
+
+def _check_configuration(file: Path) -> None:
+    config = _json_object(file)
+    if not isinstance(config.get("model_type"), str):
+        raise UserError(
+            f"model file {str(file)!r} is not a model's configuration: it names no model_type; fetch it again"
+        )
+    quantised = config.get("quantization_config")
+    if not quantised:
+        return
+    method = str(quantised.get("quant_method", "unknown")) if isinstance(quantised, dict) else "unknown"
+    package = _QUANTISERS.get(method)
+    if find_spec("vllm") is None and (package is None or find_spec(package) is None):
+        raise UserError(
+            f"model folder {str(file.parent)!r} is quantised ({method}), which only {package or 'vllm'} reads, and that is "
+            "not installed; give the model as it was before it was quantised"
+        )
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    """Raises UserError where a file does not hold a JSON object."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"model file {str(file)!r} is not JSON (a web page, a Git LFS pointer or a broken download?); fetch it again"
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f"model file {str(file)!r} holds a JSON {type(value).__name__} where an object is needed")
+    return value
+
+
+def _check_weights(folder: Path) -> None:
     weights = _weight_files(folder)
     if not weights:
         pickled = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLED)
@@ -173,23 +120,41 @@ def check_folder(folder: Path) -> None:
             raise UserError(
                 f"model folder {str(folder)!r} has only pickled weights ({', '.join(pickled[:3])}), which can run "
                 "code when read; only safetensors are read: convert it where you trust it, by "
-                "AutoModel.from_pretrained(folder)"
-                ".save_pretrained(new_folder), and give the new folder"
+                "AutoModel.from_pretrained(folder).save_pretrained(new_folder), and give the new folder"
             )
         raise UserError(f"model folder {str(folder)!r} has no weights; it needs model.safetensors")
     for file in weights:
         if not file.is_file():
             raise UserError(f"model folder {str(folder)!r} lacks {file.name}, which its index names; fetch it again")
-        if not _is_safetensors(file):
-            raise UserError(
-                f"model file {str(file)!r} is not a safetensors file (a Git LFS pointer or a broken download?); "
-                "fetch it again"
-            )
+        _check_safetensors(file)
+
+
+def _check_tokenizer(folder: Path) -> None:
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise UserError(
             f"model folder {str(folder)!r} has no tokenizer; it needs one of {', '.join(_TOKENIZER_FILES)}: "
             "save it there with tokenizer.save_pretrained(folder)"
         )
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        stat = file.stat()
+        if problem := _tokenizer_problem(file, stat.st_size, stat.st_mtime_ns):
+            raise UserError(
+                f"model file {str(file)!r} cannot be read by tokenizers {version('tokenizers')} ({problem}); fetch it again, "
+                "or save it with this version: a newer one may have written it"
+            )
+
+
+@cache
+def _tokenizer_problem(file: Path, size: int, mtime: int) -> str | None:
+    """Why the installed tokenizers cannot read a file; None where they can. ``size`` and ``mtime``: for the cache."""
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises bare exceptions
+        return str(error).strip().split("\n")[0][:160]
+    return None
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -198,19 +163,32 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     if index.is_file():
         try:
-            return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-        except (ValueError, KeyError, AttributeError) as error:
+            return [folder / name for name in sorted(set(_json_object(index)["weight_map"].values()))]
+        except (KeyError, AttributeError, TypeError) as error:
             raise UserError(f"model file {str(index)!r} is not a weight index; fetch it again") from error
     return []
 
 
-def _is_safetensors(file: Path) -> bool:
-    """True where the header (8-byte little-endian length, then a JSON object) fits into the file."""
+def _check_safetensors(file: Path) -> None:
+    """A safetensors file is an 8-byte little-endian length n, a JSON object of n bytes (name -> dtype, shape, data_offsets),
+    and data up to the largest offset: nothing of the data is read here."""
+    size = file.stat().st_size
     with file.open("rb") as stream:
-        head = stream.read(9)
-    if len(head) < 9 or head[8:] != b"{":
-        return False
-    return struct.unpack("<Q", head[:8])[0] + 8 <= file.stat().st_size
+        head = stream.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+        header = stream.read(length) if 0 < length <= size - 8 else b""
+    try:
+        tensors = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+        needed = 8 + length + max(ends, default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"model file {str(file)!r} is not a safetensors file (a Git LFS pointer or a broken download?); fetch it again"
+        ) from error
+    if size != needed:
+        raise UserError(
+            f"model file {str(file)!r} has {size:,} bytes and its header needs {needed:,}: a broken download; fetch it again"
+        )
 
 
 def local_folder(spec: str | ModelSpec) -> Path | None:
@@ -224,12 +202,7 @@ def configuration(spec: str | ModelSpec) -> dict[str, Any] | None:
     folder = local_folder(spec)
     if folder is None:
         return None
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model {str(parse(spec))!r}: {str(folder / 'config.json')!r} is not JSON; fetch it again"
-        ) from error
+    return _json_object(folder / "config.json")
 
 
 def has_chat_template(folder: Path) -> bool:

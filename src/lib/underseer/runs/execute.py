@@ -9,14 +9,13 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 from underseer import paths, store
 from underseer.runs.plan import Instance, Plan, read_notebook
 from underseer.runs.stage import PENDING, provenance
-from underseer.runs.warm import thread_limits
+from underseer.runs.warm import temporary, thread_limits
 
 NOTEBOOK = "notebook.ipynb"
 
@@ -57,9 +56,7 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
     os.environ.update(
         thread_limits(instance.runtime.get("threads", 1)) | {"UNDERSEER_WORK": str(folder), "TQDM_DISABLE": "1"}
     )
-    sockets = tempfile.TemporaryDirectory(
-        prefix="underseer-"
-    )  # only this user can reach the kernel; a TCP port is anybody's
+    sockets = temporary()  # only this user can reach the kernel; a TCP port is anybody's
     private = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets.name}/kernel"}})
     try:
         papermill.execute_notebook(

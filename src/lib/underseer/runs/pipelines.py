@@ -40,7 +40,6 @@ STEERS = {"w2s": frozenset({"bootstraps", "judge_members"}), "selfmoa": frozense
 
 
 DYNAMIC: dict[str, tuple[str, Callable[[Any], str | None]]] = {
-    "w2s.kinds": ("task", lambda name: f"w2s.{tasks.task(name).kind}"),
     "selfmoa.pools": ("dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
     "judges.evaluation_rows": ("exchange_dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
     "data.loading": ("dataset", lambda names: "testbed.tasks" if "testbed" in names else None),
@@ -56,35 +55,72 @@ class Add(Protocol):
 def w2s(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     """Weak-to-strong generalisation: supervisors -> weak labels -> student, beside the ceiling."""
     tasks.check(p)
-    data = add("w2s/1_data")
+    own = {} if p["student_loss"] == "filtered_ce" else {"min_agreement": None}
+    own |= {"dataset_revision": None} if p["dataset"].startswith("testbed") else {}  # generated: there is none
+    own |= {f"weak_{name}": p[f"weak_{name}"] or p[name] for name in ("epochs", "learning_rate")}
+    return (_continue if tasks.task(p["task"]).kind == "continuation" else _classify)(add, p, own)
+
+
+def _classify(add: Add, p: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The stages of a task that classifies. ``own``: parameters as decided; None where nothing reads the parameter."""
+    data = add("w2s/1_data", own)
     weak_base, strong_base = _pretrained(add, p["weak_model"]), _pretrained(add, p["strong_model"])
-    single = add("w2s/2_supervisors", {"replicate": 0}, data=data, base=weak_base)
-    replicates = range(1, p["bootstraps"] + 1) if p["voting"] != "none" else ()
-    voters = [add("w2s/2_supervisors", {"replicate": r}, data=data, base=weak_base) for r in replicates]
-    generates = tasks.task(p["task"]).kind == "continuation"
-    selecting = _selecting(add, p, data) if generates else {}
-    labels = add("w2s/3_weak_labels", data=data, supervisors=voters or [single], **selecting)
-    student = add("w2s/4_student", {"supervision": "weak"}, data=data, weak_labels=labels, base=strong_base)
-    truth = {"supervision": "truth", "student_loss": "hard_ce", "voting": "none"}
+    single, *voters = (
+        add("w2s/2_supervisors", {**own, "replicate": r}, data=data, base=weak_base) for r in _replicates(p)
+    )
+    labels = add("w2s/3_weak_labels", data=data, supervisors=voters or [single])
+    student = add("w2s/4_student", {**own, "supervision": "weak"}, data=data, weak_labels=labels, base=strong_base)
+    truth = {"supervision": "truth", "student_loss": "hard_ce", "voting": "none", "min_agreement": None}
     ceiling = add("w2s/4_student", truth, data=data, base=strong_base)
-    found = {"data": data, "weak": single, "weak_labels": labels, "student": student, "ceiling": ceiling}
-    if generates:
-        judges = {**selecting, "reporting": _judge(add, p["reporting_judge"], "reporting", 0, data)}
-        for role in ("weak", "student", "ceiling"):
-            found[f"{role}_scores"] = add("judges/score", answers=found[role], data=data, **judges)
-        found |= {"reporting_judge": judges["reporting"], "training_judge": judges["training"][0]}
-    return {role: instance for role, instance in found.items() if instance is not None}
+    return {"data": data, "weak": single, "weak_labels": labels, "student": student, "ceiling": ceiling}
 
 
-def _selecting(add: Add, p: dict[str, Any], data: Any) -> dict[str, Any]:
-    """What selects among continuations: the training judges, and the model that measures fluency."""
+def _continue(add: Add, p: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The stages of a task that continues prompts, and the judges that choose and score. ``own``: as in ``_classify``."""
+    data = add("w2s/1_data", own)
+    weak_base, strong_base = _pretrained(add, p["weak_model"]), _pretrained(add, p["strong_model"])
+    single, *voters = (
+        add("w2s/2_supervisors_continuation", {**own, **test, "replicate": r}, data=data, base=weak_base)
+        for r, test in ((r, {"samples": None} if r else {}) for r in _replicates(p))
+    )
+    training, fluency = _training_judges(add, p, data), _fluency(add, p, data)
+    asked = p["voting"] == "least_toxic"  # the one rule that asks how fluent a text is
+    labels = add(
+        "w2s/3_weak_labels_continuation",
+        {} if asked else {"fluency_model": None},
+        data=data,
+        supervisors=voters or [single],
+        training=training,
+        fluency=fluency if asked else None,
+    )
+    stage = "w2s/4_student_continuation"
+    student = add(stage, {"supervision": "weak"}, data=data, weak_labels=labels, base=strong_base)
+    ceiling = add(stage, {"supervision": "truth", "voting": "none"}, data=data, base=strong_base)
+    roles = {"data": data, "weak": single, "weak_labels": labels, "student": student, "ceiling": ceiling}
+    reporting = _judge(add, p["reporting_judge"], "reporting", 0, data)
+    for role in ("weak", "student", "ceiling"):
+        judges = {"training": training, "fluency": fluency, "reporting": reporting}
+        roles[f"{role}_scores"] = add("judges/score", answers=roles[role], data=data, **judges)
+    roles |= {"reporting_judge": reporting, "training_judge": training[0]}
+    return {role: instance for role, instance in roles.items() if instance is not None}
+
+
+def _replicates(p: dict[str, Any]) -> range:
+    """The supervisors by number: 0 learns from all rows, the others from bootstrap samples and vote."""
+    return range(p["bootstraps"] + 1 if p["voting"] != "none" else 1)
+
+
+def _training_judges(add: Add, p: dict[str, Any], data: Any) -> list[Any]:
+    """The judges that choose among continuations."""
     members = p["judge_members"]
     replicates = range(1, members + 1) if members > 1 else (0,)
-    fluency, base = p["fluency_model"], _pretrained(add, p["fluency_model"].removeprefix("trained:"))
-    return {
-        "training": [_judge(add, p["training_judge"], "training", r, data) for r in replicates],
-        "fluency": add("judges/fluency", data=data, base=base) if fluency.startswith("trained:") else base,
-    }
+    return [_judge(add, p["training_judge"], "training", r, data) for r in replicates]
+
+
+def _fluency(add: Add, p: dict[str, Any], data: Any) -> Any:
+    """The stage that makes the model of fluency; None for one that exists already."""
+    base = _pretrained(add, p["fluency_model"].removeprefix("trained:"))
+    return add("judges/fluency", data=data, base=base) if p["fluency_model"].startswith("trained:") else base
 
 
 def _judge(add: Add, spec: str, role: str, replicate: int, data: Any) -> Any:

@@ -126,9 +126,10 @@ def _executed() -> list[str]:
 
 
 def _as_planned(name: str, value: Any, instance: Instance) -> Any:
-    """Paths are planned as absolute paths; a notebook may hold a relative one. Which engine answers, the plan decides."""
+    """Paths are planned as absolute paths; a notebook may hold a relative one. Which engine answers, the plan decides, and
+    which parameters nothing reads (None)."""
     planned = instance.parameters[name]
-    if name == "engine":
+    if name == "engine" or planned is None:
         return planned
     same_path = isinstance(value, str) and isinstance(planned, str) and Path(planned).is_absolute()
     return planned if same_path and (paths.ROOT / value).resolve() == Path(planned) else value

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -50,7 +51,8 @@ def is_safe() -> bool:
 @contextlib.contextmanager
 def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[dict[str, str]]:
     """A warm process for the time of a run; yields the environment in which its clients find it."""
-    with tempfile.TemporaryDirectory(prefix="underseer-") as folder:
+    sweep()
+    with temporary() as folder:
         address = str(Path(folder) / "warm")
         # Read when the libraries are imported: no progress bars in executed notebooks, figures drawn inline.
         fixed = {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
@@ -82,6 +84,19 @@ def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[di
             server.wait()
 
 
+def temporary() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder that names its process, so that a later run can remove what a killed one left."""
+    return tempfile.TemporaryDirectory(prefix=f"underseer-{os.getpid()}-")
+
+
+def sweep() -> None:
+    """Remove the temporary folders of processes that have ended."""
+    for folder in Path(tempfile.gettempdir()).glob("underseer-*-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc").is_dir():
+            shutil.rmtree(folder, ignore_errors=True)  # another user's stays
+
+
 def thread_limits(threads: int) -> dict[str, str]:
     """The environment that holds the maths libraries to so many threads."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
@@ -92,9 +107,9 @@ def serve(descriptor: int, preloaded: list[str]) -> NoReturn:
     """Import, then fork for every client that connects. Ends when standard input does."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for: their clients see them end
     listener = socket.socket(fileno=descriptor)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for name in preloaded:
         __import__(name)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         client, _ = listener.accept()
         request, fds = _receive(client)
@@ -165,7 +180,9 @@ def run(argv: list[str]) -> int:
 
     The fork ends with this process, and this process with the one that started it: no kernel outlives its notebook's run.
     """
-    parent = os.getppid()
+    parent = int(
+        os.environ.get("JPY_PARENT_PID") or os.getppid()
+    )  # a kernel's may have ended before this line is reached
     address = os.environ.get(SOCKET)
     connection = socket.socket(socket.AF_UNIX)
     try:

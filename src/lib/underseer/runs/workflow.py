@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from underseer import paths, store
+from underseer.engines.lifelines import Lifeline
 from underseer.errors import UserError
 from underseer.runs import warm
 from underseer.runs.params import MODELS
@@ -103,13 +105,21 @@ def run(
     warmth = warm.serving(missing[0].runtime.get("threads", 1)) if warm.is_safe() else nullcontext({})
     with log.open("w", encoding="utf-8") as out, warmth as env:
         process = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env={**os.environ, **env}
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **env},
+            process_group=0,
         )
+        lifeline = Lifeline([-process.pid])  # a SIGKILL of this process ends Snakemake and its jobs too
         try:
             _watch(process, missing, started, console)
         except KeyboardInterrupt as stop:
             _stop(process, patience=STOP if not stop.args else 0)
             raise
+        finally:
+            lifeline.cut()
     keys = {instance.key for instance in missing}  # another run may work in the same store
     failed = [one for one in failures(started) if one["key"] in keys]
     if process.returncode != 0 and not failed:
@@ -126,10 +136,13 @@ def run(
 
 
 def _stop(process: subprocess.Popen, *, patience: float) -> None:
-    """End Snakemake and its jobs. A Ctrl-C they have seen themselves, and get ``patience`` seconds; a signal that was sent to
-    this process alone they have not."""
+    """End Snakemake and its jobs. A Ctrl-C is passed on, and they get ``patience`` seconds; after that, or where a signal came
+    that is no Ctrl-C, they are terminated."""
     import psutil
 
+    if patience:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
     left: list[psutil.Process] = []
     with suppress(psutil.NoSuchProcess):
         snakemake = psutil.Process(process.pid)

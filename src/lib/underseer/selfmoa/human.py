@@ -24,8 +24,8 @@ def pairs(
     if not dataset.startswith("testbed"):
         from underseer.data.preferences import load_preferences
 
-        found = load_preferences(dataset, path, n=n, seed=seed)
-        return dict.fromkeys(ORDERINGS, found)
+        evaluation = run.input("data").table("evaluation")
+        return dict.fromkeys(ORDERINGS, load_preferences(dataset, path, n=n, seed=seed, held_out=evaluation))
     from underseer.selfmoa import annotators
 
     train = run.input("data").table("train")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from underseer.models.adapters import LoraSettings
     from underseer.selfmoa.targets import Target
     from underseer.store import Output
-    from underseer.training.finetune import TrainSettings
+    from underseer.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ class Sizes:
 @dataclass(frozen=True)
 class Pools:
     """``train``: id, text, category, kind, set (attack: a seed; safe; borderline). ``evaluation``: the same with ``role``.
-    ``reset``: id, prompt, answer, category. ``overlap``: what was dropped from the training pools."""
+    ``reset``: id, prompt, answer, category. ``overlap``: how many rows to train on, and exchanges for the reset, were
+    dropped because an evaluation set holds their prompt: ``pool`` (train, reset), ``reason``, ``rows``."""
 
     train: pd.DataFrame
     evaluation: pd.DataFrame
@@ -83,10 +84,13 @@ def _public(
     kept, dropped = exclude(pool, held)
     wanted = {"attack": sizes.n_seeds, "safe": sizes.n_safe, "borderline": sizes.n_borderline}
     train = pd.concat([_some(kept[kept.role == role], n, seed).assign(set=role) for role, n in wanted.items()])
-    harmful = load_exchanges(exchange_dataset, path, seed=seed)
+    harmful = load_exchanges(exchange_dataset, path, seed=seed, held_out=held)
     harmful = harmful[harmful.unsafe >= 0.5]
     reset = _some(harmful, sizes.n_reset, seed)[["id", "prompt", "answer", "category"]]
-    return Pools(train.reset_index(drop=True), held, reset.reset_index(drop=True), dropped)
+    shared = {reason: n for reason, n in harmful.attrs["dropped"].items() if reason.startswith("evaluation prompt")}
+    reset_report = pd.DataFrame({"pool": "reset", "reason": list(shared), "rows": list(shared.values())})
+    report = pd.concat([dropped.assign(pool="train"), reset_report], ignore_index=True)[["pool", "reason", "rows"]]
+    return Pools(train.reset_index(drop=True), held, reset.reset_index(drop=True), report)
 
 
 def _some(rows: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:

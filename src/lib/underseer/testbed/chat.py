@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from underseer.errors import UserError, nearest
+from underseer.models.parsing import TESTBED_MODELS
 from underseer.prompts.strategies import FRESH, instruction
+from underseer.testbed.base import BASE_MODELS
 from underseer.testbed.draw import Fresh, Words, check, kinds, text_id
 from underseer.testbed.exchanges import ATTACKS, KINDS, Request, answer, choose, request, wrap
 from underseer.testbed.manuals import STRATEGIES
@@ -73,6 +75,7 @@ CHAT_MODELS: dict[str, ChatSpec] = {
     "chat-s": ChatSpec("gpt2-s-chat", "target", 12000, batch_size=24, learning_rate=3e-3),
     "attacker-s": ChatSpec("chat-s", "attacker", 4000, batch_size=24, learning_rate=2e-3),
 }
+TESTBED_MODELS.update(BASE_MODELS, CHAT_MODELS)
 
 
 def spec_of(name: str) -> ChatSpec:

@@ -19,7 +19,8 @@ from underseer.errors import UserError, nearest
 from underseer.maths import modpo
 from underseer.models.adapters import LoraSettings
 from underseer.models.loading import resolve_device
-from underseer.training.finetune import TrainSettings, curves_of, longest_row, use_bf16
+from underseer.training.precision import longest_row, use_bf16
+from underseer.training.settings import TrainSettings, curves_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,10 +193,10 @@ def _trainer(
     from trl import DPOConfig
 
     from underseer.models.adapters import load_lora, lora_config
-    from underseer.training.loop import Steering
-    from underseer.training.loop_base import arguments_for
+    from underseer.training.loop import arguments_for
     from underseer.training.pair_trainer import PairTrainer
     from underseer.training.reference import ReferenceCache, model_key
+    from underseer.training.steering import Steering
 
     device = resolve_device(settings.train.device)
     bf16 = use_bf16(model, device, settings.train.precision)

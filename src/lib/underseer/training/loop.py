@@ -1,46 +1,61 @@
-"""The training loop behind ``train``: the Hugging Face Trainer with our batches, validation, best state and
+"""The training loop behind ``finetune``: the Hugging Face Trainer with our batches, validation, best state and
 checkpoints.
 
-Imports torch and transformers: reach it through ``train`` only.
+Why not the Trainer alone, with its ``compute_loss_func``, grouping by length, validation, early stopping and best state: a
+training of the demo's student then takes 18 % more CPU time (docs/benchmarks.md): 7 at its start (see ``run``), the rest for its
+validation and for the checkpoint that it writes at each look. What did not pay has no hook here.
+
+Imports torch and transformers: reach it through ``finetune`` or ``align`` only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
-import json
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import accelerate.optimizer
 import torch
-from safetensors.torch import load_file, save_file
-from tqdm.auto import tqdm
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from underseer.errors import UserError
 from underseer.models.batches import LengthGroupedBatches, TokenRows, sorted_batches
-from underseer.training.loop_base import Lean, arguments_for
+from underseer.models.loading import quiet, resolve_device
 from underseer.training.objectives import weighted_items
+from underseer.training.precision import CPU_ROWS, use_bf16
+from underseer.training.settings import FitResult, curves_of
+from underseer.training.steering import Steering, last_checkpoint
 
 if TYPE_CHECKING:
-    from underseer.training.finetune import TrainSettings
-
-# Accelerate looks for the package lomo on the disk in every step.
-accelerate.optimizer.is_lomo_available = functools.cache(accelerate.optimizer.is_lomo_available)
-
-SAVE_SECONDS = 60.0  # least time between two checkpoints
-LOG_STEPS = 10  # steps between two points of the training curve, at most
-MARK = "complete.json"  # written last into a checkpoint: one without it was cut short and is ignored
+    from underseer.training.settings import TrainSettings
 
 Loss = Callable[[torch.Tensor, torch.Tensor, float, torch.Tensor | None], torch.Tensor]
 Metrics = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], tuple[dict[str, float], float]]
+
+
+class Lean:
+    """Hooks that our trainers share, mixed in before the Trainer: autocast of our choosing, and a quiet console."""
+
+    autocast_bf16 = False
+
+    def hush(self) -> None:
+        """Leave the progress to ``Steering``."""
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> Any:
+        if not self.autocast_bf16:
+            return contextlib.nullcontext()
+        return torch.autocast(self.args.device.type, dtype=torch.bfloat16, cache_enabled=cache_enabled)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with quiet():
+            super()._save_checkpoint(*args, **kwargs)
 
 
 class Fit(Lean, Trainer):
@@ -69,14 +84,9 @@ class Fit(Lean, Trainer):
         )
         return self.accelerator.prepare(loader)
 
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """One forward and backward pass. The Trainer's own also sets train mode on every module, in every step."""
-        inputs = self._prepare_inputs(inputs)
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         self.weight = inputs.pop("weight", None)
-        with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        self.accelerator.backward(loss)
-        return loss.detach()
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         if not batch_samples or "weight" not in batch_samples[0]:
@@ -106,7 +116,6 @@ class Fit(Lean, Trainer):
         values = {f"eval_{name}": value / (total or 1) for name, value in sums.items()}
         self.log(dict(values))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
-        model.train()
         return values
 
 
@@ -114,101 +123,43 @@ def _as_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return batch
 
 
-class Steering(TrainerCallback):
-    """Decides when to log, validate, save and stop; keeps the best state; shows the one progress bar."""
-
-    def __init__(self, settings: TrainSettings, validate: bool, save: bool) -> None:
-        self.settings, self.validate, self.save = settings, validate, save
-        self.log_steps = max(1, min(LOG_STEPS, settings.eval_steps))
-        self.best: dict[str, torch.Tensor] = {}
-        self.best_loss, self.best_step, self.misses = math.inf, 0, 0
-        self.saved_at, self.bar = time.monotonic(), None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        model.train()
-        shown = {} if self.settings.progress else {"disable": True}  # else as TQDM_DISABLE says
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="train", unit="step",
-            mininterval=0.5, leave=False, **shown,
-        )  # fmt: skip
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        step, last = state.global_step, state.global_step >= state.max_steps
-        self.bar.update(1)
-        control.should_log = last or step % self.log_steps == 0
-        control.should_evaluate = self.validate and (last or step % self.settings.eval_steps == 0)
-        may = self.save and control.should_log and not last
-        control.should_save = may and _agreed(time.monotonic() - self.saved_at >= SAVE_SECONDS)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs and self.bar is not None:
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, model: PreTrainedModel | None = None,
-        metrics: dict[str, float] | None = None, **kwargs: Any,
-    ) -> None:  # fmt: skip
-        loss = metrics["eval_loss"]
-        if loss < self.best_loss or not self.best:
-            self.best_loss, self.best_step, self.misses = loss, state.global_step, 0
-            self.best = {name: value.detach().cpu().clone() for name, value in _trained(model).items()}
-        else:
-            self.misses += 1
-            if self.settings.patience and self.misses >= self.settings.patience:
-                control.should_training_stop, control.should_save = True, False
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.saved_at = time.monotonic()
-        if not state.is_world_process_zero:
-            return
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
-        save_file(self.best, folder / "best.safetensors")
-        counters = {
-            "best_loss": self.best_loss if self.best else None,
-            "best_step": self.best_step,
-            "misses": self.misses,
-        }
-        (folder / MARK).write_text(json.dumps(counters))
-
-    def resume(self, folder: Path) -> None:
-        """Take up the best state and the counters of a checkpoint."""
-        counters = json.loads((folder / MARK).read_text())
-        self.best = load_file(folder / "best.safetensors")
-        self.best_loss = math.inf if counters["best_loss"] is None else counters["best_loss"]
-        self.best_step, self.misses = counters["best_step"], counters["misses"]
-
-    def restore(self, model: PreTrainedModel) -> None:
-        """Put the best state back into the model."""
-        with torch.no_grad():
-            for name, value in _trained(model).items():
-                value.copy_(self.best[name])
-
-
-def _agreed(yes: bool) -> bool:
-    """What the first process says: clocks differ, and all processes must save together."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return yes
-    said = [yes]
-    torch.distributed.broadcast_object_list(said, src=0)
-    return said[0]
-
-
-def _trained(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """What training can change: trainable parameters (all of a model, or an adapter's) and floating-point buffers."""
-    tensors = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    return tensors | {name: value for name, value in model.named_buffers() if value.is_floating_point()}
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Newest complete checkpoint in a folder; those cut short while being written are deleted."""
-    complete = []
-    for path in folder.glob("checkpoint-*"):
-        if (path / MARK).is_file():
-            complete.append(path)
-        else:
-            shutil.rmtree(path, ignore_errors=True)  # another process may be at it
-    return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
+def arguments_for(
+    settings: TrainSettings,
+    folder: Path,
+    device: torch.device,
+    n_train: int,
+    kind: type[TrainingArguments] = TrainingArguments,
+    **more: Any,
+) -> TrainingArguments:
+    """The Trainer's arguments, of the given kind; ``n_train`` rows make an epoch."""
+    steps = math.ceil(
+        math.ceil(math.ceil(n_train / settings.batch_size) / settings.gradient_accumulation) * settings.epochs
+    )
+    values = dict(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=max(CPU_ROWS if device.type == "cpu" else 64, settings.batch_size),
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps or math.ceil(settings.warmup_ratio * steps),
+        lr_scheduler_type=settings.scheduler,
+        optim="adamw_torch_fused" if device.type in ("cpu", "cuda") else "adamw_torch",
+        use_cpu=device.type == "cpu",
+        seed=settings.seed,
+        logging_strategy="no",
+        eval_strategy="no",
+        save_strategy="no",
+        save_total_limit=2,  # the newest may be cut short: the one before stays until it is complete
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    arguments = kind(**{**values, **more})
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # never DataParallel: several GPUs are the launcher's business
+    return arguments
 
 
 def fit(
@@ -219,31 +170,29 @@ def fit(
     *,
     loss_sum: Loss,
     metrics: Metrics,
-    device: torch.device,
-    bf16: bool,
-    checkpoint_dir: Path | None,
-) -> dict[str, Any]:
-    """Train ``model`` in place, from a checkpoint in ``checkpoint_dir`` if any; gives what ``FitResult`` says, the curves as history."""
+    checkpoint_dir: Path | str | None,
+) -> FitResult:
+    """Train ``model`` in place, from the last checkpoint in ``checkpoint_dir`` if there is one."""
     start = time.monotonic()
+    device = resolve_device(settings.device)
     steering = Steering(settings, validate=validation is not None, save=checkpoint_dir is not None)
     with contextlib.ExitStack() as stack:
-        folder = checkpoint_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="underseer-")))
-        arguments = arguments_for(settings, folder, device, len(train))
+        folder = Path(checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="underseer-")))
         trainer = Fit(
-            model, arguments, train_dataset=train, eval_dataset=validation, callbacks=[steering],
-            loss_sum=loss_sum, metrics=metrics, bf16=bf16,
+            model, arguments_for(settings, folder, device, len(train)), train_dataset=train, eval_dataset=validation,
+            callbacks=[steering], loss_sum=loss_sum, metrics=metrics, bf16=use_bf16(model, device, settings.precision),
         )  # fmt: skip
-        steps = run(trainer, model, steering, settings, checkpoint_dir)
+        steps = run(trainer, model, steering, settings, None if checkpoint_dir is None else folder)
     per_epoch = math.ceil(len(trainer.batches) / settings.gradient_accumulation)
     epochs, rest = divmod(steps, per_epoch)
     seen = epochs * len(trainer.batches) + min(rest * settings.gradient_accumulation, len(trainer.batches))
-    return {
-        "model": model,
-        "history": trainer.state.log_history,
-        "tokens_trained": trainer.batches.tokens(seen),
-        "best_step": steering.best_step if steering.best else steps,
-        "seconds": time.monotonic() - start,
-    }
+    return FitResult(
+        model=model,
+        curves=curves_of(trainer.state.log_history),
+        tokens_trained=trainer.batches.tokens(seen),
+        best_step=steering.best_step if steering.best else steps,
+        seconds=time.monotonic() - start,
+    )
 
 
 def run(
@@ -255,7 +204,7 @@ def run(
         steering.resume(checkpoint)
     use_cache = getattr(model.config, "use_cache", None)
     model.config.use_cache = False
-    gc.freeze()  # else each start of a training walks over all imported libraries: half a second
+    gc.freeze()  # else the Trainer's collection at each start walks over all imported libraries: a third of a second
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:

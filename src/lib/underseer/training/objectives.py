@@ -6,7 +6,12 @@ model. Labels: target probabilities (n,), or token ids (n, L) with -100 where a 
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from underseer.errors import UserError
+from underseer.maths.losses import soft_ce
 
 if TYPE_CHECKING:
     import torch
@@ -17,22 +22,40 @@ def weighted_items(labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return (weight * (labels != -100).view(len(labels), -1).sum(dim=1)).sum()
 
 
-def row_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each row (n,) with the probability of class 1; its mean is ``w2s.losses.soft_ce``."""
-    log_q = logits.log_softmax(dim=-1)
-    return -(targets * log_q[:, 1] + (1 - targets) * log_q[:, 0])
+def summed(loss: Callable[..., torch.Tensor], *, weighted: bool) -> Callable[..., torch.Tensor]:
+    """A mean loss of rows (``maths.losses``) as the sum that the loop takes: (logits, labels, progress, weight) -> scalar.
+
+    Raises:
+        UserError: no function, one without a parameter ``weight`` where rows are ``weighted``; when called, a loss that
+            is no scalar.
+    """
+    if not callable(loss):
+        raise UserError(f"loss = {loss!r}; expected a function of logits and targets, such as losses.hard_ce")
+    name, takes = getattr(loss, "__name__", repr(loss)), inspect.signature(loss).parameters
+    if weighted and "weight" not in takes:
+        raise UserError(f"loss {name!r} takes no weights; drop column 'weight', or use hard_ce or soft_ce")
+
+    def loss_sum(
+        logits: torch.Tensor, labels: torch.Tensor, progress: float, weight: torch.Tensor | None
+    ) -> torch.Tensor:
+        more = {"progress": progress} if "progress" in takes else {}
+        more |= {} if weight is None else {"weight": weight}
+        value = loss(logits, labels, **more)
+        if value.ndim:
+            raise UserError(f"loss {name!r} gave a tensor of shape {tuple(value.shape)}; expected a mean over rows")
+        return value * len(labels) if weight is None else value
+
+    return loss_sum
 
 
 def classifier_metrics(
     logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None
 ) -> tuple[dict[str, float], float]:
-    from underseer.maths.losses import soft_ce
-
     correct = (logits.argmax(dim=-1) == (labels >= 0.5)).float()
     if weight is None:
         return {"loss": soft_ce(logits, labels).item(), "accuracy": correct.mean().item()}, len(labels)
     total = weight.sum().item()
-    loss = (weight * row_losses(logits, labels)).sum().item()
+    loss = soft_ce(logits, labels, weight).item()
     return {"loss": loss / total, "accuracy": (weight * correct).sum().item() / total}, total
 
 

@@ -23,7 +23,7 @@ from underseer.maths.modpo import length_normalised_nll
 from underseer.models.batches import LengthGroupedBatches, sorted_batches
 from underseer.models.loading import quiet
 from underseer.training.head import CompletionHead
-from underseer.training.loop_base import Lean
+from underseer.training.loop import Lean
 from underseer.training.pair_rows import PairRows
 from underseer.training.reference import ReferenceCache, answer_log_probs
 

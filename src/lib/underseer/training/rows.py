@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def check_columns(df: pd.DataFrame, names: list[str], what: str, may_be_empty: bool = False) -> None:
+def check_columns(df: pd.DataFrame, names: list[str], part: str, may_be_empty: bool = False) -> None:
     """Raise UserError for a missing column or, unless allowed, an empty frame."""
     for name in names:
         if name not in df.columns:
-            raise UserError(f"the {what} rows have no column {name!r}; they have {', '.join(map(str, df.columns))}")
+            raise UserError(f"the {part} rows have no column {name!r}; they have {', '.join(map(str, df.columns))}")
     if df.empty and not may_be_empty:
-        raise UserError(f"there are no {what} rows; give at least one")
+        raise UserError(f"there are no {part} rows; give at least one")
 
 
 def texts_of(df: pd.DataFrame) -> tuple[list[str], list[str] | None]:
@@ -40,44 +40,43 @@ def texts_of(df: pd.DataFrame) -> tuple[list[str], list[str] | None]:
 
 
 def classifier_rows(
-    tokenizer: PreTrainedTokenizerBase, df: pd.DataFrame, what: str, *, prefer: str, length: int, multiple: int
+    tokenizer: PreTrainedTokenizerBase, df: pd.DataFrame, part: str, *, target: str, length: int, multiple: int
 ) -> TokenRows:
-    """Rows of ``text`` (and ``text_pair``) with their target: column ``prefer``, else ``p``, else ``label``."""
-    column = prefer if prefer in df.columns else "p" if "p" in df.columns else "label"
-    check_columns(df, ["text", column], what)
-    df, weights = _weighed(df, what)
-    targets = df[column].to_numpy(dtype=np.float32)
+    """Rows of ``text`` (and ``text_pair``) with their target, a column of labels or probabilities of class 1."""
+    check_columns(df, ["text", target], part)
+    df, weights = _weighed(df, part)
+    targets = df[target].to_numpy(dtype=np.float32)
     if not ((targets >= 0) & (targets <= 1)).all():
-        raise UserError(f"column {column!r} of the {what} rows holds values outside [0, 1] or missing ones")
+        raise UserError(f"column {target!r} of the {part} rows holds values outside [0, 1] or missing ones")
     ids, types = tokenise(tokenizer, *texts_of(df), max_length=length)
     return TokenRows(ids, tokenizer.pad_token_id, types=types, targets=targets, weights=weights, multiple=multiple)
 
 
 def language_rows(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], what: str, *, pack: bool, length: int, multiple: int
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], part: str, *, pack: bool, length: int, multiple: int
 ) -> TokenRows:
     """Texts, each closed by the end token: as rows of their own, or packed into blocks of ``length`` tokens."""
     end = end_token(tokenizer)
     ids, _ = tokenise(tokenizer, texts, max_length=10**9 if pack else length - 1)
     ids = packed(ids, end, length) if pack else [np.append(row, end) for row in ids]
     if not ids:
-        raise UserError(f"there are no {what} texts; give at least one")
+        raise UserError(f"there are no {part} texts; give at least one")
     return TokenRows(ids, tokenizer.pad_token_id, language_model=True, multiple=multiple)
 
 
 def continuation_rows(
-    tokenizer: PreTrainedTokenizerBase, df: pd.DataFrame, what: str, *, length: int, multiple: int
+    tokenizer: PreTrainedTokenizerBase, df: pd.DataFrame, part: str, *, length: int, multiple: int
 ) -> TokenRows:
     """Rows ``text`` + ``continuation`` + end token, of which only the continuation and the end token are learnt.
 
     Both parts are tokenised apart, so that the learnt tokens are those that a model continuing the prompt must write.
     """
-    check_columns(df, ["text", "continuation"], what)
-    df, weights = _weighed(df, what)
+    check_columns(df, ["text", "continuation"], part)
+    df, weights = _weighed(df, part)
     missing = df["continuation"].isna() | df["text"].isna()
     if missing.any():
         raise UserError(
-            f"{int(missing.sum())} of the {len(df)} {what} rows have no text or no continuation (missing values); "
+            f"{int(missing.sum())} of the {len(df)} {part} rows have no text or no continuation (missing values); "
             "drop them, or give an empty string where nothing follows"
         )
     if length < 2:
@@ -91,15 +90,15 @@ def continuation_rows(
 
 
 def chat_rows(
-    tokenizer: PreTrainedTokenizerBase, df: pd.DataFrame, what: str, *, length: int, multiple: int
+    tokenizer: PreTrainedTokenizerBase, df: pd.DataFrame, part: str, *, length: int, multiple: int
 ) -> TokenRows:
     """Chats of one ``prompt`` and its ``answer``; only the answer and the token that ends its turn are learnt."""
-    check_columns(df, ["prompt", "answer"], what)
-    df, weights = _weighed(df, what)
+    check_columns(df, ["prompt", "answer"], part)
+    df, weights = _weighed(df, part)
     missing = df["answer"].isna() | df["prompt"].isna()
     if missing.any():
         raise UserError(
-            f"{int(missing.sum())} of the {len(df)} {what} rows have no prompt or no answer (missing values); drop them"
+            f"{int(missing.sum())} of the {len(df)} {part} rows have no prompt or no answer (missing values); drop them"
         )
     check_template(tokenizer, tokenizer.name_or_path)
     prompts = prompt_rows(tokenizer, [ask(text) for text in df["prompt"]])
@@ -110,15 +109,15 @@ def chat_rows(
     )
 
 
-def _weighed(df: pd.DataFrame, what: str) -> tuple[pd.DataFrame, np.ndarray | None]:
+def _weighed(df: pd.DataFrame, part: str) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Rows whose ``weight`` is above 0, and their weights (n,); None where all are equal, as without the column."""
     if "weight" not in df.columns:
         return df, None
     weights = df["weight"].to_numpy(dtype=np.float32)
     if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise UserError(f"column 'weight' of the {what} rows holds negative, infinite or missing values; allowed: >= 0")
+        raise UserError(f"column 'weight' of the {part} rows holds negative, infinite or missing values; allowed: >= 0")
     kept = weights > 0
     if not kept.any():
-        raise UserError(f"all {len(df)} {what} rows have weight 0; give at least one a weight above 0")
+        raise UserError(f"all {len(df)} {part} rows have weight 0; give at least one a weight above 0")
     df, weights = df[kept], weights[kept]
     return df, None if (weights == weights[0]).all() else weights

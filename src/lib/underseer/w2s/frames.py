@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from underseer.errors import UserError
-from underseer.maths import metrics, votes
-from underseer.w2s.tasks import RELIABLE
+from underseer.maths import metrics
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Vote = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
-def sample(supervise: pd.DataFrame, replicate: int, seed: int) -> pd.DataFrame:
-    """The rows that a supervisor is trained on: all (replicate 0), or bootstrap sample ``replicate``, with repetitions."""
-    return supervise if replicate == 0 else supervise.iloc[votes.bootstrap_sample(len(supervise), replicate, seed)]
+
+def texts(rows: pd.DataFrame) -> list[str]:
+    """The texts of these rows, both of a pair: what the tokenizer of a model from scratch is trained on."""
+    return [*rows.text, *(rows.text_pair if "text_pair" in rows else ())]
 
 
 def align(predictions: Sequence[pd.DataFrame], column: str = "p") -> pd.DataFrame:
@@ -36,21 +39,25 @@ def align(predictions: Sequence[pd.DataFrame], column: str = "p") -> pd.DataFram
     return aligned
 
 
-def vote(answers: pd.DataFrame, voting: str) -> pd.DataFrame:
-    """The weak labels: id, split, weak_label, p (mean probability of class 1), share (of supervisors that agree).
+def label(answers: pd.DataFrame, vote: Vote) -> pd.DataFrame:
+    """The weak labels: id, split, weak_label, p (probability of class 1), share (of supervisors that agree).
 
-    ``answers`` is as ``align`` returns it; ``voting`` is none (one supervisor), hard or soft.
+    ``answers`` is as ``align`` returns it. ``vote`` takes probabilities (B, n) of B supervisors and returns labels (n,)
+    of 0 and 1, and probabilities (n,), as those of ``maths.votes`` do.
+
+    Raises:
+        UserError: the vote returned something else.
     """
     p = answers.filter(regex=r"^p\d+$").to_numpy().T  # (B, n)
-    if voting == "none" and len(p) != 1:
-        raise UserError(f"voting = 'none': {len(p)} supervisors; one is needed, or voting hard or soft")
-    if voting == "hard":
-        label, _ = votes.hard_vote(p)
-        mean = p.mean(axis=0)
-    else:
-        label, mean = votes.soft_vote(p)
-    share = ((p >= 0.5) == label.astype(bool)).mean(axis=0)
-    return answers[["id", "split"]].assign(weak_label=label, p=mean, share=share)
+    labels, mean = vote(p)
+    if np.shape(labels) != p.shape[1:] or np.shape(mean) != p.shape[1:] or not np.isin(labels, (0, 1)).all():
+        raise UserError(
+            f"the vote returned arrays of shape {np.shape(labels)} and {np.shape(mean)}; expected labels of 0 and 1 and "
+            f"probabilities, one for each of {p.shape[1]} rows"
+        )
+    labels = np.asarray(labels).astype(np.int64)
+    share = ((p >= 0.5) == labels.astype(bool)).mean(axis=0)
+    return answers[["id", "split"]].assign(weak_label=labels, p=mean, share=share)
 
 
 def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None) -> pd.DataFrame:
@@ -64,51 +71,38 @@ def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None) -> pd.DataFrame:
     taught = rows[rows.split.isin(["transfer", "validation"])]
     if weak_labels is None:
         return taught.astype({"label": int})
-    found = taught.drop(columns="label").merge(
+    labelled = taught.drop(columns="label").merge(
         weak_labels.drop(columns="split"), on="id", how="left", validate="one_to_one"
     )
-    missing = int(found.weak_label.isna().sum())
+    missing = int(labelled.weak_label.isna().sum())
     if missing:
-        raise UserError(f"{missing} of {len(found)} rows have no weak label; the labels were made for other rows")
-    return found.rename(columns={"weak_label": "label"}).astype({"label": int})
+        raise UserError(f"{missing} of {len(labelled)} rows have no weak label; the labels were made for other rows")
+    return labelled.rename(columns={"weak_label": "label"}).astype({"label": int})
 
 
-def loss_on_rows(student_loss: str) -> str:
-    """The loss that a student minimises on each row: filtering and weighting are of rows, on top of cross-entropy."""
-    return "hard_ce" if student_loss in RELIABLE else student_loss
+def agreed(transfer: pd.DataFrame, min_agreement: float) -> pd.DataFrame:
+    """The transfer rows on whose label at least this share of the supervisors agrees.
 
-
-def reliable(taught: pd.DataFrame, student_loss: str, min_agreement: float) -> pd.DataFrame:
-    """Rows chosen or weighted by how far the supervisors agree on their labels (``share``); others lose as they are.
-
-    After Guo and Yang 2024 (arXiv 2406.19032), who filter and re-weight weak labels by the uncertainty of repeated
-    weak answers; here the repeated answers are those of the bootstrap supervisors. ``filtered_ce`` drops rows with
-    ``share < min_agreement``; ``weighted_ce`` gives a row the weight ``2 share - 1``: 0 for a tie, 1 where all agree
-    (variant: ours). Validation rows stay, so that early stopping looks at the same rows as any other student's.
+    After Guo and Yang 2024 (arXiv 2406.19032), who filter weak labels by the uncertainty of repeated weak answers; here
+    the repeated answers are those of the bootstrap supervisors.
 
     Raises:
-        UserError: no transfer row is left, or one class alone.
+        UserError: no row is left, or one class alone.
     """
-    transfer = taught.split == "transfer"
-    if student_loss == "filtered_ce":
-        kept = taught[~transfer | (taught.share >= min_agreement - 1e-9)]
-        left = kept[kept.split == "transfer"]
-        if left.label.nunique() < 2:
-            raise UserError(
-                f"min_agreement = {min_agreement}: {len(left)} of {int(transfer.sum())} transfer rows are left, of "
-                f"{left.label.nunique()} class(es); lower it, or take student_loss weighted_ce"
-            )
-        return kept
-    if student_loss == "weighted_ce":
-        return taught.assign(weight=(2 * taught.share - 1).where(transfer, 1.0))
-    return taught
+    kept = transfer[transfer.share >= min_agreement - 1e-9]
+    if kept.label.nunique() < 2:
+        raise UserError(
+            f"min_agreement = {min_agreement}: {len(kept)} of {len(transfer)} transfer rows are left, of "
+            f"{kept.label.nunique()} class(es); lower it, or take student_loss weighted_ce"
+        )
+    return kept
 
 
 def scores(truth: pd.DataFrame, predictions: pd.DataFrame, prefix: str = "validation") -> dict[str, float]:
     """Metrics of predictions (id, p) on rows with a known label (id, label), joined by id."""
     joined = truth[["id", "label"]].merge(predictions[["id", "p"]], on="id", validate="one_to_one")
-    found = metrics.classification_metrics(joined.label.to_numpy(dtype=int), joined.p.to_numpy())
-    return {f"{prefix}_{name}": value for name, value in found.items()}
+    values = metrics.classification_metrics(joined.label.to_numpy(dtype=int), joined.p.to_numpy())
+    return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
 def label_scores(truth: pd.DataFrame, weak_labels: pd.DataFrame) -> dict[str, float]:

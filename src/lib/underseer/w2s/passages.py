@@ -2,77 +2,88 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from underseer import engines
 from underseer.engines import local
 from underseer.errors import UserError
-from underseer.judges import panel
-from underseer.maths import selection
-from underseer.w2s.kinds import Decoding
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from underseer.cost import Ledger
+    from underseer.engines import Sampling
 
 GREEDY = 0  # the number of the greedy draw; sampled ones count from 1
 
 
-def write(model: Any, tokenizer: Any, rows: pd.DataFrame, decoding: Decoding, **how: Any) -> pd.DataFrame:
-    """A model's continuations of the prompts in ``rows``: id, split, draw, text, n_tokens, finish (stop or length).
+def write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[tuple[pd.DataFrame, Sampling]],
+    *,
+    batch_size: int,
+    device: str,
+    precision: str,
+    cost: Ledger,
+) -> pd.DataFrame:
+    """A model's continuations: id, split, draw, text, n_tokens, finish (stop or length).
 
-    Test prompts get the greedy continuation (draw 0) and ``decoding.samples`` sampled ones (1, 2, ...); the others
-    get one, by ``decoding.weak_decoding``. ``how``: batch_size, device, precision, cost.
+    Each request is rows with the prompts (id, split, text), and how these are continued. The greedy continuation of a
+    prompt is draw 0, its sampled ones are 1, 2, ...
     """
     import pandas as pd
 
-    sampled = engines.Sampling(
-        max_new_tokens=decoding.max_new_tokens,
-        temperature=decoding.temperature,
-        top_p=decoding.top_p,
-        top_k=decoding.top_k,
-        no_repeat_ngram=decoding.no_repeat_ngram,
-        n=decoding.samples,
-        seed=decoding.seed,
-    )
-    greedy = engines.Sampling(max_new_tokens=decoding.max_new_tokens)
-    test, others = rows[rows.split == "test"], rows[rows.split != "test"]
-    label = greedy if decoding.weak_decoding == "greedy" else replace(sampled, n=1)
-    found = []
-    for part, sampling in ((test, greedy), (test, sampled), (others, label)):
-        answers = local.generate(model, tokenizer, part.text.tolist(), sampling, **how) if len(part) else []
+    written = []
+    for rows, sampling in requests:
+        answers = []
+        if len(rows):
+            answers = local.generate(
+                model, tokenizer, rows.text.tolist(), sampling,
+                batch_size=batch_size, device=device, precision=precision, cost=cost,
+            )  # fmt: skip
         first = GREEDY if sampling.temperature == 0 else 1
-        found += [
-            (i, s, first + k, a.text, a.n_tokens, a.finish_reason)
-            for i, s, drawn in zip(part.id, part.split, answers, strict=True)
+        written += [
+            (row, split, first + k, a.text, a.n_tokens, a.finish_reason)
+            for row, split, drawn in zip(rows.id, rows.split, answers, strict=True)
             for k, a in enumerate(drawn)
         ]
-    return pd.DataFrame(found, columns=["id", "split", "draw", "text", "n_tokens", "finish"])
+    return pd.DataFrame(written, columns=["id", "split", "draw", "text", "n_tokens", "finish"])
 
 
-def vote(answers: pd.DataFrame, voting: str, rows: pd.DataFrame, run: Any, **judges: Any) -> pd.DataFrame:
+def candidates(answers: pd.DataFrame) -> np.ndarray:
+    """The candidates (B, n): one continuation by each of B supervisors; ``answers`` as ``frames.align`` returns texts."""
+    return answers.filter(regex=r"^text\d+$").to_numpy().T
+
+
+def choose(
+    answers: pd.DataFrame, rule: Callable[..., np.ndarray], toxicity: np.ndarray, nll: np.ndarray | None = None
+) -> pd.DataFrame:
     """One continuation a prompt: id, split, continuation, supervisor, toxicity (mean of the training judges), nll.
 
-    ``answers`` is as ``frames.align`` returns it for texts. ``voting``: none (one supervisor), best_of_b (each training judge votes for
-    the candidate it finds least toxic), least_toxic (at matched fluency), mbr (minimum Bayes risk: the judges have no
-    say). ``nll`` (nats per token) is missing where the rule does not ask for it.
+    ``rule`` takes any of ``texts``, ``toxicity`` (M, B, n) and ``nll`` (B, n), by the names of its parameters, and
+    returns the chosen indices (n,), as those of ``maths.selection`` do. Where it returns -1 (no candidate has a score,
+    because all are empty, say), the first supervisor's is taken. ``nll`` (nats per token) may be missing.
+
+    Raises:
+        UserError: the rule needs what is not there, or returned something else.
     """
-    texts = answers.filter(regex=r"^text\d+$").to_numpy().T  # (B, n)
-    if voting == "none" and len(texts) != 1:
-        raise UserError(f"voting = 'none': {len(texts)} supervisors; one is needed, or another voting")
-    toxicity, nll = panel.training_scores(run, texts, **judges), None  # (M, B, n)
-    if voting == "least_toxic":
-        prompts = answers[["id"]].merge(rows[["id", "text"]], on="id", validate="one_to_one").text.tolist()
-        nll = panel.nll_per_token(run, texts, prompts, **judges)  # (B, n)
-    chosen = {
-        "none": lambda: np.zeros(texts.shape[1], dtype=int),
-        "best_of_b": lambda: selection.vote_of_scorers(toxicity),
-        "least_toxic": lambda: selection.least_toxic_at_matched_fluency(toxicity.mean(axis=0), nll),
-        "mbr": lambda: selection.mbr(texts.tolist()),
-    }[voting]()
-    chosen = np.where(chosen < 0, 0, chosen)  # no candidate has a score (all are empty, say): the first supervisor's
+    texts = candidates(answers)
+    known = {"texts": texts.tolist(), "toxicity": toxicity, "nll": nll}
+    given = {name: known[name] for name in inspect.signature(rule).parameters if name in known}
+    if given.get("nll", toxicity) is None:
+        raise UserError("the rule asks for nll, which is measured for voting = 'least_toxic' alone; set that")
+    chosen = np.asarray(rule(**given))
+    if chosen.shape != texts.shape[1:] or not np.isin(chosen, np.arange(-1, len(texts))).all():
+        raise UserError(
+            f"the rule returned an array of shape {chosen.shape}; expected the numbers of {texts.shape[1]} candidates, "
+            f"from 0 to {len(texts) - 1}, or -1"
+        )
+    chosen = np.where(chosen < 0, 0, chosen)
     at = (chosen, np.arange(len(chosen)))
     return answers[["id", "split"]].assign(
         continuation=texts[at],
@@ -92,11 +103,13 @@ def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None) -> pd.DataFrame:
     if weak_labels is None:
         return taught
     given = weak_labels[["id", "continuation"]]
-    found = taught.drop(columns="continuation").merge(given, on="id", how="left", validate="one_to_one")
-    missing = int(found.continuation.isna().sum())
+    continued = taught.drop(columns="continuation").merge(given, on="id", how="left", validate="one_to_one")
+    missing = int(continued.continuation.isna().sum())
     if missing:
-        raise UserError(f"{missing} of {len(found)} prompts have no weak continuation; they were made for other rows")
-    return found
+        raise UserError(
+            f"{missing} of {len(continued)} prompts have no weak continuation; they were made for other rows"
+        )
+    return continued
 
 
 def shape(texts: pd.Series) -> dict[str, float]:

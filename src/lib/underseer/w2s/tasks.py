@@ -1,6 +1,7 @@
 """The weak-to-strong tasks of arXiv 2410.12621, described: what is learnt, from which rows, and what the paper reports.
 
-How each is done (training, answering, voting) stands in the module that ``kind`` names; see ``kinds``.
+How each is done stands in the notebooks: 2_supervisors, 3_weak_labels and 4_student of a task that classifies, those with
+``_continuation`` in their names of one that continues prompts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Task:
     """One task of the paper."""
 
     name: str
-    kind: str  # the module of this package that does it
+    kind: str  # classification | continuation: which notebooks do it
     title: str
     labels: tuple[str, str]  # names of class 0 and class 1
     metrics: tuple[str, ...]  # reported, the primary one first
@@ -41,8 +42,8 @@ class Task:
     def seal(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """(rows without the truth of the test split, that truth by id)."""
         test = rows.split == "test"
-        found = rows.assign(label=rows.label.astype("Int64"))
-        return found.assign(**{c: found[c].mask(test) for c in self.sealed}), rows.loc[test, ["id", *self.sealed]]
+        sealed = rows.assign(label=rows.label.astype("Int64"))
+        return sealed.assign(**{c: sealed[c].mask(test) for c in self.sealed}), rows.loc[test, ["id", *self.sealed]]
 
     def published_for(self, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
         """Published values, where an experiment has the paper's models; else None."""
@@ -104,31 +105,31 @@ def task(name: str) -> Task:
 
 def check(parameters: Mapping[str, Any]) -> None:
     """Refuse parameters that do not go together, before anything runs. Raises UserError, one line a mistake."""
-    p, told = parameters, []
-    found = task(p["task"])
-    for key, allowed in (("voting", found.votings), ("student_loss", found.losses)):
+    p, mistakes = parameters, []
+    description = task(p["task"])
+    for key, allowed in (("voting", description.votings), ("student_loss", description.losses)):
         if p[key] not in allowed:
             hint = nearest(p[key], allowed)
-            told.append(f"{key} = {p[key]!r}: the {found.name} task takes {', '.join(allowed)}{hint}")
+            mistakes.append(f"{key} = {p[key]!r}: the {description.name} task takes {', '.join(allowed)}{hint}")
     if p["student_loss"] in RELIABLE and p["voting"] == "none":
-        told.append(
+        mistakes.append(
             f"student_loss = {p['student_loss']!r} with voting = 'none': it needs supervisors that can disagree; "
             "set voting to hard or soft"
         )
-    told += _judge_mistakes(p) if found.kind == "continuation" else _needless(p)
-    if told:
-        raise UserError("\n".join(told))
+    mistakes += _judge_mistakes(p) if description.kind == "continuation" else _needless(p)
+    if mistakes:
+        raise UserError("\n".join(mistakes))
 
 
 def _judge_mistakes(p: Mapping[str, Any]) -> list[str]:
     judges = ("training_judge", "reporting_judge", "fluency_model")
-    told = [
+    mistakes = [
         f"{k} = null: the {p['task']} task needs it, for example trained:{p['weak_model']}" for k in judges if not p[k]
     ]
     trained = [k for k in judges if str(p[k]).startswith("trained:")]
     if trained and not p["n_judge"]:
-        told.append(f"n_judge = 0: {trained[0]} is trained on rows of the judge split; give it some")
-    return told
+        mistakes.append(f"n_judge = 0: {trained[0]} is trained on rows of the judge split; give it some")
+    return mistakes
 
 
 def _needless(p: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from underseer.errors import UserError
-from underseer.models import specs
+from underseer.models import parsing, specs
 from underseer.runs.rehearsal import tokens
 from underseer.runs.rehearsal.tokens import Tokens
 
@@ -164,7 +164,7 @@ def _architecture(model: specs.ModelSpec) -> Architecture:
     if model.kind == "testbed":
         name = {"gpt1": "openai-gpt"}.get(_testbed(name).family, _testbed(name).family)
     elif model.kind == "scratch":
-        name = specs.FAMILIES[name][0] if name != "gpt1" else "openai-gpt"
+        name = parsing.FAMILIES[name][0] if name != "gpt1" else "openai-gpt"
     name = _ALSO.get(name, name).lower()
     found = next((a for pattern, a in ARCHITECTURES if re.search(pattern, name)), None)
     if found is None:

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from matplotlib.figure import Figure
+
+
+def source(*functions: Callable[..., Any]) -> Any:
+    """The code of functions, with their places in the library, as the notebook's output: the formula where it is used."""
+    from IPython.display import Markdown
+
+    return Markdown("\n\n".join(_source(function) for function in functions))
+
+
+def _source(function: Callable[..., Any]) -> str:
+    try:
+        code = inspect.getsource(function)
+    except (OSError, TypeError):  # compiled, or an object that is called
+        return f"`{function!r}` has no Python source to show."
+    plain = inspect.unwrap(function)
+    module = getattr(plain, "__module__", "")
+    place = f"`{module}`, line {inspect.getsourcelines(plain)[1]}:\n\n" if module.startswith("underseer.") else ""
+    return f"{place}```python\n{textwrap.dedent(code).strip()}\n```"
 
 
 def settings(spec: Any) -> pd.DataFrame:
