@@ -15,7 +15,7 @@ from scipy.special import ndtri
 
 from conftest import REPORTS
 from underseer.maths import metrics, stats
-from underseer.report import compare, figures, page, scores, tables, tabulate, tidy, wording
+from underseer.report import compare, figures, page, scores, tables, tables_ledger, tabulate, tidy, wording
 from underseer.report.headline import headline, key_numbers
 from underseer.report.results import build_results, load_results, metric_rows, pgr_rows, save_results, strict
 
@@ -417,11 +417,13 @@ def test_escaping_of_tables():
 
 
 def test_ledgers_are_summed_by_stage():
-    by_stage = tables.cost_by_stage(
+    by_stage = tables_ledger.cost_by_stage(
         {"a/b/k1": {"seconds": 1, "peak_memory_mb": 5}, "a/b/k2": {"seconds": 2, "peak_memory_mb": 7}}
     )
     assert by_stage["a/b"] == {"instances": 2, "seconds": 3, "peak_memory_mb": 7} == by_stage["total"]
-    assert tables.cost_by_stage({}) == {} and tables.cost_by_stage({"seconds": 3}) == {"all stages": {"seconds": 3}}
+    assert tables_ledger.cost_by_stage({}) == {} and tables_ledger.cost_by_stage({"seconds": 3}) == {
+        "all stages": {"seconds": 3}
+    }
 
 
 def test_malformed_predictions_are_refused(frame):

@@ -16,14 +16,25 @@ from selfmoa_tables import EVIL, LEVELS, LOOP
 from underseer.errors import StageError
 from underseer.maths.diversity import self_bleu
 from underseer.maths.prevalence import corrected_rate
-from underseer.report import ablation, page, tables, tables_case, wording
+from underseer.report import ablation, page, tables, tables_case, tables_ledger, wording
+from underseer.report import collect_selfmoa as collect
 from underseer.report import figures as shared
 from underseer.report.headline import key_numbers
 from underseer.report.results import load_results, save_results
-from underseer.report.selfmoa import accounts, attacks, case, diagram, figures, headline, stages, tables_loop, tidy
+from underseer.report.selfmoa import (
+    accounts,
+    attacks,
+    case,
+    diagram,
+    figures,
+    figures_training,
+    headline,
+    stages,
+    tables_loop,
+    tidy,
+)
 from underseer.report.selfmoa import tables as loop
 from underseer.report.selfmoa.results import build_selfmoa_results
-from underseer.selfmoa import collect
 
 LOOPED = {m: LEVELS[m] for m in LOOP}
 GAP = "unsafe_rate_judge_gap"
@@ -89,8 +100,8 @@ def drawn(results: dict) -> dict:
         "cards": figures.cards(tidy.cards(results)),
         "pareto": figures.pareto(tidy.weights(results)),
         "efficiency": figures.efficiency(tidy.efficiency(results)),
-        "logps": figures.logps(tidy.curves(results, "chosen", "rejected")),
-        "margins": figures.margins(tidy.curves(results, "loss", "margin")),
+        "logps": figures_training.logps(tidy.curves(results, "chosen", "rejected")),
+        "margins": figures_training.margins(tidy.curves(results, "loss", "margin")),
     }
     return {name: figure for name, figure in found.items() if figure is not None}
 
@@ -106,7 +117,7 @@ def made(results: dict) -> dict:
         tables_loop.judge_cards,
         loop.utility,
     ]
-    makers += [tables_case.case_study, tables_loop.efficiency, tables.cost]
+    makers += [tables_case.case_study, tables_loop.efficiency, tables_ledger.cost]
     return {table.name: table for make in makers if (table := make(results)) is not None}
 
 
@@ -602,8 +613,6 @@ class Run:
 
 
 def test_outputs_become_tables_and_a_report():
-    from underseer.selfmoa import reporting
-
     cells = [cell(s, x) for x in (0.2, 0.8) for s in (0, 1)]
     answers = collect.answers(cells)
     known = answers[["method", "variant", "seed"]].drop_duplicates()
@@ -622,7 +631,7 @@ def test_outputs_become_tables_and_a_report():
     ]
     assert judges[-1]["name"] == "oracle" and judges[-1]["card"] is None
     assert set(collect.utility(cells)["metric"]) == {"perplexity", "mmlu"}
-    found = reporting.results("demo/selfmoa", Run(), cells, answers, n_boot=50)
+    found = collect.results("demo/selfmoa", Run(), cells, answers, n_boot=50)
     assert found["cost"]["selfmoa/2_red_team/red-0"]["role"] == "red_team_1"
     assert "role" not in found["cost"]["testbed/pretrain/base"]
     told = collect.summary(cells, found)

@@ -162,42 +162,38 @@ def spread(
     *,
     upright: bool = False,
     marker: str = "o",
-    means: bool = True,
     aside: float | Sequence[float] | None = None,
-    limits: tuple[float, float] | None = None,
+    limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> None:
     """Means with 95 % intervals, and a small hollow point for each seed; what lies beyond ``limits`` ends in an arrow.
 
-    rows: ``tidy`` rows, each drawn at its place on the other axis; upright: the values run up the page. aside: how far from
-    its place the seeds of a row stand.
+    rows: ``tidy`` rows, each drawn at its place on the other axis; upright: the values run up the page. marker: of the means; ''
+    leaves them out. aside: how far from its place the seeds of a row stand. Within limits, a mean without an interval is hollow.
     """
     aside = (0.13 if upright else 0.26) if aside is None else aside
     asides = [aside] * len(rows) if isinstance(aside, float) else aside
-    low, high = limits or (-np.inf, np.inf)
+    (low, high), arrows = limits, "v^" if upright else "<>"
 
     def put(values: Sequence[float], at: float, **look: Any) -> None:
         values = list(np.clip(values, low, high))
         ax.plot(*(([at] * len(values), values) if upright else (values, [at] * len(values))), **look)
 
-    for at, aside, ink, row in zip(places, asides, colours, rows.to_dict("records"), strict=True):
+    for at, beside, ink, row in zip(places, asides, colours, rows.to_dict("records"), strict=True):
         if pd.isna(row["mean"]):
             continue
-        if bounded := not pd.isna(row["low"]):
+        bounded = not pd.isna(row["low"])
+        if bounded:
             put([row["low"], row["high"]], at, color=ink, lw=2.2, solid_capstyle="butt")
         seeds = row["values"] if len(row["values"]) > 1 else []
-        put(
-            [v for v in seeds if low <= v <= high], at + aside, ls="", marker="o", ms=3.4, mfc="white", mec=ink, mew=0.8
-        )
-        ends = {low: [row["low"], *seeds], high: [row["high"], *seeds]}
-        for end, values in ends.items():
-            if any((v < low) if end == low else (v > high) for v in values):
-                arrow = ("v" if end == low else "^") if upright else ("<" if end == low else ">")
-                put([end], at, marker=arrow, ms=6, color=ink, clip_on=False)
-        if means:
-            fill = ink if bounded or limits is None else "white"
-            put(
-                [row["mean"]], at, marker=marker, ms=7, mfc=fill, mec="white" if fill is ink else ink, mew=0.9, zorder=3
-            )
+        inside = [v for v in seeds if low <= v <= high]
+        put(inside, at + beside, ls="", marker="o", ms=3.4, mfc="white", mec=ink, mew=0.8)
+        if any(v < low for v in (row["low"], *seeds)):
+            put([low], at, marker=arrows[0], ms=6, color=ink, clip_on=False)
+        if any(v > high for v in (row["high"], *seeds)):
+            put([high], at, marker=arrows[1], ms=6, color=ink, clip_on=False)
+        hollow = not bounded and np.isfinite(low)
+        edge = {"mfc": "white" if hollow else ink, "mec": ink if hollow else "white", "mew": 0.9}
+        put([row["mean"]], at, marker=marker, ms=7, zorder=3, **edge)
 
 
 def trend(
@@ -207,57 +203,62 @@ def trend(
     *,
     joined: bool = True,
     width: float = 0.6,
-    ticks: bool = True,
     numbers: bool = False,
-    limits: tuple[float, float] | None = None,
+    limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> None:
     """Lines over places: each ``line`` of the table beside the others at each ``place``; a line without a place is drawn
     across, with its band. What all lines share is drawn once, in grey. numbers: write each mean above its interval."""
-    names = list(rows["line"].unique())
-    moving = [n for n in names if rows.loc[rows["line"] == n, "place"].notna().any()]
-    step = min(0.2, width / max(1, len(moving)))
-    aside = 0.13 if len(moving) == 1 else 0.35 * step
-    alike = _alike(rows, len(moving))
-    for k, (name, ink) in enumerate(zip(names, colours, strict=True)):
-        own = rows[rows["line"] == name]
-        for row in own[own["place"].isna() & own["mean"].notna()].itertuples():
-            ax.axhline(row.mean, color=ink, lw=1.6, label=name, zorder=1.5)
-            if pd.notna(row.low):
-                ax.axhspan(row.low, row.high, color=ink, alpha=0.12, lw=0)
-        own = own[own["place"].notna() & own["mean"].notna()].sort_values("place")
-        if not len(own):
-            continue
-        shift = (moving.index(name) - (len(moving) - 1) / 2) * step
-        shared = alike.loc[own.index]
-        at = own["place"] + shift * ~shared
-        marker = MARKERS[moving.index(name) % len(MARKERS)]
-        ax.plot(at, own["mean"].clip(*(limits or (None, None))), color=ink, lw=1.4 if joined else 0, alpha=0.8)
-        ax.plot([], [], color=ink, lw=1.4 if joined else 0, marker=marker, ms=6, mec="white", label=name)
-        alone = own[~shared]
-        spread(ax, alone, at[~shared], [ink] * len(alone), upright=True, marker=marker, aside=aside, limits=limits)
-        if k == len(names) - 1 and shared.any():
-            spread(ax, own[shared], at[shared], ["#444444"] * int(shared.sum()), upright=True)
-            ax.plot(at[shared], own.loc[shared, "mean"], color="#444444", lw=1.6, zorder=3.5)
-        for x, row in zip(at, own.itertuples(), strict=True) if numbers else ():
-            top = row.mean if pd.isna(row.high) else max([row.high, *row.values])
-            shown = f"{row.mean:.{1 if row.metric in w.PERCENT else 2}f}"
-            ax.annotate(shown, (x, top), xytext=(0, 3), textcoords="offset points", ha="center",
-                        fontsize=7.5, color="#333333", zorder=4, path_effects=halo())  # fmt: skip
-    if ticks:
-        first = rows.dropna(subset="place").drop_duplicates("place").sort_values("place")
-        ax.set_xticks(first["place"], first["tick"])
-        ax.set_xlim(-0.5, first["place"].max() + 0.5)
+    ink = dict(zip(rows["line"].unique(), colours, strict=True))
+    known = rows[rows["mean"].notna()]
+    for row in known[known["place"].isna()].itertuples():
+        ax.axhline(row.mean, color=ink[row.line], lw=1.6, label=row.line, zorder=1.5)
+        if pd.notna(row.low):
+            ax.axhspan(row.low, row.high, color=ink[row.line], alpha=0.12, lw=0)
+    known = known[known["place"].notna()].sort_values("place", kind="stable")
+    moving = [name for name in ink if (known["line"] == name).any()]
     ax.grid(axis="y")
+    if not moving:
+        return
+    step = min(0.2, width / len(moving))
+    aside = 0.13 if len(moving) == 1 else 0.35 * step
+    shared = _alike(known, len(moving))
+    shift = (known["line"].map({n: k for k, n in enumerate(moving)}).astype(float) - (len(moving) - 1) / 2) * step
+    known = known.assign(at=known["place"] + shift.where(~shared, 0.0))
+    for k, name in enumerate(moving):
+        own = known[known["line"] == name]
+        look = {"color": ink[name], "lw": 1.4 if joined else 0}
+        ax.plot(own["at"], own["mean"].clip(*limits), alpha=0.8, **look)
+        ax.plot([], [], marker=MARKERS[k % len(MARKERS)], ms=6, mec="white", label=name, **look)
+        alone = own[~shared.loc[own.index]]
+        style = {"upright": True, "marker": MARKERS[k % len(MARKERS)], "aside": aside, "limits": limits}
+        spread(ax, alone, alone["at"], [ink[name]] * len(alone), **style)
+    once = known[shared & (known["line"] == moving[-1])]
+    spread(ax, once, once["at"], ["#444444"] * len(once), upright=True)
+    ax.plot(once["at"], once["mean"], color="#444444", lw=1.6, zorder=3.5)
+    if numbers:
+        _write_means(ax, known)
+
+
+def _write_means(ax: Axes, rows: pd.DataFrame) -> None:
+    """Each mean above its interval and seeds, with a white edge where it lies on lines."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    for row in rows.itertuples():
+        top = row.mean if pd.isna(row.high) else max([row.high, *row.values])
+        shown = f"{row.mean:.{1 if row.metric in w.PERCENT else 2}f}"
+        ax.annotate(shown, (row.at, top), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=7.5,
+                    color="#333333", zorder=4, path_effects=halo)  # fmt: skip
+
+
+def ticks(ax: Axes, rows: pd.DataFrame) -> None:
+    """The names of the places (``tick``) along the lower axis."""
+    first = rows.dropna(subset="place").drop_duplicates("place").sort_values("place")
+    ax.set_xticks(first["place"], first["tick"])
+    ax.set_xlim(first["place"].min() - 0.5, first["place"].max() + 0.5)
 
 
 def _alike(rows: pd.DataFrame, lines: int) -> pd.Series:
     """Which rows all lines share: the same score of the same model, once for each line."""
     keys = rows.reindex(columns=["place", "method", "variant", "metric"]).map(repr).agg("|".join, axis="columns")
     return (keys.map(keys.value_counts()) == lines) & (lines > 1)
-
-
-def halo() -> list[Any]:
-    """Path effects of a label that may lie on lines: a white edge."""
-    from matplotlib.patheffects import withStroke
-
-    return [withStroke(linewidth=2.5, foreground="white")]

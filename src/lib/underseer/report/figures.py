@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from underseer.report import wording as w
-from underseer.report.drawing import canvas, colour, finish, grid, limited, reference, shades, spread, trend
+from underseer.report.drawing import canvas, colour, finish, grid, limited, reference, shades, spread, ticks, trend
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,16 +44,15 @@ def intervals(rows: pd.DataFrame, label: str, *, panel: str = "dataset") -> Figu
     return finish(fig, rows)
 
 
-def forest(ax: Any, rows: pd.DataFrame, limits: tuple[float, float] | None = None, *, numbers: bool = True) -> None:
+def forest(ax: Any, rows: pd.DataFrame, limits: tuple[float, float] = (-np.inf, np.inf)) -> None:
     """One line a row, the first on top: name, interval, seeds, and the number as text."""
     places = range(len(rows))
     spread(ax, rows, places, shades(rows["method"]), limits=limits)
     for place, row in zip(places, rows.itertuples(), strict=True):
         if pd.isna(row.mean):
             ax.text(0.02, place, "undefined", va="center", color="#666666", transform=ax.get_yaxis_transform())
-        if numbers:
-            at = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
-            ax.annotate(row.text, (1.03, place), va="center", fontsize=8, color="#333333", **at)
+        at = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
+        ax.annotate(row.text, (1.03, place), va="center", fontsize=8, color="#333333", **at)
     ax.set_yticks(list(places), rows["name"])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
@@ -162,6 +162,7 @@ def by_bucket(rows: pd.DataFrame) -> Figure | None:
     ax = axes[0, 0]
     methods = rows.drop_duplicates("line")["method"]
     trend(ax, rows, shades(methods), joined=False, width=0.8)
+    ticks(ax, rows)
     ax.set(xlabel="Toxicity of the prompt (score, 0 to 1)", ylabel=broken(axis_label("toxicity")))
     ax.set_ylim(bottom=0)
     return finish(fig, rows, legend=ax)
@@ -236,7 +237,7 @@ def figure1(rows: pd.DataFrame) -> Figure | None:
         look = {"color": ink} if source == "ours" else {"color": "white", "edgecolor": ink, "hatch": "////", "lw": 0.8}
         ax.bar(at, heights, 0.92 * width, **look)
         if source == "ours":
-            spread(ax, part, at, ["#222222"] * len(at), upright=True, means=False, aside=0.28 * width)
+            spread(ax, part, at, ["#222222"] * len(at), upright=True, marker="", aside=0.28 * width)
         for x, value in zip(at, heights, strict=True):
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85}
             ax.text(x, 3, f"{value:.1f}", rotation=90, ha="center", va="bottom", fontsize=7, color="#222222", bbox=box)
@@ -259,21 +260,20 @@ def sweep(panels: Sequence[tuple[pd.DataFrame, str]], xlabel: str) -> Figure | N
     fig, axes = canvas(7.4, 0.9 + 2.3 * len(panels), rows=len(panels), sharex=True)
     methods = panels[0][0].drop_duplicates("line")
     ink = dict(zip(methods["line"], [colour(m, k) for k, m in enumerate(methods["method"])], strict=True))
-    ticks = panels[0][0].dropna(subset="place").drop_duplicates("place").sort_values("place")
     last = panels[-1][0]
     for ax, (rows, label) in zip(axes[:, 0], panels, strict=True):
         gap = bool(rows["gap"].iloc[0])
-        limits = limited(rows) if gap else None
+        limits = limited(rows) if gap else (-np.inf, np.inf)
         colours = [
             ink.get(name) or colour(m, 0) for name, m in rows.drop_duplicates("line")[["line", "method"]].to_numpy()
         ]
-        trend(ax, rows, colours, limits=limits, ticks=False)
+        trend(ax, rows, colours, limits=limits)
         ax.set_ylabel(broken(label))
         if gap:
             ax.set_ylim(*limits)
             for y, name in ((0, "weak"), (1, "ceiling")):
                 reference(ax, y, name, upright=False)
-    axes[-1, 0].set_xticks(ticks["place"], [textwrap.fill(t, 20) for t in ticks["tick"]])
-    axes[-1, 0].set_xlim(-0.5, len(ticks) - 0.5)
+    first = panels[0][0]
+    ticks(axes[-1, 0], first.assign(tick=[textwrap.fill(str(t), 20) for t in first["tick"]]))
     axes[-1, 0].set_xlabel(xlabel)
     return finish(fig, panels[0][0], legend=axes[0, 0], gaps=last if last["gap"].iloc[0] else None)

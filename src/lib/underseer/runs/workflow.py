@@ -333,12 +333,12 @@ def is_published(plan: Plan) -> bool:
 
 def texts(report: store.Output) -> dict[str, str]:
     """The test texts of a report's data, by id, unsafe ones too; of the loop those of its case study, answers as well."""
-    from underseer.selfmoa import collect as loop
-    from underseer.w2s import collect
+    from underseer.report import collect_selfmoa as loop
+    from underseer.report import collect_w2s
 
     results = json.loads(report.file("results.json").read_text(encoding="utf-8"))
     if results["pipeline"] == "selfmoa":
         return loop.case_texts(results["case_study"], loop.evaluated(report.manifest["variants"]))
     keys = [k for cell in report.manifest["variants"] for k in cell["roles"].values()]
     found = [o for k in dict.fromkeys(keys) if (o := store.read("w2s/1_data", k))]
-    return {i: t for output in found for i, t in collect.test_texts(output).items()}
+    return {i: t for output in found for i, t in collect_w2s.test_texts(output).items()}
