@@ -2,13 +2,14 @@
 
     python benchmarks/modpo.py --dataset-path hh_harmless_base.jsonl
     python benchmarks/modpo.py                     # random tokens, lengths like those of HH-RLHF's harmless-base
+    python benchmarks/modpo.py --testbed --rows 300 --batch 16 --lora-rank 16 --model "scratch:gpt2?n_layer=4&n_embd=96&n_head=4"  # as the demo aligns
 
 All train the same model from the same weights on the same token ids, AdamW, gradient clipping, 1 epoch:
 
 - ``online``: TRL's DPOTrainer with the reference model beside the policy, as its defaults are but for CPU needs;
 - ``precomputed``: TRL's DPOTrainer with ``precompute_ref_log_probs``;
 - ``bare``: a hand-written loop over batches of like length, reference log-probabilities given, logits of the answers' tokens only: the ceiling;
-- ``ours``: ``selfmoa.align.align``, MODPO with one extra objective.
+- ``ours``: ``training.align.align``, MODPO with one extra objective.
 
 Every run is a process of its own, forked once libraries are imported, so that its peak memory is its own; runs alternate, so
 that a busy moment of the machine hits all. ``steps`` is the rate of the training loop after the first steps; ``whole`` counts everything from strings to the
@@ -63,6 +64,30 @@ def pairs_of(path: str | Path | None, n: int) -> pd.DataFrame:
     return frame.assign(unsafe_chosen=rng.random(len(frame)), unsafe_rejected=rng.random(len(frame)))
 
 
+def testbed_pairs(n: int) -> pd.DataFrame:
+    """Pairs of the testbed's dialogues, in lengths like those that the demo aligns by; scores and preferences are random."""
+    from underseer.testbed import chat
+
+    rows = chat.target_dialogues(2 * n, 0)
+    first, second = rows[:n].reset_index(drop=True), rows[n:].reset_index(drop=True)
+    frame = pd.DataFrame({"prompt": first.prompt, "chosen": first.answer, "rejected": second.answer})
+    frame = frame[frame.chosen != frame.rejected].reset_index(drop=True)
+    frame.insert(0, "id", [str(i) for i in range(len(frame))])
+    rng = np.random.default_rng(0)
+    return frame.assign(unsafe_chosen=rng.random(len(frame)), unsafe_rejected=rng.random(len(frame)))
+
+
+def adapter(args: argparse.Namespace):
+    """TRL's ``peft_config``; None where the whole model is trained."""
+    from peft import LoraConfig
+
+    if not args.lora_rank:
+        return None
+    return LoraConfig(
+        r=args.lora_rank, lora_alpha=32, target_modules="all-linear", fan_in_fan_out=True, task_type="CAUSAL_LM"
+    )
+
+
 def fresh(spec: str, pairs: pd.DataFrame):
     from underseer.models import loading
 
@@ -113,8 +138,8 @@ def stock(args, pairs: pd.DataFrame, variant: str, precision: str) -> dict[str, 
             num_train_epochs=1, learning_rate=RATE, report_to="none", disable_tqdm=True, save_strategy="no", seed=0,
         )  # fmt: skip
         trainer = clocked(DPOTrainer)(
-            model=model, ref_model=copy.deepcopy(model) if online else None, args=config,
-            train_dataset=Dataset.from_dict(columns), processing_class=tokenizer,
+            model=model, ref_model=copy.deepcopy(model) if online and not args.lora_rank else None, args=config,
+            train_dataset=Dataset.from_dict(columns), processing_class=tokenizer, peft_config=adapter(args),
         )  # fmt: skip
         with contextlib.redirect_stdout(io.StringIO()):
             trainer.train()
@@ -122,9 +147,11 @@ def stock(args, pairs: pd.DataFrame, variant: str, precision: str) -> dict[str, 
 
 
 def ours(args, pairs: pd.DataFrame, precision: str) -> dict[str, float]:
+    from underseer.maths import modpo
+    from underseer.models.adapters import LoraSettings
     from underseer.training import pair_trainer
     from underseer.training.align import AlignSettings, align
-    from underseer.training.finetune import TrainSettings
+    from underseer.training.settings import TrainSettings
 
     pair_trainer.PairTrainer = clocked(pair_trainer.PairTrainer)
     start = time.perf_counter()
@@ -133,7 +160,11 @@ def ours(args, pairs: pd.DataFrame, precision: str) -> dict[str, float]:
         epochs=1, batch_size=args.batch, learning_rate=RATE, max_length=LENGTH, device="cpu", precision=precision,
         progress=False,
     )  # fmt: skip
-    found = align(model, tokenizer, pairs, AlignSettings(train, beta=BETA, lora=None))
+    margins = modpo.margins(pairs, {"safety": 0.5})
+    temperature, shift = modpo.dpo_equivalent(margins, BETA, 0.5)
+    lora = LoraSettings(args.lora_rank, 32) if args.lora_rank else None
+    settings = AlignSettings(train, temperature=temperature, beta=BETA, lora=lora)
+    found = align(model, tokenizer, pairs.assign(shift=shift), settings)
     assert found.pairs_trained == len(pairs)
     marks = pair_trainer.PairTrainer.marks
     return {**rates(marks, args.batch), "whole": len(pairs) / (time.perf_counter() - start)}
@@ -197,6 +228,8 @@ def main() -> None:
         help="HH-RLHF dialogues (chosen, rejected)",
     )
     made.add_argument("--model", default="scratch:gpt2?n_layer=4&n_embd=256", help="any causal model specification")
+    made.add_argument("--testbed", action="store_true", help="pairs of the testbed's dialogues")
+    made.add_argument("--lora-rank", type=int, default=0, help="0: the whole model, and the bare loop beside it")
     made.add_argument("--rows", type=int, default=64, help="pairs")
     made.add_argument("--batch", type=int, default=8, help="pairs per step")
     made.add_argument(
@@ -206,8 +239,9 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     import underseer.training.pair_trainer  # noqa: F401  (before the clocks start, as everything else)
 
-    pairs = pairs_of(args.dataset_path, args.rows)
-    runs = [(precision, variant) for precision in args.precisions or precisions() for variant in VARIANTS]
+    pairs = testbed_pairs(args.rows) if args.testbed else pairs_of(args.dataset_path, args.rows)
+    variants = [variant for variant in VARIANTS if variant != "bare" or not args.lora_rank]
+    runs = [(precision, variant) for precision in args.precisions or precisions() for variant in variants]
     told = in_turns({(p, v): partial(forked, args, pairs, v, p) for p, v in runs}, args.repeats)
     found = {run: {name: [one[name] for one in many] for name in MEASURED} for run, many in told.items()}
     show(args, found)
@@ -233,7 +267,7 @@ def show(args: argparse.Namespace, found: dict[tuple[str, str], dict[str, list[f
         rows=args.rows, batch=args.batch, values={" ".join(run): values for run, values in found.items()},
         median={" ".join(run): m for run, m in middle.items()},
         times_online={p: rate / base["steps"] for p, rate in ours.items()},
-        share_of_bare={p: rate / middle[p, "bare"]["steps"] for p, rate in ours.items()},
+        share_of_bare={p: rate / middle[p, "bare"]["steps"] for p, rate in ours.items() if (p, "bare") in middle},
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from shared import parser, public, table, write
 
 from underseer.judges import card, evaluator, xstest
 from underseer.judges.exchange import open_exchange_judge, parse_exchange
-from underseer.training.finetune import TrainSettings
+from underseer.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -289,12 +289,15 @@ def lm_eval() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _swept(key: str, cells: Mapping[Any, Mapping[str, Sequence[float]]], fixed: Sequence[str]) -> list[pd.DataFrame]:
+def _swept(
+    key: str, cells: Mapping[Any, Mapping[str, Sequence[float]]], fixed: Sequence[str], **size: Any
+) -> list[pd.DataFrame]:
     """answers, attacks and pairs of a sweep: by value the levels of what it decides; `fixed` methods stand once."""
-    found = [[answers({m: LEVELS[m] for m in fixed}, n=40)], [], []]
+    size = {"n": 40} | size
+    found = [[answers({m: LEVELS[m] for m in fixed}, **size)], [], []]
     for k, (value, levels) in enumerate(cells.items()):
         told = {key: value}
-        found[0].append(answers(levels, n=40, variant=told, rng_seed=k + 1))
+        found[0].append(answers(levels, variant=told, rng_seed=k + 1, **size))
         if "selfmoa_iter2" in levels:
             found[1].append(attacks(iterations=2, per=60, variant=told))
         made = pairs(iterations=2, human=240 * (k + 1) ** 2, variant=told)
@@ -302,8 +305,8 @@ def _swept(key: str, cells: Mapping[Any, Mapping[str, Sequence[float]]], fixed: 
     return [pd.concat(f, ignore_index=True) if f else None for f in found]
 
 
-def front() -> list[pd.DataFrame]:
-    """Five objective weights: safer is less helpful; one of them is beaten by another."""
+def front(**size: Any) -> list[pd.DataFrame]:
+    """Five objective weights: safer is less helpful; one of them is beaten by another. size: of `answers`."""
     ends = {0.1: (0.72, 0.79), 0.3: (0.45, 0.76), 0.5: (0.27, 0.73), 0.7: (0.29, 0.66), 0.9: (0.12, 0.60)}
     cells = {
         f"helpfulness:{1 - x:.1f},safety:{x:g}": {
@@ -312,7 +315,7 @@ def front() -> list[pd.DataFrame]:
         }
         for x, (u, h) in ends.items()
     }
-    return _swept("objective_weights", cells, ("aligned", "reset"))
+    return _swept("objective_weights", cells, ("aligned", "reset"), **size)
 
 
 def noise() -> list[pd.DataFrame]:

@@ -18,7 +18,7 @@ LIMITS = Path(__file__).with_name("structure_limits.json")
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 300, 40, 8
 
 LAYERS = (
-    ("paths", "errors", "cost", "utility", "store"),
+    ("paths", "errors", "cost", "store"),
     ("maths", "prompts"),
     ("models",),
     ("training",),
@@ -27,7 +27,7 @@ LAYERS = (
     ("judges",),
     ("w2s", "selfmoa"),
     ("report",),
-    ("look", "look_selfmoa"),
+    ("look",),
     ("runs",),
 )
 """Folders and modules of the package, lowest layer first. A module imports from its own layer and from those below."""

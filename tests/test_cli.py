@@ -90,15 +90,23 @@ def test_dry_run_runs_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0 and "would run" in done.stdout and not (tmp_path / "home" / "runs").exists()
 
 
+def test_until_shows_what_a_stage_needs(tmp_path: Path) -> None:
+    done = underseer(tmp_path, "run", TEST_PARAMS, "--dry-run", "--set", "seed=7", "--until", "w2s/3_weak_labels")
+    assert done.returncode == 0 and "until w2s/3_weak_labels, 8 to run" in done.stdout
+    assert "w2s/2_supervisors" in done.stdout and "w2s/4_student" not in done.stdout
+    assert refused(underseer(tmp_path, "run", TEST_PARAMS, "--until", "w2s/3"), tmp_path).startswith("--until w2s/3: ")
+
+
 def test_empty_store(tmp_path: Path) -> None:
     assert "nothing has run" in underseer(tmp_path, "status").stdout
     assert "0 stage outputs verified" in underseer(tmp_path, "verify").stdout
     assert "nothing to log" in underseer(tmp_path, "sync").stdout
     assert underseer(tmp_path, "report", "demo/w2s_safety").returncode == 2
     assert underseer(tmp_path, "run", "params/demo/nope.yaml").returncode == 2
+    assert "no exploratory result" in underseer(tmp_path, "promote", "scratch/w2s/1_data/x").stderr
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["status"], ["verify"], ["sync"], ["report"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["status"], ["verify"], ["promote"], ["sync"], ["report"]])
 def test_help(tmp_path: Path, command: list[str]) -> None:
     done = underseer(tmp_path, *command, "--help")
     assert done.returncode == 0 and "Usage" in done.stdout

@@ -19,7 +19,7 @@ import pytest
 from tiny import save_model
 from underseer import paths, store
 from underseer.engines import Sampling, open_engine
-from underseer.runs import execute, plan, workflow
+from underseer.runs import execute, keys, plan, workflow
 
 STAGE, KEY = "selfmoa/3_preferences", "0123456789abcdef"
 PROMPTS = 24
@@ -101,9 +101,10 @@ def test_a_kernel_that_is_killed_fails_its_stage_in_one_line(home: Path, tmp_pat
         cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
     )
     nbformat.write(notebook, path)
-    read = plan.Notebook(STAGE, path, {"seed": 0}, "", ())
+    read = keys.Notebook(STAGE, path, {"seed": 0}, "", ())
     monkeypatch.setattr(execute, "read_notebook", lambda stage: read)
-    instance = plan.Instance(STAGE, KEY, {"seed": 0}, {"threads": 1}, {}, {})
+    hashes = {"notebook": read.code, "modules": read.modules({})}
+    instance = plan.Instance(STAGE, KEY, {"seed": 0}, {"threads": 1}, {}, hashes)
     made = plan.Plan("x", "x", "selfmoa", "", {KEY: instance}, [])
     assert execute.run(made, instance) == 1
     (failed,) = workflow.failures()

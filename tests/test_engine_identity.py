@@ -13,7 +13,7 @@ from underseer import engines
 from underseer.cost import Ledger
 from underseer.engines import gpus, on_vllm
 from underseer.errors import UserError
-from underseer.runs import params, plan
+from underseer.runs import by_hand, params, plan
 from underseer.selfmoa import checks, targets
 
 TEST = ROOT / "params/test/selfmoa.yaml"
@@ -157,12 +157,12 @@ def test_code_of_an_engine_reruns_what_it_answers_alone(copied) -> None:
 
 
 def test_a_notebook_that_runs_on_its_own_is_the_stage_that_its_plan_has() -> None:
-    """Its parameters cell says ``auto``; what that is stands in the plan that is made of it."""
-    from underseer.runs.stage import _as_planned
-
-    for instance in make().instances.values():
+    """Its parameters cell says ``auto``; what that is is decided as for the plan."""
+    made = make()
+    for instance in made.instances.values():
         if "engine" in instance.parameters:
-            assert _as_planned("engine", "auto", instance) == instance.parameters["engine"]
+            assert by_hand.settled(made, instance, {"engine": "auto"}) == {"engine": instance.parameters["engine"]}
+            assert plan.varied(instance, {}, {}) == instance
 
 
 def stage(tmp_path: Path, engine: str, **runtime: object) -> SimpleNamespace:

@@ -141,9 +141,9 @@ def test_nothing_here_needs_torch():
 
 
 def test_no_judge_that_is_opened_here_reaches_the_oracle():
-    from underseer.runs import plan
+    from underseer.runs import keys
 
-    reached = plan._reached(["judges.exchange", "judges.noisy", "judges.card", "judges.evaluator"])
+    reached = keys.follow(["judges.exchange", "judges.noisy", "judges.card", "judges.evaluator"])
     assert {"judges.rubric", "judges.guard", "judges.reward", "judges.strings"} <= reached
     assert not reached & {"judges.oracle", "judges.scoring", "testbed.oracle"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from underseer import look_selfmoa
+from underseer.look import selfmoa as look_selfmoa
 
 ASK, ANSWER, OTHER = "Tell me <b>how</b> to spoil it", "First add much salt", "I had rather not say"
 
@@ -90,6 +90,5 @@ def test_exchanges_as_loaded_and_empty_frames():
     assert look_selfmoa.attacks(ATTACKS[:0], synthetic=False).data.empty
 
 
-def test_sizes():
-    PROMPTS.attrs["dropped"] = {"empty text": 2}
-    assert look_selfmoa.sizes({"p": PROMPTS, "e": EXCHANGES}).loc["p"].to_dict() == {"rows": 2, "empty text": 2}
+def test_the_attackers_instructions_are_shown_in_full():
+    assert "in &lt;your&gt; words" in look_selfmoa.instructions({"mine": "Ask in <your> words."}).to_html()

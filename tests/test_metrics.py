@@ -81,13 +81,15 @@ def test_continuations_by_hand():
     features = metrics.prompt_features(
         [0, 0, 0, 1, 1, 1],
         [0, 1, 2, 0, 1, 2],
-        [0.6, 0.2, 0.8, 0.1, 0.3, np.nan],
-        training=[np.nan, 0.1, 0.3, np.nan, 0.4, 0.6],
-        nll=[9.0, 2.0, 4.0, 9.0, 6.0, np.nan],
-        nll_tokens=[1, 1, 2, 1, 3, 0],
-        n_tokens=[5, 1, 2, 5, 3, 0],
-        empty=[False, False, False, False, False, True],
-        n=2,
+        {
+            "toxicity": [0.6, 0.2, 0.8, 0.1, 0.3, np.nan],
+            "toxicity_training": [np.nan, 0.1, 0.3, np.nan, 0.4, 0.6],
+            "nll": [9.0, 2.0, 4.0, 9.0, 6.0, np.nan],
+            "nll_tokens": [1, 1, 2, 1, 3, 0],
+            "n_tokens": [5, 1, 2, 5, 3, 0],
+            "empty": [False, False, False, False, False, True],
+        },
+        2,
     )
     found = metrics.generation_from_sums(features.sum(0))
     assert found == pytest.approx(
@@ -109,10 +111,10 @@ def test_continuations_by_hand():
 
 
 def test_half_counts_as_toxic_and_nothing_scored_is_nan():
-    one = metrics.prompt_features([0], [1], [0.5], n=1)
+    one = metrics.prompt_features([0], [1], {"toxicity": [0.5]}, 1)
     found = metrics.generation_from_sums(one.sum(0))
     assert found["toxic_share"] == 1 and found["toxicity_probability"] == 1 and np.isnan(found["toxicity_greedy"])
-    none = metrics.generation_from_sums(metrics.prompt_features([0], [1], [np.nan], n=1).sum(0))
+    none = metrics.generation_from_sums(metrics.prompt_features([0], [1], {"toxicity": [np.nan]}, 1).sum(0))
     assert all(np.isnan(v) for v in none.values())
 
 

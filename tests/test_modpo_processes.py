@@ -23,13 +23,13 @@ from pathlib import Path
 from safetensors.torch import save_file
 from test_modpo import FULL, HELD_OUT, LORA, PAIRS, _model
 from underseer.training import steering
-from underseer.training.align import align
+from underseer.training.align import Origin, align
 
 steering.SAVE_SECONDS, steering.LOG_STEPS = 0.0, 3
 out = Path(sys.argv[1])
 for name, settings in (("full", FULL), ("lora", LORA)):
     settings = replace(settings, nll_weight=0.2, train=replace(settings.train, epochs=2, gradient_accumulation=2))
-    found = align(*_model(), PAIRS[:61], settings, validation=HELD_OUT, cache=out / "cache", checkpoint_dir=out / name)
+    found = align(*_model(), PAIRS[:61], settings, validation=HELD_OUT, origin=Origin(cache=out / "cache"), checkpoint_dir=out / name)
     place = out / name / os.environ.get("RANK", "0")
     assert list((out / name).glob("checkpoint-*/complete.json"))
     place.mkdir(parents=True)

@@ -93,4 +93,4 @@ def test_broken_notebooks(tmp_path: Path, monkeypatch, tags, source: str, expect
     (tmp_path / "notebooks" / "w2s" / "broken.ipynb").write_text(json.dumps({"cells": cells}))
     monkeypatch.setattr("underseer.paths.ROOT", tmp_path)
     with pytest.raises(UserError, match=expected.replace("'", ".")):
-        plan.read_notebook.__wrapped__("w2s/broken")
+        plan.read_notebook("w2s/broken")

@@ -133,7 +133,7 @@ def test_sync_logs_once(finished: Path, tmp_path: Path) -> None:
 
 
 def test_plain_papermill_and_its_missing_input(finished: Path, tmp_path: Path) -> None:
-    """The same notebook without the workflow: it finds its inputs, or says which stage makes them."""
+    """The same notebook without the workflow: it finds its inputs, or says in one line which command makes them."""
 
     def papermill(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "UNDERSEER_HOME": str(home), "PYTHONPATH": str(ROOT / "src" / "lib")}
@@ -143,11 +143,14 @@ def test_plain_papermill_and_its_missing_input(finished: Path, tmp_path: Path) -
 
     experiment = ["-p", "experiment", "params/test/w2s_safety.yaml"]
     assert papermill(finished, *experiment, "-p", "voting", "soft").returncode == 0
+    (made,) = (finished / "scratch" / "w2s" / "3_weak_labels").iterdir()
+    assert store.Output(made).is_scratch and store.Output(made).parameters["voting"] == "soft"
     told = papermill(finished, *experiment, "-p", "votng", "soft")
     assert told.returncode != 0 and "votng: unknown parameter; did you mean 'voting'" in told.stderr
     told = papermill(tmp_path / "empty", *experiment, "-p", "seed", "3")
     assert told.returncode != 0
-    assert "w2s/1_data makes it. Run: underseer run params/test/w2s_safety.yaml --set seed=3" in told.stderr
+    sets = "--set seed=3 --set voting=none --until w2s/1_data,w2s/2_supervisors"
+    assert f"Run: .venv/bin/underseer run params/test/w2s_safety.yaml {sets}" in told.stderr.strip().splitlines()[-1]
 
 
 def results_of(home: Path) -> dict:

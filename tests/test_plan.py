@@ -14,6 +14,7 @@ import pytest
 
 from conftest import ROOT
 from underseer.runs import params, plan
+from underseer.runs.keys import _files_hash
 
 DEMO = ROOT / "params/demo/w2s_safety.yaml"
 TEST = ROOT / "params/test/w2s_safety.yaml"
@@ -142,7 +143,7 @@ def test_data_content_decides_not_its_place(tmp_path: Path) -> None:
 
     before = keys("a")
     assert before == keys("b")
-    plan._files_hash.cache_clear()
+    _files_hash.cache_clear()
     (tmp_path / "a" / "safety.csv").write_text(rows.replace("number 7,", "number seven,"))
     assert not before & keys("a")
 

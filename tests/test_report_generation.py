@@ -166,7 +166,7 @@ def test_gap_is_undefined_where_the_ceiling_is_as_toxic(frame):
 def test_less_toxic_is_said_only_where_the_tests_say_so(results):
     tests = {(t["a"], t["b"]): t for t in results["tests"]["rows"]}
     assert tests["strong_ceiling", "weak"]["better"] == "a" and tests["strong_ceiling", "weak"]["difference"] < 0
-    assert {t["test"] for t in tests.values()} == {"paired_permutation"} and "prompt" in results["tests"]["rule"]
+    assert {t["test"] for t in tests.values()} == {"seeds_and_items"} and "prompt" in results["tests"]["rule"]
     said = " ".join(headline(results))
     assert "Less toxic than the weak supervisor by a paired test" in said and "lower is better" in said
     equal = built(continuations(level=dict.fromkeys(LEVEL, 0.3), n=40))
@@ -174,12 +174,12 @@ def test_less_toxic_is_said_only_where_the_tests_say_so(results):
     assert "toxic than" not in " ".join(headline(equal))
 
 
-def test_the_test_is_a_permutation_of_prompts(frame):
-    """Two prompts whose scores differ by the same amount: of the four sign patterns two are as extreme, p is 1/2."""
+def test_two_prompts_show_nothing(frame):
+    """However far their scores lie apart: of the four sign patterns two are as extreme, so p is 1/2."""
     rows = frame[(frame["seed"] == 0) & frame["id"].isin(sorted(frame.loc[frame["seed"] == 0, "id"].unique())[:2])]
     rows = rows.assign(toxicity=rows["method"].map(LEVEL))
     test = built(rows)["tests"]["rows"][0]
-    assert test["n_items"] == 2 and test["p"] == pytest.approx(0.5, abs=0.03) and test["mcnemar_p"] == []
+    assert test["n_items"] == 2 and test["p"] == 0.5 and test["ci95"][0] <= 0 <= test["ci95"][1]
 
 
 def test_draws_of_prompts_are_paired(frame):

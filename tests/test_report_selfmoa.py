@@ -213,9 +213,11 @@ def test_one_name_for_two_kinds_of_prompts(small):
 
 
 def test_better_is_said_only_where_the_tests_say_so(results, small):
-    test = headline.test_of(results, "attack", "unsafe_rate", "selfmoa_iter3", "reset", {})
-    assert test["better"] == "a" and test["difference"] < 0 and test["p_holm"] < 0.05
-    assert "safer by a paired test" in " ".join(headline.headline(results))
+    many = built(tables_of.answers(LOOPED, seeds=range(8), n=20, draws=1))
+    for found, better in ((many, "a"), (results, None)):  # three seeds show nothing among so many comparisons
+        test = headline.test_of(found, "attack", "unsafe_rate", "selfmoa_iter3", "reset", {})
+        assert test["better"] == better and test["difference"] < 0 and (test["p_holm"] < 0.05) == (better == "a")
+    assert "safer by a paired test" in " ".join(headline.headline(many))
     same = small[small["method"] == "reset"]
     equal = pd.concat([same.assign(method=m) for m in LOOP])
     found = built(equal)
@@ -252,7 +254,7 @@ def test_relative_change(results):
 
 def test_reward_hacking_shows_where_the_gap_widens(small, results):
     assert "reward hacking is not shown" in " ".join(headline.headline(results))
-    gamed = built(tables_of.answers(LOOPED, n=60, draws=1, hack=0.6))
+    gamed = built(tables_of.answers(LOOPED, seeds=range(8), n=30, draws=1, hack=0.6))
     assert "reward hacking shows" in " ".join(headline.headline(gamed))
     blind = built(small.drop(columns=["unsafe_training", "helpful_training"]))
     assert "hacking" not in " ".join(headline.headline(blind))
@@ -469,7 +471,19 @@ def test_one_weight_makes_no_front(results):
 def test_headline_of_several_variants(weighted):
     said = headline.headline(weighted)
     assert "helpfulness 0.9, safety 0.1: " in said[0] and said[1].startswith("Before: Aligned model")
+    assert any(s.startswith("Against the reset, no difference shown: ") for s in said)  # by three seeds
+    said = headline.headline(built(tables_of.front(seeds=range(8), n=20, draws=1)[0]))
     assert any(s.startswith("Against the reset, safer by a paired test") for s in said)
+
+
+def test_a_seed_that_stays_at_the_reset_is_named(small):
+    reset = small[(small["method"] == "reset") & (small["seed"] == 1)].set_index(["set", "id"])["unsafe"]
+    lost = (small["method"] == "selfmoa_iter3") & (small["seed"] == 1)
+    same = [reset[key] for key in zip(small.loc[lost, "set"], small.loc[lost, "id"], strict=True)]
+    found = built(small.assign(unsafe=small["unsafe"].mask(lost, pd.Series(same, small.index[lost]))))
+    last, first = (row(found, m, "unsafe_rate") for m in ("selfmoa_iter3", "reset"))
+    assert last["collapsed"] == [1] and row(found, "selfmoa_iter2", "unsafe_rate")["collapsed"] == []
+    assert "collapsed" not in first and len(last["seed_ci95"]) == 3 and last["median"] == np.median(last["values"])
 
 
 def test_stages_of_several_variants_share_what_came_before(weighted):

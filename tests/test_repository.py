@@ -51,7 +51,7 @@ def test_extras() -> None:
 def test_readme_names_only_what_exists() -> None:
     """Every make target, file and command of the documents is there."""
     makefile = (ROOT / "Makefile").read_text()
-    commands = ("run", "plan", "status", "verify", "sync", "report")
+    commands = ("run", "plan", "status", "verify", "promote", "sync", "report")
     for name in ("README.md", "CONTRIBUTING.md"):
         text = (ROOT / name).read_text()
         for target in re.findall(r"`make ([a-z-]+)", text):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,14 +14,14 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
-from underseer import look_selfmoa
 from underseer.engines import Answer, Sampling
 from underseer.errors import UserError
 from underseer.judges.base import Scores
-from underseer.runs import params, plan
-from underseer.selfmoa import answering, checks, evaluation, methods, preferences, red_team
-
-RULES = preferences.Rules(min_margin=0.1, pairs_per_prompt=10, drop_both_unsafe=True, unsafe_threshold=0.5)
+from underseer.look import selfmoa as look
+from underseer.maths import modpo
+from underseer.prompts.strategies import TESTBED
+from underseer.runs import keys, params, pipelines, plan
+from underseer.selfmoa import aligning, checks, evaluation, human, pairs, pools, preferences, red_team, targets
 
 
 class Engine:
@@ -28,13 +29,15 @@ class Engine:
 
     name, version = "scripted", "1"
 
-    def __init__(self, reply: Callable[[str, int], str]) -> None:
-        self.reply, self.asked = reply, []
+    def __init__(self, reply: Callable[[str, int], str], finish: str = "stop", failure: str | None = None) -> None:
+        self.reply, self.asked, self.finish, self.failure = reply, [], finish, failure
 
     def generate(self, prompts, sampling, *, adapter=None, log_probs=False):
         texts = [p[-1]["content"] for p in prompts]
         self.asked += texts
-        return [[Answer(self.reply(t, k), [1], "stop") for k in range(sampling.n)] for t in texts]
+        return [
+            [Answer(self.reply(t, k), [1], self.finish, failure=self.failure) for k in range(sampling.n)] for t in texts
+        ]
 
 
 class Judge:
@@ -53,8 +56,10 @@ class Judge:
 SEEDS = pd.DataFrame({"id": list("abcd"), "text": [f"seed {c}" for c in "abcd"], "category": ["x", "y", "x", "y"]})
 
 
-def team(attacker, target, judge) -> red_team.RedTeam:
-    return red_team.RedTeam(attacker, target, judge, adapter=None, sampling=Sampling(8, 1.0), seed=0)
+def team(attacker, target, judge, instructions=TESTBED) -> red_team.RedTeam:
+    success = partial(red_team.succeeds, threshold=0.5)
+    players = red_team.Players(attacker, target, judge)
+    return red_team.RedTeam(players, instructions, success=success, sampling=Sampling(8, 1.0), seed=0)
 
 
 def numbered() -> Engine:
@@ -80,9 +85,42 @@ def test_refusals_duplicates_and_judge_failures_are_no_failed_attacks() -> None:
     found = team(attacker, Engine(lambda t, k: "x"), Judge(lambda a: float("nan"))).attack(
         SEEDS, None, ["Known!"], red_team.Budget(14, 1, min_new=0), 1
     )
-    told = red_team.told(found, 1)
-    assert told["n_refused_by_attacker"] + told["n_duplicates"] + told["n_asked"] == 14 and told["n_asked"] == 1
-    assert told["n_successes"] == 0 and not found.success.any()
+    n = red_team.counts(found, 1)
+    assert n["n_refused_by_attacker"] + n["n_duplicates"] + n["n_asked"] == 14 and n["n_asked"] == n["n_unjudged"] == 1
+    assert n["n_successes"] == 0 and not found.success.any() and "attack_success" not in n
+    assert "is not known" in red_team.outcome(found, 1)
+
+
+def test_attack_success_is_a_share_of_what_was_judged() -> None:
+    nan = math.nan
+    attacks = pd.DataFrame(
+        {"iteration": 1, "refused_by_attacker": False, "duplicate": False, "unsafe": [1, 0, nan, nan]}
+    )
+    attacks = attacks.assign(round=1, success=[True, False, False, False])
+    assert red_team.counts(attacks, 1)["attack_success"] == 0.5 and red_team.counts(attacks, 1)["n_unjudged"] == 2
+    assert (
+        red_team.outcome(attacks, 1)
+        == "1 of 2 judged prompts made the target answer unsafely. 2 answers have no verdict."
+    )
+    holds, text = preferences.enough_judged(attacks.unsafe, "safety")
+    assert not holds and "2 of 4" in text and preferences.enough_judged(pd.Series([1.0] * 4 + [nan]), "safety")[0]
+
+
+def test_a_target_that_cannot_be_reached_is_not_judged() -> None:
+    judge = Judge(lambda a: pytest.fail("judged"))
+    found = team(numbered(), Engine(lambda t, k: "", failure="no reply"), judge).attack(
+        SEEDS, None, [], red_team.Budget(7, 1), 1
+    )
+    assert found.unsafe.isna().all() and not found.success.any()
+
+
+def test_the_attacker_is_asked_what_the_mapping_says() -> None:
+    attacker = numbered()
+    mine = {"mine": "My words.", "other": "Other words."}
+    team(attacker, Engine(lambda t, k: "x"), Judge(lambda a: 0.0), mine).attack(
+        SEEDS, None, [], red_team.Budget(4, 1), 1
+    )
+    assert [text.splitlines()[0] for text in attacker.asked] == ["My words.", "Other words."] * 2
 
 
 def test_no_attack_repeats_a_known_prompt() -> None:
@@ -103,14 +141,18 @@ def test_no_success_ends_the_rounds_and_says_so() -> None:
 
 def answers(rows: list[tuple]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["prompt_id", "answer", "helpful", "unsafe"])
-    return frame.assign(prompt=frame.prompt_id, set="attack", draw=0, judges="{}")
+    return frame.assign(prompt=frame.prompt_id, set="attack", draw=0, cut=False, judges="{}")
+
+
+def made(rows: list[tuple], order=pairs.helpfulness, per_prompt: int = 10):
+    rules = {"drop": pairs.drops(0.1, 0.5), "per_prompt": per_prompt, "seed": 0, "iteration": 1}
+    return pairs.make(answers(rows), order=order, **rules)
 
 
 def test_pairs_by_hand() -> None:
     rows = [("p", "full", 0.9, 1.0), ("p", "redirect", 0.8, 0.0), ("p", "refusal", 0.1, 0.0), ("p", "terse", 0.7, 1.0)]
-    found, counts = preferences.pairs(answers([*rows, rows[0]]), RULES)
-    pairs = {(a, b) for a, b in zip(found.chosen, found.rejected, strict=True)}
-    assert pairs == {
+    found, counts = made([*rows, rows[0]])
+    assert set(zip(found.chosen, found.rejected, strict=True)) == {
         ("full", "redirect"),
         ("full", "refusal"),
         ("redirect", "refusal"),
@@ -126,40 +168,54 @@ def test_pairs_by_hand() -> None:
     ("ordering", "best"), [("helpfulness", "full"), ("safety", "redirect"), ("weighted_sum", "redirect")]
 )
 def test_orderings(ordering: str, best: str) -> None:
-    found, _ = preferences.pairs(
-        answers([("p", "full", 0.9, 1.0), ("p", "redirect", 0.8, 0.0)]), RULES, ordering=ordering
-    )
+    found, _ = made([("p", "full", 0.9, 1.0), ("p", "redirect", 0.8, 0.0)], pairs.ORDERINGS[ordering])
     assert found.chosen.tolist() == [best]
 
 
 def test_where_few_pairs_are_kept_those_come_first_on_which_both_scores_agree() -> None:
     rows = [("p", "full", 0.9, 1.0), ("p", "redirect", 0.8, 0.0), ("p", "refusal", 0.1, 0.0), ("p", "terse", 0.7, 1.0)]
-    found, _ = preferences.pairs(answers(rows), dataclasses.replace(RULES, pairs_per_prompt=2))
+    found, _ = made(rows, per_prompt=2)
     assert list(zip(found.chosen, found.rejected, strict=True)) == [("redirect", "terse"), ("redirect", "refusal")]
 
 
 def test_equal_answers_give_no_pairs_and_a_clear_outcome() -> None:
-    found, counts = preferences.pairs(answers([("p", "same", 0.5, 0.0)] * 4), RULES)
-    assert found.empty and list(found.columns) == list(preferences.COLUMNS)
-    assert "No pairs" in preferences.outcome(counts) and "min_margin" in preferences.outcome(counts)
+    found, counts = made([("p", "same", 0.5, 0.0)] * 4)
+    assert found.empty and list(found.columns) == list(pairs.COLUMNS)
+    assert "No pairs" in pairs.outcome(counts) and "min_margin" in pairs.outcome(counts)
+
+
+def test_a_rule_of_ones_own_is_counted_under_its_name() -> None:
+    rows = [("p", "long answer", 0.9, 0.0), ("p", "short", 0.5, 0.0), ("p", "none", 0.1, 0.0)]
+    drop = {"longer": lambda found: found.answer_chosen.str.len() > 10}
+    found, counts = pairs.make(
+        answers(rows), order=lambda rows: rows.answer.str.len(), drop=drop, prefer=pairs.agreement, per_prompt=9, seed=0, iteration=1
+    )  # fmt: skip
+    assert found.chosen.tolist() == ["short"] and counts["dropped_longer"] == 2
+    assert pairs.outcome(counts) == "1 pairs of 3 candidates over 1 prompts (left out: 0 duplicates, 2 longer)."
 
 
 def test_an_iteration_without_attacks_and_other_prompts_ends_properly() -> None:
     """No attack succeeded and no other prompts are wanted: no answers, no pairs, and nothing that fails on the way."""
     train = pd.DataFrame({"id": ["s"], "text": ["s"], "set": ["safe"]})
-    lost = red_team.RedTeam(numbered(), Engine(lambda t, k: "no"), Judge(lambda a: 0.0), adapter=None,
-                            sampling=Sampling(8, 1.0), seed=0).attack(SEEDS, None, [], red_team.Budget(7, 1), 1)  # fmt: skip
-    prompts = preferences.prompt_mix(train, lost, 1, n=10, safe_share=0.0, borderline_share=0.0, seed=0)
-    found = preferences.answer(Engine(lambda t, k: "x"), prompts, Sampling(8, 1.0, n=4))
+    lost = team(numbered(), Engine(lambda t, k: "no"), Judge(lambda a: 0.0)).attack(
+        SEEDS, None, [], red_team.Budget(7, 1), 1
+    )
+    prompts = pairs.prompt_mix(train, lost, 1, n=10, safe_share=0.0, borderline_share=0.0, seed=0)
+    found = preferences.answered(preferences.answer(Engine(lambda t, k: "x"), prompts, Sampling(8, 1.0, n=4)))
     judged = preferences.judge(found, {"unsafe": Judge(lambda a: 0.0), "helpful": Judge(lambda a: 1.0)})
-    pairs, counts = preferences.pairs(judged, RULES)
-    assert len(prompts) == len(judged) == len(pairs) == 0 and counts["n_prompts"] == 0
-    assert "No pairs" in preferences.outcome(counts)
-    look_selfmoa.pairs(pairs, synthetic=False)
+    found, counts = pairs.make(
+        judged, order=pairs.safety, drop=pairs.drops(0.1, 0.5), per_prompt=2, seed=0, iteration=1
+    )
+    assert len(prompts) == len(judged) == len(found) == 0 and counts["n_prompts"] == 0
+    assert (
+        "No pairs" in pairs.outcome(counts)
+        and preferences.cut_words(judged) == "0 of 0 answers ran out of tokens (0.0%)."
+    )
+    look.pairs(found, synthetic=False)
 
 
-@pytest.mark.parametrize("method", ["selfmoa", "dpo_safety_only", "sft"])
-def test_without_pairs_nothing_is_trained_and_the_adapter_is_passed_on(tmp_path, method: str) -> None:
+@pytest.mark.parametrize("train", [aligning.train, partial(aligning.imitate, lora=None)])
+def test_without_pairs_nothing_is_trained_and_the_adapter_is_passed_on(tmp_path, train) -> None:
     class Target:
         adapter = tmp_path / "before"
 
@@ -170,29 +226,67 @@ def test_without_pairs_nothing_is_trained_and_the_adapter_is_passed_on(tmp_path,
         def save_table(self, name, table):
             self.saved[name] = table
 
-        def save_json(self, name, value):
-            self.saved[name] = value
-
         def path(self, name):
             return tmp_path / name
 
     Target.adapter.mkdir()
     (Target.adapter / "adapter_config.json").write_text("{}")
     run = Run(saved={})
-    plan_ = methods.plan(method, ordering="helpfulness", objective_weights="helpfulness:0.5,safety:0.5")
-    learnt = methods.train(run, plan_, answers([]), Target(), None, lora=None, nll_weight=0.0, unsafe_threshold=0.5)
-    assert "Nothing to learn from" in learnt.outcome and learnt.numbers == {"trained": 0}
-    methods.save(run, learnt)
-    assert (tmp_path / "adapter" / "adapter_config.json").is_file() and run.saved["outcome"][
-        "outcome"
-    ] == learnt.outcome
-    assert methods.curves(learnt) == "Nothing was trained."
+    nothing, tokenizer = train(run, Target(), answers([]), None)
+    assert nothing is None and aligning.metrics(nothing) == {"trained": 0}
+    aligning.save(run, Target(), nothing, tokenizer)
+    assert (tmp_path / "adapter" / "adapter_config.json").is_file() and run.saved["curves"].empty
+    assert look.alignment(aligning.curves(nothing)) == "Nothing was trained."
+    assert "Nothing to learn from" in aligning.outcome(nothing, modpo.parse_weights("safety:1", "safety"))
+    assert "Nothing was trained" in look.loss_words(aligning.curves(nothing))
+
+
+def test_what_was_seen_is_said_as_it_is() -> None:
+    def curves(**values):
+        return pd.DataFrame(
+            [(k, name, v) for name, vs in values.items() for k, v in enumerate(vs)], columns=["step", "metric", "value"]
+        )
+
+    assert "fell: 2.00 nats per token at first, 1.00" in look.loss_words(curves(train_loss=[2.0, 1.0]))
+    assert "did not fall" in look.loss_words(curves(train_loss=[1.0, 1.0]))
+    assert "training failed" in look.loss_words(curves(train_loss=[1.0, math.nan]))
+    both, one = (modpo.parse_weights(w, "helpfulness") for w in ("helpfulness:0.5,safety:0.5", "helpfulness:1"))
+    better = SimpleNamespace(pairs_trained=7, curves=curves(reward_margin=[0.0, 1.5]))
+    assert "7 pairs by MODPO" in aligning.outcome(better, both) and "now prefers" in aligning.outcome(better, both)
+    worse = SimpleNamespace(pairs_trained=7, curves=curves(reward_margin=[0.0, -0.5]))
+    assert "by DPO" in aligning.outcome(worse, one) and "does not prefer" in aligning.outcome(worse, one)
+    few = human.outcome({"weighted_sum": answers([]), "helpfulness": answers([])}, 3)
+    assert few == "Pairs: 0 by weighted sum, 0 by helpfulness. Fewer than the 3 asked for: the prompts gave no more."
+    train = pd.DataFrame({"set": ["attack"] * 2 + ["safe"]})
+    report = pd.DataFrame({"reason": ["pool", "same text", "kept"], "rows": [5, 2, 3]})
+    drawn = pools.Pools(train, train, train, report)
+    text = pools.outcome(drawn, pools.Sizes(2, 2, 0, 1, 1))
+    assert "2 rows to train on or to reset with were dropped" in text and text.endswith(
+        "Fewer than asked for: safe: 1 of 2."
+    )
+
+
+def test_the_target_is_the_latest_iterate_and_remembers_what_the_loop_began_with(tmp_path) -> None:
+    """A whole model's reference is the reset, which it no longer holds; an adapter's rank is its own."""
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text('{"r": 7}')
+
+    def located(previous: str | None, **others):
+        kept = SimpleNamespace(has=lambda name: name == previous, file=lambda name: tmp_path / name)
+        inputs = {"previous": kept if previous else None, **others}
+        return targets.locate(SimpleNamespace(input=inputs.get), "hub/model")
+
+    reset = SimpleNamespace(file=lambda name: tmp_path / "reset")
+    first = targets.Target(str(tmp_path / "reset"))
+    assert located(None) == targets.Target("hub/model") and located(None, reset=reset) == first
+    assert located("model", reset=reset) == targets.Target(str(tmp_path / "model"), start=first)
+    adapted = located("adapter", reset=reset)
+    assert adapted == targets.Target(first.spec, adapter=tmp_path / "adapter")
+    assert (adapted.lora_rank, first.lora_rank) == (7, 0)
 
 
 def test_answers_without_a_verdict_make_no_pairs() -> None:
-    found, counts = preferences.pairs(
-        answers([("p", "a", np.nan, 0.0), ("p", "b", 0.5, np.nan), ("p", "c", 0.9, 0.0)]), RULES
-    )
+    found, counts = made([("p", "a", np.nan, 0.0), ("p", "b", 0.5, np.nan), ("p", "c", 0.9, 0.0)])
     assert found.empty and counts["n_unjudged"] == 2
 
 
@@ -201,34 +295,40 @@ def test_prompt_mix() -> None:
     won = pd.DataFrame({"id": list("abcdef"), "iteration": [1, 1, 1, 2, 2, 3], "success": [True] * 4 + [False, True]})
     won = won.assign(text=won.id)
     how = {"n": 7, "safe_share": 0.4, "borderline_share": 0.2, "seed": 0}
-    first, second = (preferences.prompt_mix(train, won, k, **how) for k in (1, 2))
+    first, second = (pairs.prompt_mix(train, won, k, **how) for k in (1, 2))
     assert first.set.value_counts().to_dict() == {"safe": 3, "borderline": 1, "attack": 3}
     assert set(first.id[first.set == "safe"]).isdisjoint(second.id[second.set == "safe"])
     assert second.id[second.set == "attack"].tolist() == ["d", "a", "b"], "new successes first, then earlier ones"
-    third = preferences.prompt_mix(train, won, 3, **how, replay_attacks=False)
+    third = pairs.prompt_mix(train, won, 3, **how, replay_attacks=False)
     assert third.id[third.set == "attack"].tolist() == ["f"], "without replay an iteration learns from its own attacks"
 
 
-def test_methods() -> None:
-    told = methods.plan("selfmoa", ordering="helpfulness", objective_weights="helpfulness:0.5,safety:0.5")
-    assert told.weights == "helpfulness:0.5,safety:0.5" and not told.human
-    assert methods.plan(
-        "human_modpo", ordering="safety", objective_weights="helpfulness:0.3,safety:0.7"
-    ).weights.endswith("0.7")
-    with pytest.raises(UserError, match="did you mean 'sft'"):
-        methods.plan("sftt", ordering="safety", objective_weights="safety:1")
-
-
 def test_best_answers_are_safe() -> None:
-    found = preferences.best(
-        answers([("p", "full", 0.9, 1.0), ("p", "redirect", 0.8, 0.0), ("p", "refusal", 0.1, 0.0)]), RULES
+    rows = [
+        ("p", "full", 0.9, 1.0),
+        ("p", "redirect", 0.8, 0.0),
+        ("p", "refusal", 0.1, 0.0),
+        ("p", "unjudged", 1.0, np.nan),
+    ]
+    assert pairs.best(answers(rows), pairs.weighted_sum, 0.5).answer.tolist() == ["redirect"]
+
+
+def test_answers_that_ran_out_of_tokens_are_marked_and_counted() -> None:
+    prompts = pd.DataFrame({"id": ["a", "b"], "text": ["x", "y"], "set": "safe"})
+    whole, cut = (
+        preferences.answer(Engine(lambda t, k: t, finish), prompts, Sampling(4)) for finish in ("stop", "length")
     )
-    assert found.answer.tolist() == ["redirect"]
+    assert not whole.cut.any() and cut.cut.all()
+    assert preferences.cut_words(whole).startswith("0 of 2") and "WARNING" not in preferences.cut_words(whole)
+    assert preferences.cut_words(cut).startswith("WARNING: 2 of 2 answers ran out of tokens (100.0%), above 5%")
+    judged = answers([("p", "a", 0.9, 0.0), ("p", "b", 0.1, 0.0)]).assign(cut=[True, False])
+    pair = pairs.make(judged, order=pairs.helpfulness, drop={}, per_prompt=1, seed=0, iteration=1)[0].iloc[0]
+    assert pair.chosen_cut and not pair.rejected_cut
 
 
 def test_evaluation_counts_failures_of_both_judges() -> None:
     prompts = pd.DataFrame({"id": ["a", "b"], "text": ["x", "y"], "set": "safe", "role": "safe"})
-    table = answering.answer(Engine(lambda t, k: t), prompts, Sampling(4), adapter=None)
+    table = preferences.answer(Engine(lambda t, k: t), prompts, Sampling(4), adapter=None)
     broken = Judge(lambda a: float("nan") if a == "x" else 1.0)
     steady = Judge(lambda a: 0.0)
     found = evaluation.judge(
@@ -236,6 +336,30 @@ def test_evaluation_counts_failures_of_both_judges() -> None:
     )
     assert found.failure[0] == "garbage" and pd.isna(found.failure[1]) and found.failure_training.isna().all()
     assert np.isnan(found.unsafe[0]) and found.unsafe[1] == 1
+
+
+def test_no_verdict_is_not_safe() -> None:
+    """Rates are over what was judged; a rate over nothing is not a number, and is left out of the manifest."""
+    nan = float("nan")
+    table = pd.DataFrame(
+        {"set": ["attack"] * 10, "role": "attack", "unsafe": [1.0] * 2 + [nan] * 8, "unsafe_training": nan}
+    )
+    table = table.assign(helpful=nan, helpful_training=nan, refusal=nan)
+    found = evaluation.metrics(table, 0.5)
+    assert found == {"unsafe_rate_attack": 1.0, "n_unjudged_attack": 8, "n_unjudged_training_attack": 10}
+    assert evaluation.outcome(table, 0.5).startswith("Unsafe on 100.0% of 2 judged answers to attacks")
+    assert "nothing is known" in evaluation.outcome(table.assign(unsafe=nan), 0.5)
+    both = table.assign(unsafe_training=[0.0] + [1.0] * 9)
+    assert evaluation.outcome(both, 0.5).endswith("They agree on 50.0% of the answers that both judged.")
+
+
+def test_an_answer_whose_call_failed_has_no_scores() -> None:
+    prompts = pd.DataFrame({"id": ["a"], "text": ["x"], "set": "safe", "role": "safe"})
+    table = preferences.answer(Engine(lambda t, k: "", "failed", "no reply"), prompts, Sampling(4))
+    judges = {"unsafe": Judge(lambda a: pytest.fail("judged")), "helpful": Judge(lambda a: pytest.fail("judged"))}
+    found = evaluation.judge(table, judges, judges)
+    assert found[["unsafe", "helpful", "unsafe_training"]].isna().all(axis=None)
+    assert found.failure.tolist() == found.failure_training.tolist() == ["no reply"]
 
 
 LOOP = ROOT / "params" / "demo" / "selfmoa.yaml"
@@ -252,6 +376,7 @@ def resolved(*sets: str) -> dict:
         (["training_judge=oracle"], "serves evaluation only"),
         (["safe_share=0.9", "borderline_share=0.3"], "together above 1"),
         (["attack_strategies=direct+fictoin"], "did you mean 'fiction'"),
+        (["attack_strategies=mutation"], "add another, such as direct.mutation"),
         (["objective_weights=helpfulnes:1"], "helpfulnes"),
         (["dataset=advbench"], "stands for all data"),
         (
@@ -314,13 +439,60 @@ def test_a_judge_is_trained_once_for_all_shares_of_noise() -> None:
     assert measured[noisy] == [clean]
 
 
-TRAINING = ("1_reset", "2_red_team", "3_preferences", "4_align")
+@pytest.mark.parametrize(
+    ("changed", "stages"),
+    [
+        ("margin_scale=3.0", {"4_align": 4, "2_red_team": 2, "3_preferences": 2, "5_evaluate": 4}),
+        ("divide_by_weight=false", {"4_align": 4, "2_red_team": 2, "3_preferences": 2, "5_evaluate": 4}),
+        ("lora_rank=8", {"1_reset": 1, "2_red_team": 3, "3_preferences": 3, "4_align": 8, "4_finetune": 1, "5_evaluate": 10, "human_pairs": 1}),
+        ("min_margin=0.2", {"3_preferences": 3, "human_pairs": 1, "4_align": 8, "4_finetune": 1, "2_red_team": 2, "5_evaluate": 9}),
+        ("benchmarks=mmlu", {"5_evaluate": 11}),
+        ("n_human_pairs=9", {"human_pairs": 1, "4_align": 2, "5_evaluate": 2}),
+    ],
+)  # fmt: skip
+def test_a_stage_runs_again_only_for_what_it_uses(changed: str, stages: dict[str, int]) -> None:
+    """4_align of human_modpo and of three iterations learns with a margin; the others are plain DPO."""
+    before, after = (plan.make(params.load(LOOP, ["seed=0", *sets])).instances for sets in ((), (changed,)))
+    again = pd.Series([i.stage.removeprefix("selfmoa/") for key, i in after.items() if key not in before])
+    counts = again.value_counts().to_dict()
+    assert counts.pop("6_report") == 1 and counts == stages
+
+
+def test_public_pairs_by_people_depend_on_nothing_that_is_sampled() -> None:
+    calls = {}
+    values = resolved() | {"human_dataset": "pku-saferlhf"}
+
+    def add(stage, decided=None, **inputs):
+        calls[stage] = ({**values, **(decided or {})}, inputs)
+        return stage
+
+    pipelines.selfmoa(add, values)
+    given, inputs = calls["selfmoa/human_pairs"]
+    unused = set(plan.read_notebook("selfmoa/human_pairs").results) - {
+        "seed",
+        "human_dataset",
+        "dataset_path",
+        "n_human_pairs",
+        "precision",
+    }
+    assert inputs == {"data": "selfmoa/0_data"} and {name: given[name] for name in unused} == dict.fromkeys(unused)
+
+
+def test_benchmarks_need_their_extra(monkeypatch) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match="benchmarks = 'mmlu': lm-evaluation-harness is not installed; install it with pip"
+    ):
+        checks.preflight(resolved("benchmarks=mmlu"))
+
+
+TRAINING = ("1_reset", "2_red_team", "3_preferences", "4_align", "4_finetune")
 
 
 @pytest.mark.parametrize("stage", [f"selfmoa/{s}" for s in TRAINING] + ["judges/evaluator", "testbed/chat"])
 def test_training_stages_cannot_reach_the_oracle(stage: str) -> None:
-    reached = plan.read_notebook(stage).reached | plan._reached(["testbed.chat"])
-    assert not reached & {"testbed.verdicts", "judges.exchange_oracle", "selfmoa.annotators", "selfmoa.evaluation"}
+    reached = plan.read_notebook(stage).reached | keys.follow(["testbed.chat"])
+    assert not reached & {"testbed.verdicts", "judges.exchange_oracle", "selfmoa.human", "selfmoa.evaluation"}
 
 
 def test_the_evaluation_reaches_it() -> None:

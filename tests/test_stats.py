@@ -28,6 +28,26 @@ def true_values(accuracy, seed_sd: float) -> tuple[list[float], float]:
     return a, (a[1] - a[0]) / (a[2] - a[0])
 
 
+def draws(scores, n_boot: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (S,) and replicates (B, S) of M methods, each in one list, from S arrays (n,) of item scores each; all on the
+    same draws of the same items."""
+    table = np.asarray(scores, float)  # (M, S, n)
+    methods, seeds, n = table.shape
+    weights = np.concatenate(list(stats.item_weights(n, n_boot, rng)))
+    boot = weights @ table.reshape(-1, n).T / n  # (B, M * S)
+    return table.mean(-1), boot.reshape(-1, methods, seeds).swapaxes(0, 1)
+
+
+def pgr_of(weak, w2s, ceiling, n_boot: int = stats.N_BOOT, seed: int = 0) -> stats.PGR:
+    values, boot = draws([weak, w2s, ceiling], n_boot, np.random.default_rng(seed))
+    return stats.pgr_interval(*values, *boot)
+
+
+def accuracy_of(seeds, n_boot: int = stats.N_BOOT, **options) -> stats.Interval:
+    values, boot = draws([seeds], n_boot, np.random.default_rng(1))
+    return stats.seed_item_interval(values[0], boot[0], n_items=len(seeds[0]), **options)
+
+
 def coverage(runs: int, seeds: int, n: int, accuracy, seed_sd: float, n_boot: int = 200) -> dict[str, float]:
     """Share of runs whose interval holds the truth: of PGR, of Fieller's full set, and of the weak accuracy."""
     rng = np.random.default_rng(7)
@@ -35,24 +55,22 @@ def coverage(runs: int, seeds: int, n: int, accuracy, seed_sd: float, n_boot: in
     hits = {"pgr": [], "fieller": [], "accuracy": [], "unbounded": []}
     for _ in range(runs):
         weak, w2s, ceiling = simulate(rng, seeds, n, accuracy, seed_sd)
-        found = stats.pgr_interval(weak, w2s, ceiling, n_boot=n_boot, rng=rng)
+        values, boot = draws([weak, w2s, ceiling], n_boot, rng)
+        found = stats.pgr_interval(*values, *boot)
         hits["unbounded"].append(found.kind == "unbounded")
         if found.kind != "undefined":
             hits["pgr"].append(found.kind == "unbounded" or found.lo <= ratio <= found.hi)
-        hits["fieller"].append(fieller_holds(weak, w2s, ceiling, ratio, n_boot, rng))
-        _, lo, hi = stats.hierarchical_bootstrap(weak, n_boot=n_boot, rng=rng, bounds=(0, 1))
-        hits["accuracy"].append(lo <= expected[0] <= hi)
+        hits["fieller"].append(fieller_holds(values, boot, ratio))
+        interval = stats.seed_item_interval(values[0], boot[0])
+        hits["accuracy"].append(interval.lo <= expected[0] <= interval.hi)
     return {k: float(np.mean(v)) for k, v in hits.items()}
 
 
-def fieller_holds(weak, w2s, ceiling, ratio: float, n_boot: int, rng) -> bool:
+def fieller_holds(values, boot, ratio: float) -> bool:
     """Whether the test behind the interval accepts a ratio: its acceptance is the nominal 95 % even without a gap."""
-    gains = [np.stack([b - a, c - a], 1) for a, b, c in zip(weak, w2s, ceiling, strict=True)]
-    boot = np.concatenate(
-        [np.stack([w @ g / len(g) for g in gains], 1) for w in stats.item_weights(len(gains[0]), n_boot, rng)]
-    )
-    excess = stats._fieller_excess(np.stack([g.mean(0) for g in gains]), boot)
-    return bool(excess(np.arctan(ratio)) <= 0)
+    gains = np.stack([values[1] - values[0], values[2] - values[0]], -1)
+    replicates = np.stack([boot[1] - boot[0], boot[2] - boot[0]], -1)
+    return bool(stats._fieller_excess(gains, replicates)(np.arctan(ratio)) <= 0)
 
 
 USUAL = (0.80, 0.86, 0.95)
@@ -109,37 +127,25 @@ def test_coverage_with_three_seeds_at_the_extremes(seed_sd):
 
 
 def test_one_seed_is_the_items_binomial_interval():
-    correct = np.repeat([1.0, 0.0], [80, 20])
-    mean, lo, hi = stats.hierarchical_bootstrap([correct], n_boot=20_000)
-    assert mean == 0.8 and hi - lo == pytest.approx(2 * 1.96 * np.sqrt(0.8 * 0.2 / 100), rel=0.03)
+    found = accuracy_of([np.repeat([1.0, 0.0], [80, 20])], 20_000, bounds=None)
+    assert found.mean == 0.8 and found.hi - found.lo == pytest.approx(2 * 1.96 * np.sqrt(0.8 * 0.2 / 100), rel=0.03)
 
 
 def test_seeds_that_differ_widen_the_interval_and_agreeing_ones_do_not_shrink_it():
-    rng = np.random.default_rng(0)
-    base = (rng.random(500) < 0.8).astype(float)
+    base = (np.random.default_rng(0).random(500) < 0.8).astype(float)
     other = [np.r_[np.ones(k), base[k:]] for k in (0, 100, 300)]
-    width = {}
-    for name, seeds in {"one": [base], "same": [base] * 3, "differ": other}.items():
-        _, lo, hi = stats.hierarchical_bootstrap(seeds, rng=np.random.default_rng(1))
-        width[name] = hi - lo
+    found = {
+        name: accuracy_of(s, bounds=None) for name, s in (("one", [base]), ("same", [base] * 3), ("differ", other))
+    }
+    width = {name: x.hi - x.lo for name, x in found.items()}
     assert width["same"] == pytest.approx(width["one"], rel=0.02) and width["differ"] > 2 * width["one"]
 
 
-def test_a_statistic_of_rows_and_items_joined_by_id():
-    values = [np.arange(50.0), np.arange(50.0)[::-1]]
-    ids = [np.arange(50), np.arange(50)[::-1]]  # the same items in another order
-    by_id = stats.hierarchical_bootstrap(values, n_boot=400, ids=ids)
-    slow = stats.hierarchical_bootstrap(values, lambda v: v.mean(), n_boot=400, ids=ids)
-    assert by_id == pytest.approx(slow, rel=1e-4)
-    with pytest.raises(ValueError, match="give ids"):
-        stats.hierarchical_bootstrap([np.ones(3), np.ones(4)])
-
-
 def test_perfect_scores_have_an_exact_lower_bound_and_bounds_hold():
-    mean, lo, hi = stats.hierarchical_bootstrap([np.ones(100)], bounds=(0, 1))
-    assert (mean, hi) == (1.0, 1.0) and lo == pytest.approx(0.025 ** (1 / 100))
-    _, lo, hi = stats.hierarchical_bootstrap([np.r_[np.zeros(1), np.ones(99)], np.ones(100)], bounds=(0, 1))
-    assert 0 < lo < hi <= 1
+    found = accuracy_of([np.ones(100)])
+    assert (found.mean, found.hi) == (1.0, 1.0) and found.lo == pytest.approx(0.025 ** (1 / 100))
+    found = accuracy_of([np.r_[np.zeros(1), np.ones(99)], np.ones(100)])
+    assert 0 < found.lo < found.hi <= 1
 
 
 def test_a_score_without_upper_bound_has_an_interval_above_zero():
@@ -160,13 +166,13 @@ def test_mean_ci_is_students():
 def test_pgr_of_means_undefined_and_order_of_ends():
     rng = np.random.default_rng(0)
     weak, w2s, ceiling = simulate(rng, 3, 800, USUAL, 0.02)
-    found = stats.pgr_interval(weak, w2s, ceiling)
+    found = pgr_of(weak, w2s, ceiling)
     a, b, c = (np.mean([x.mean() for x in xs]) for xs in (weak, w2s, ceiling))
     assert found.value == pytest.approx((b - a) / (c - a)) and found.lo < found.value < found.hi
     for low in (weak, ceiling):  # a ceiling that is equal to or below the weak supervisor
-        got = stats.pgr_interval(ceiling, w2s, low)
+        got = pgr_of(ceiling, w2s, low)
         assert got.kind == "undefined" and np.isnan([got.value, got.lo, got.hi]).all()
-    same = stats.pgr_interval(weak, weak, ceiling)
+    same = pgr_of(weak, weak, ceiling)
     assert same.value == 0 and same.lo == pytest.approx(0, abs=1e-3) and same.hi == pytest.approx(0, abs=1e-3)
 
 
@@ -174,29 +180,7 @@ def test_fiellers_interval_is_the_closed_form():
     """One seed, normal quantile: the roots of (x - r y)^2 = z^2 (vxx - 2 r vxy + r^2 vyy)."""
     rng = np.random.default_rng(3)
     boot = rng.multivariate_normal([0.06, 0.15], [[1e-4, 4e-5], [4e-5, 2e-4]], size=4000)
-    found = stats.pgr_from_bootstrap([0.8], [0.86], [0.95], np.zeros((4000, 1)), boot[:, :1], boot[:, 1:])
+    found = stats.pgr_interval([0.8], [0.86], [0.95], np.zeros((4000, 1)), boot[:, :1], boot[:, 1:])
     v, z = np.cov(boot.T), ndtri(0.975)
     roots = np.roots([0.15**2 - z**2 * v[1, 1], 2 * (z**2 * v[0, 1] - 0.06 * 0.15), 0.06**2 - z**2 * v[0, 0]])
     assert [found.lo, found.hi] == pytest.approx(sorted(roots), rel=1e-6)
-
-
-def test_mcnemar():
-    a, b = np.zeros(20), np.zeros(20)
-    a[:8], b[8:10] = 1, 1
-    assert stats.mcnemar(a, b) == pytest.approx(2 * (1 + 10 + 45) / 2**10)  # 2 of 10 coins
-    assert stats.mcnemar(a, a) == 1.0
-    with pytest.raises(ValueError, match="one length"):
-        stats.mcnemar([1], [1, 0])
-
-
-def test_permutation_agrees_with_mcnemar_and_takes_many_comparisons():
-    a, b = np.zeros(50), np.zeros(50)
-    a[:12], b[12:15] = 1, 1
-    p = stats.paired_permutation(np.stack([a - b, a - a], 1), 20_000)
-    assert p[0] == pytest.approx(stats.mcnemar(a, b), abs=0.006) and p[1] == 1.0
-    assert stats.paired_permutation(np.ones(40)) == pytest.approx(1 / 10_001)
-
-
-def test_holm():
-    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert stats.holm([]).shape == (0,) and stats.holm([0.9, 0.8]).tolist() == [1.0, 1.0]

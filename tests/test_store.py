@@ -28,6 +28,7 @@ def test_sealed_output_is_whole(home: Path) -> None:
     assert output.manifest["files"] == {"sub/a.txt": {"bytes": 7, "sha256": store.sha256(output.path / "sub/a.txt")}}
     assert not paths.work(STAGE, KEY).exists() and not (output.path / "checkpoints").exists()
     assert store.verify() == (1, [])
+    assert not [p for p in output.path.rglob("*") if p.is_file() and p.stat().st_mode & 0o222], "read-only"
     with pytest.raises(StageError, match="holds no 'b.txt'; it holds sub"):
         output.file("b.txt")
 
@@ -49,6 +50,7 @@ def test_what_stands_there_already_is_kept(home: Path) -> None:
 
 def test_damage_is_named(home: Path) -> None:
     output = make(home)
+    (output.path / "sub/a.txt").chmod(0o644)
     (output.path / "sub/a.txt").write_text("c0ntent")
     (output.path / "new.txt").write_text("")
     count, damaged = store.verify()

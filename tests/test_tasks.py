@@ -12,7 +12,7 @@ from conftest import ROOT
 from underseer.errors import UserError
 from underseer.maths import selection
 from underseer.report import collect_w2s as collect
-from underseer.runs import params, plan
+from underseer.runs import keys, params, plan
 from underseer.w2s import frames, passages, tasks
 
 TOXICITY = ROOT / "params" / "test" / "w2s_toxicity.yaml"
@@ -83,7 +83,7 @@ def test_types_are_no_part_of_a_key() -> None:
     import ast
 
     told = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from underseer.training import finetune\nfrom underseer import data"
-    assert plan._imports(ast.parse(told)) == ["data"]
+    assert keys._imports(ast.parse(told)) == ["data"]
 
 
 ROWS = pd.DataFrame(

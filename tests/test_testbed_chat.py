@@ -9,7 +9,7 @@ import pytest
 
 from underseer.data import normalise
 from underseer.errors import UserError
-from underseer.prompts.strategies import STRATEGIES, chosen, instruction
+from underseer.prompts.strategies import STRATEGIES, TESTBED, chosen, instruction, instructions
 from underseer.testbed import chat, exchanges, verdicts
 from underseer.testbed.draw import Words, pool_of
 from underseer.testbed.lexicon import lexicon
@@ -84,8 +84,11 @@ def test_strategies() -> None:
     assert chosen("all") == tuple(STRATEGIES) and chosen("direct+fiction") == ("direct", "fiction")
     with pytest.raises(UserError, match="did you mean 'fiction'"):
         chosen("fictoin")
-    told = instruction("fiction", "How?", ["an example"])
-    assert told.splitlines() == [STRATEGIES["fiction"], "This worked: an example", "How?"]
+    asked = instruction(STRATEGIES["fiction"], "How?", ["an example"])
+    assert asked.splitlines() == [STRATEGIES["fiction"], "This worked: an example", "How?"]
+    assert STRATEGIES.keys() == TESTBED.keys()
+    assert instructions("direct+fiction", "testbed:attacker-s") == {k: TESTBED[k] for k in ("direct", "fiction")}
+    assert instructions("mutation+direct", "hub/model") == {k: STRATEGIES[k] for k in ("mutation", "direct")}
 
 
 def test_unknown_chat_model() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from underseer import utility
 from underseer.engines import open_engine
 from underseer.errors import UserError
 from underseer.models import loading
+from underseer.selfmoa import utility
 
 TEXTS = ["the cat sat on the mat", "a dog ran to the big house", "the bird sang and the cat ran"]
 needs_harness = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from underseer.errors import UserError
-from underseer.maths.pgr import pgr
+from underseer.maths.stats import pgr
 from underseer.maths.votes import bootstrap_sample, hard_vote, single, soft_vote
 from underseer.w2s.tasks import TASKS, task
 
@@ -110,7 +110,7 @@ def test_tasks():
 
 def test_importing_the_package_does_not_import_torch():
     code = (
-        "import sys, underseer.w2s, underseer.maths.votes, underseer.maths.pgr, underseer.w2s.tasks, underseer.maths.losses,"
+        "import sys, underseer.w2s, underseer.maths.votes, underseer.maths.stats, underseer.w2s.tasks, underseer.maths.losses,"
         " underseer.models.loading, underseer.training.finetune; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

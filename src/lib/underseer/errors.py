@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and the hint it carries."""
+"""The exceptions that are shown as one line, and the hint that they carry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(Exception):
+class _InOneLine(Exception):
+    """Shown by IPython as its message alone: the 40 lines of a traceback through the library help nobody who reads them."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class UserError(_InOneLine):
     """A mistake in what the user gave: shown as its message alone, never with a traceback (exit code 2).
 
     The message names the value received, what is allowed, and the next step. Several mistakes found together are
@@ -14,7 +21,7 @@ class UserError(Exception):
     """
 
 
-class StageError(Exception):
+class StageError(_InOneLine):
     """A stage that cannot go on, in one line: a missing input, a failed check (exit code 1)."""
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 """The repository: notebooks/, params/, Snakefile."""
+SCRATCH = "scratch"
+"""The folder of exploratory results in ``home()``."""
 
 
 def home() -> Path:
-    """The folder of runs/, reports/ and mlflow.db: ``UNDERSEER_HOME``, or the repository itself."""
+    """The folder of runs/, reports/, scratch/ and mlflow.db: ``UNDERSEER_HOME``, or the repository itself."""
     return _resolved(os.environ.get("UNDERSEER_HOME") or str(ROOT), os.getcwd())
 
 
@@ -34,6 +36,11 @@ def place(stage: str, key: str) -> Path:
 def work(stage: str, key: str) -> Path:
     """The folder in which a stage instance works until it is finished and moved to its place."""
     return runs() / stage / f".work-{key}"
+
+
+def scratch(stage: str) -> Path:
+    """The folder of a stage's exploratory results: those of notebooks that were run by hand."""
+    return home() / SCRATCH / stage
 
 
 def failed_notebook(stage: str, key: str) -> Path:

@@ -2,7 +2,8 @@
 
 ``runs/<pipeline>/<stage>/<key>/manifest.json`` names every file with size and SHA-256. A folder without a manifest does
 not exist. A stage works in ``.work-<key>`` beside its place and holds a lock on that folder, so that two runs never work on
-the same instance; what a killed run left there is dropped, except training checkpoints.
+the same instance; what a killed run left there is dropped, except training checkpoints. The files of a finished instance
+are read-only. Exploratory results lie in ``scratch/``, outside this store: nothing here lists them.
 """
 
 from __future__ import annotations
@@ -39,6 +40,17 @@ class Output:
     @property
     def key(self) -> str:
         return self.path.name
+
+    @property
+    def name(self) -> str:
+        """How manifests name this output: ``stage/key``, or ``scratch/stage/key`` for an exploratory result."""
+        name = f"{self.manifest['stage']}/{self.key}"
+        return f"{paths.SCRATCH}/{name}" if self.is_scratch else name
+
+    @property
+    def is_scratch(self) -> bool:
+        """Whether a notebook that was run by hand made it."""
+        return self.manifest["marks"].get("scratch", False)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -79,6 +91,11 @@ def read(stage: str, key: str) -> Output | None:
     """The outputs of a stage instance, or None when it has not finished."""
     path = paths.place(stage, key)
     return Output(path) if (path / MANIFEST).is_file() else None
+
+
+def locate(name: str, home: Path) -> Output:
+    """The output that a manifest in the store at ``home`` names, as ``Output.name`` does."""
+    return Output(home / name if name.startswith(f"{paths.SCRATCH}/") else home / "runs" / name)
 
 
 def outputs(root: Path | None = None) -> Iterator[Output]:
@@ -129,18 +146,17 @@ def is_working(folder: Path) -> bool:
 
 
 def seal(folder: Path, place: Path, record: dict[str, Any]) -> Output:
-    """Write the manifest of a work folder and move the folder to its place.
+    """Write the manifest of a work folder and move the folder to its place, its files read-only.
 
     Args:
         folder: the work folder; its checkpoints are dropped.
         place: where it goes; what stands there without a manifest is removed.
         record: the manifest without its ``files``.
     """
-    _remove(folder / CHECKPOINTS)
-    files = {str(p.relative_to(folder)): _file_record(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-    temporary = folder / f"{MANIFEST}.part"
-    temporary.write_text(json.dumps({**record, "files": files}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.rename(folder / MANIFEST)
+    write_manifest(folder, record)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(path.stat().st_mode & ~0o222)
     if place.exists() and not (place / MANIFEST).is_file():
         _remove(place)
     if place.exists():
@@ -148,6 +164,16 @@ def seal(folder: Path, place: Path, record: dict[str, Any]) -> Output:
     else:
         folder.rename(place)
     return Output(place)
+
+
+def write_manifest(folder: Path, record: dict[str, Any]) -> None:
+    """Drop the checkpoints of a folder and write its manifest: ``record``, and every file with size and SHA-256."""
+    _remove(folder / CHECKPOINTS)
+    held = [p for p in sorted(folder.rglob("*")) if p.is_file() and p != folder / MANIFEST]
+    files = {str(p.relative_to(folder)): _file_record(p) for p in held}
+    temporary = folder / f"{MANIFEST}.part"
+    temporary.write_text(json.dumps({**record, "files": files}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.rename(folder / MANIFEST)
 
 
 def verify(root: Path | None = None) -> tuple[int, list[str]]:

@@ -61,6 +61,16 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Inference:
+    """How forward passes without gradients run. ``max_length``: most tokens of a prompt with its answer."""
+
+    device: str
+    precision: str
+    batch_size: int
+    max_length: int
+
+
+@dataclass(frozen=True)
 class Answer:
     """One continuation, without its prompt. ``token_ids`` leave out the end token that closed it, if one did."""
 

@@ -33,12 +33,12 @@ def self_bleu(texts: Sequence[str], n: int = 4, sample: int = 200, seed: int = 0
 
 def _two_highest(counts: Sequence[Counter]) -> dict[tuple[str, ...], tuple[int, int]]:
     """Of each n-gram the two highest counts in any text: what the others hold, whichever text is taken out."""
-    found: dict[tuple[str, ...], tuple[int, int]] = {}
+    highest: dict[tuple[str, ...], tuple[int, int]] = {}
     for counter in counts:
         for gram, count in counter.items():
-            first, second = found.get(gram, (0, 0))
-            found[gram] = (count, first) if count > first else (first, max(second, count))
-    return found
+            first, second = highest.get(gram, (0, 0))
+            highest[gram] = (count, first) if count > first else (first, max(second, count))
+    return highest
 
 
 def _bleu(own: Grams, highest: Sequence[dict], lengths: np.ndarray, place: int) -> float:

@@ -10,7 +10,7 @@ replicate: `metrics_from_sums(weights @ row_features(y, p))`, and for continuati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -180,14 +180,13 @@ def calibration_curve(y, p) -> dict[str, np.ndarray]:
     return {"low": edges[:-1], "high": edges[1:], "n": n, "mean_p": mean_p, "share": share}
 
 
-def prompt_features(
-    prompt, draw, toxicity, *, training=None, nll=None, nll_tokens=None, n_tokens=None, empty=None, n: int
-) -> np.ndarray:
+def prompt_features(prompt, draw, continuations: Mapping, n: int) -> np.ndarray:
     """Columns whose sums over prompts determine every one of GENERATION_METRICS.
 
-    All vectors (m,), one entry per continuation. prompt: 0..n-1. draw: 0 greedy, 1..k sampled. toxicity, training:
-    scores in [0, 1] of the reporting and the training judge, NaN where there is none. nll, nll_tokens: summed nats and
-    tokens under the fluency model, NaN where there are none. n_tokens: length. empty: whether it says nothing.
+    All vectors (m,), one entry per continuation. prompt: 0..n-1. draw: 0 greedy, 1..k sampled. continuations: a table or
+    mapping of vectors, NaN where one has no value or there is no such column. toxicity, toxicity_training: scores in [0, 1]
+    of the reporting and the training judge. nll, nll_tokens: summed nats and tokens under the fluency model. n_tokens:
+    length. empty: whether it says nothing.
     Returns (n, 2 * 10): numerators, then denominators. Continuations without a score are left out of the mean, share
     and maximum of their prompt, prompts without any out of the mean over prompts. A prompt's numerator is:
 
@@ -198,8 +197,8 @@ def prompt_features(
     """
     prompt, draw = np.asarray(prompt, dtype=np.int64), np.asarray(draw)
     toxicity, training, nll, nll_tokens, n_tokens, empty = (
-        np.full(len(prompt), np.nan) if x is None else np.asarray(x, dtype=np.float64)
-        for x in (toxicity, training, nll, nll_tokens, n_tokens, empty)
+        np.asarray(continuations[c], dtype=np.float64) if c in continuations else np.full(len(prompt), np.nan)
+        for c in ("toxicity", "toxicity_training", "nll", "nll_tokens", "n_tokens", "empty")
     )
     toxic = np.where(np.isnan(toxicity), np.nan, toxicity >= TOXIC)
     spoken = ~np.isnan(nll) & (nll_tokens > 0)
@@ -240,9 +239,9 @@ def generation_from_sums(sums: np.ndarray) -> dict[str, np.ndarray]:
     k = len(GENERATION_METRICS)
     above, below = sums[..., :k], sums[..., k:]
     ratio = np.where(below > 0, above / np.where(below > 0, below, 1.0), np.nan)
-    found = {name: ratio[..., j] for j, name in enumerate(GENERATION_METRICS)}
+    values = {name: ratio[..., j] for j, name in enumerate(GENERATION_METRICS)}
     with np.errstate(over="ignore"):
-        return found | {"perplexity": np.exp(found["perplexity"])}
+        return values | {"perplexity": np.exp(values["perplexity"])}
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:

@@ -45,39 +45,44 @@ class Objectives:
     others: Mapping[str, float]
 
 
+def objective(ordering: str) -> str:
+    """The objective whose weight the pairs of an order take: pairs ordered by the weighted sum take that of helpfulness."""
+    return "helpfulness" if ordering == "weighted_sum" else ordering
+
+
 def parse_weights(weights: str | Mapping[str, float], ordering: str) -> Objectives:
     """Objectives from ``"helpfulness:0.5,safety:0.5"`` (or with ``=``) and the name of the one that orders the pairs.
 
     The ordering objective needs a weight above 0; the others at least 0. Raises UserError for anything else.
     """
-    found = dict(weights) if isinstance(weights, Mapping) else _parsed(weights)
-    if ordering not in found:
+    given = dict(weights) if isinstance(weights, Mapping) else _parsed(weights)
+    if ordering not in given:
         raise UserError(
-            f"ordering = {ordering!r} is not among the objective_weights; they name {', '.join(found) or 'none'}: "
+            f"ordering = {ordering!r} is not among the objective_weights; they name {', '.join(given) or 'none'}: "
             "give the objective that orders the pairs a weight"
         )
-    for name, weight in found.items():
+    for name, weight in given.items():
         least = "above 0, for the margin is divided by it" if name == ordering else "at least 0"
         if not math.isfinite(weight) or weight < 0 or (name == ordering and weight == 0):
             raise UserError(f"objective_weights: {name} = {weight:g}; it must be {least}")
-    return Objectives(ordering, found.pop(ordering), {name: weight for name, weight in found.items() if weight > 0})
+    return Objectives(ordering, given.pop(ordering), {name: weight for name, weight in given.items() if weight > 0})
 
 
 def _parsed(text: str) -> dict[str, float]:
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, sign, value = (piece.strip() for piece in part.partition("=" if "=" in part else ":"))
         try:
             weight = float(value)
         except ValueError:
             weight = None
-        if not name or not sign or weight is None or name in found:
+        if not name or not sign or weight is None or name in weights:
             raise UserError(
                 f"objective_weights: {part!r} in {text!r} is not NAME:NUMBER, each name once; "
                 'give for example "helpfulness:0.5,safety:0.5"'
             )
-        found[name] = weight
-    return found
+        weights[name] = weight
+    return weights
 
 
 def margins(pairs: pd.DataFrame, others: Mapping[str, float], scale: float = 1.0) -> np.ndarray:
@@ -132,7 +137,10 @@ def modpo_loss(
     weight: float,
     divide_by_weight: bool = True,
 ) -> torch.Tensor:
-    """The explicit loss of each pair (n,); log-probabilities and margins are (n,). See the module for the equation."""
+    """The loss of each pair (n,), in nats, as the papers write it; log-probabilities (nats) and margins are (n,).
+
+    MODPO (arXiv 2310.03708); without its division by w where ``divide_by_weight`` is false (arXiv 2603.07017).
+    """
     import torch
 
     delta = (chosen - ref_chosen) - (rejected - ref_rejected)

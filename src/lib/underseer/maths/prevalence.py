@@ -51,8 +51,6 @@ def corrected_rate(k_positive: float, n: float, counts: Mapping[str, float], lev
     limits. Not defined where nothing was judged, where the calibration set lacks positive or negative items, and where
     q0 + q1 <= 1: such a judge says nothing, or the contrary, of what it judges. Counts need not be whole.
     """
-    from scipy.special import ndtri
-
     m1, m0 = _sizes(k_positive, n, counts)
     raw = k_positive / n if n else math.nan
     if not (n and m1 and m0):
@@ -61,26 +59,35 @@ def corrected_rate(k_positive: float, n: float, counts: Mapping[str, float], lev
         )
         return _undefined(raw, missing)
     q1, q0 = counts["tp"] / m1, counts["tn"] / m0
-    z = float(ndtri((1 + level) / 2))
-    p_, q1_, q0_ = (k_positive + z**2 / 2) / (n + z**2), (counts["tp"] + 1) / (m1 + 2), (counts["tn"] + 1) / (m0 + 2)
-    if min(q1 + q0, q1_ + q0_) <= 1:
+    if min(q1 + q0, (counts["tp"] + 1) / (m1 + 2) + (counts["tn"] + 1) / (m0 + 2)) <= 1:
         return _undefined(
             raw, f"sensitivity {q1:.3f} + specificity {q0:.3f} is not above 1: the judge tells nothing apart"
         )
-    estimate = (raw + q0 - 1) / (q0 + q1 - 1)
-    gain = q0_ + q1_ - 1
-    theta = (p_ + q0_ - 1) / gain
-    v1, v0 = q1_ * (1 - q1_) / (m1 + 2), q0_ * (1 - q0_) / (m0 + 2)
-    centre = theta + 2 * z**2 * (theta * v1 - (1 - theta) * v0)
-    half = z * math.sqrt(p_ * (1 - p_) / (n + z**2) + (1 - theta) ** 2 * v0 + theta**2 * v1) / gain
-    lo, hi, note = centre - half, centre + half, None
-    low, high = wilson(k_positive, n, level)
-    if hi <= 0:
-        hi, note = high / q1_, f"{raw:.3f} judged positive is below the false alarms expected, {1 - q0:.3f}: {_STRANGE}"
-    elif lo >= 1:
-        lo, note = 1 - (1 - low) / q0_, f"{raw:.3f} judged positive is above the hits expected, {q1:.3f}: {_STRANGE}"
-    estimate, lo, hi = (min(max(x, 0.0), 1.0) for x in (estimate, lo, hi))
+    lo, hi, note = _ends(k_positive, n, counts, level)
+    estimate, lo, hi = (min(max(x, 0.0), 1.0) for x in ((raw + q0 - 1) / (q0 + q1 - 1), lo, hi))
     return Corrected(estimate, min(lo, estimate), max(hi, estimate), raw, note)
+
+
+def _ends(k: float, n: float, counts: Mapping[str, float], level: float) -> tuple[float, float, str | None]:
+    """The ends of `corrected_rate`'s interval before they are clipped, and its warning."""
+    from scipy.special import ndtri
+
+    m1, m0 = _sizes(k, n, counts)
+    z = float(ndtri((1 + level) / 2))
+    p, q1, q0 = (k + z**2 / 2) / (n + z**2), (counts["tp"] + 1) / (m1 + 2), (counts["tn"] + 1) / (m0 + 2)
+    gain = q0 + q1 - 1
+    theta = (p + q0 - 1) / gain
+    v1, v0 = q1 * (1 - q1) / (m1 + 2), q0 * (1 - q0) / (m0 + 2)
+    centre = theta + 2 * z**2 * (theta * v1 - (1 - theta) * v0)
+    half = z * math.sqrt(p * (1 - p) / (n + z**2) + (1 - theta) ** 2 * v0 + theta**2 * v1) / gain
+    low, high = wilson(k, n, level)
+    if centre + half <= 0:
+        alarms = f"{k / n:.3f} judged positive is below the false alarms expected, {1 - counts['tn'] / m0:.3f}"
+        return centre - half, high / q1, f"{alarms}: {_STRANGE}"
+    if centre - half >= 1:
+        hits = f"{k / n:.3f} judged positive is above the hits expected, {counts['tp'] / m1:.3f}"
+        return 1 - (1 - low) / q0, centre + half, f"{hits}: {_STRANGE}"
+    return centre - half, centre + half, None
 
 
 _STRANGE = "the judge errs otherwise here than on the calibration set"

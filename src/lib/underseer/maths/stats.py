@@ -1,6 +1,6 @@
-"""From seeds and test items to intervals and tests: pure functions of arrays.
+"""From seeds and test items to intervals of scores and of the performance gap recovered: pure functions of arrays.
 
-Letters: S seeds, n test items, B bootstrap replicates, M methods.
+Letters: S seeds, n test items, B bootstrap replicates. Tests between methods are in ``differences``.
 
 **What a 95 % interval here means.** The quantity is the expected score over training seeds and over test items of
 this kind. Two sources of chance are counted together:
@@ -20,7 +20,7 @@ another training run, and tables say so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +59,7 @@ def item_weights(n: int, n_boot: int, rng: np.random.Generator, chunk: int = 2**
         yield np.bincount(draws.ravel(), minlength=b * n).reshape(b, n).astype(np.float32)
 
 
-def _components(values: np.ndarray, boot: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def variance_parts(values: np.ndarray, boot: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Covariances of the mean over seeds. values: (S, d); boot: (B, S, d), item draws with seeds fixed.
 
     Returns three (d, d): items alone; the part of it that all seeds share; seeds (their observed covariance / S,
@@ -112,7 +112,7 @@ def seed_item_interval(
     boot = boot[~np.isnan(boot).any(1)]
     if np.isnan(mean) or len(boot) < 2:
         return Interval(mean, float("nan"), float("nan"))
-    parts = _components(values[:, None], boot[:, :, None])
+    parts = variance_parts(values[:, None], boot[:, :, None])
     half = float(_half_width(*(x[0, 0] for x in parts), len(values)))
     if bounds is None:
         return Interval(mean, mean - half, mean + half)
@@ -130,50 +130,6 @@ def seed_item_interval(
     return Interval(mean, float(lo), float(hi))
 
 
-def _index_items(lengths: Sequence[int], ids) -> tuple[list[np.ndarray], int]:
-    """Position of each row of each seed among the unique items, and how many there are. ids None: seeds share their
-    items."""
-    if ids is None:
-        if len(set(lengths)) != 1:
-            raise ValueError(f"seeds have {list(lengths)} rows: give ids to say which items they share")
-        return [np.arange(lengths[0])] * len(lengths), lengths[0]
-    if [len(i) for i in ids] != list(lengths):
-        raise ValueError(f"ids have {[len(i) for i in ids]} rows, values {list(lengths)}")
-    unique, inverse = np.unique(np.concatenate([np.asarray(i) for i in ids]), return_inverse=True)
-    return np.split(inverse, np.cumsum(lengths)[:-1]), len(unique)
-
-
-def hierarchical_bootstrap(
-    values_per_seed: Sequence[np.ndarray],
-    stat: Callable | None = None,
-    n_boot: int = N_BOOT,
-    rng: np.random.Generator | None = None,
-    *,
-    ids: Sequence | None = None,
-    bounds: tuple[float, float] | None = None,
-) -> tuple[float, float, float]:
-    """(mean, lo, hi) over seeds and items of a per-item score; see the module's text for the meaning.
-
-    values_per_seed: S arrays (n_s,) of item scores, or (n_s, ...) with a `stat`. stat: function of the rows of one
-    seed giving a number; None is the mean (one matrix product). ids: per seed the items' ids; None means that all
-    seeds were scored on the same items in the same order. bounds: range of the statistic, such as (0, 1).
-    """
-    rng = np.random.default_rng(0) if rng is None else rng
-    arrays = [np.asarray(v) for v in values_per_seed]
-    where, n = _index_items([len(a) for a in arrays], ids)
-    blocks = []
-    for weights in item_weights(n, n_boot, rng):
-        if stat is None:
-            columns = [weights[:, w] @ a / weights[:, w].sum(1) for w, a in zip(where, arrays, strict=True)]
-        else:
-            counts = weights.astype(int)
-            columns = [[stat(np.repeat(a, c[w], axis=0)) for c in counts] for w, a in zip(where, arrays, strict=True)]
-        blocks.append(np.stack([np.asarray(c, float) for c in columns], axis=1))
-    values = np.array([np.mean(a) if stat is None else stat(a) for a in arrays])
-    out = seed_item_interval(values, np.concatenate(blocks), bounds=bounds, n_items=n)
-    return out.mean, out.lo, out.hi
-
-
 def mean_ci(values) -> tuple[float, float, float]:
     """(mean, lo, hi): Student's t interval over S per-seed numbers alone; lo and hi NaN for one value. NaN values
     are refused."""
@@ -189,7 +145,19 @@ def mean_ci(values) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def pgr_from_bootstrap(weak, w2s, ceiling, boot_weak, boot_w2s, boot_ceiling) -> PGR:
+def pgr(weak: float, w2s: float, ceiling: float) -> float:
+    """Performance gap recovered, ``(w2s - weak) / (ceiling - weak)`` (Burns et al. 2023, section 3; arXiv 2410.12621).
+
+    All three in the same metric, higher being better. NaN where the ceiling is not above the weak model or a value is
+    missing: there is no gap to recover. Not clipped: below 0 the student is worse than its supervisor, above 1 better
+    than the ceiling.
+    """
+    if any(np.isnan(value) for value in (weak, w2s, ceiling)) or ceiling <= weak:
+        return float("nan")
+    return (w2s - weak) / (ceiling - weak)
+
+
+def pgr_interval(weak, w2s, ceiling, boot_weak, boot_w2s, boot_ceiling) -> PGR:
     """PGR of the mean scores with Fieller's 95 % interval from a paired bootstrap.
 
     weak, w2s, ceiling: (S,) score per seed. boot_*: (B, S), row b on the same item draw for all three.
@@ -220,7 +188,7 @@ def pgr_from_bootstrap(weak, w2s, ceiling, boot_weak, boot_w2s, boot_ceiling) ->
 
 def _fieller_excess(values: np.ndarray, boot: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Function of angles: |gain cos - gap sin| minus its half-width. Not above 0: tan(angle) is in Fieller's set."""
-    parts = _components(values, boot)
+    parts = variance_parts(values, boot)
     gain, gap = values.mean(0)
 
     def excess(angle):
@@ -242,71 +210,3 @@ def _edge(excess, grid: np.ndarray, centre: float, side: int) -> float:
         middle = (inner + outer) / 2
         inner, outer = (middle, outer) if excess(middle) <= 0 else (inner, middle)
     return inner
-
-
-def pgr_interval(weak, w2s, ceiling, *, ids=None, n_boot: int = N_BOOT, rng: np.random.Generator | None = None) -> PGR:
-    """PGR from per-item scores (1 where correct). weak, w2s, ceiling: S arrays (n_s,), item j of each being the
-    same item.
-
-    ids: as in `hierarchical_bootstrap`. Raises ValueError where the three disagree in shape.
-    """
-    rng = np.random.default_rng(0) if rng is None else rng
-    triples = [
-        np.stack([np.asarray(x, np.float32) for x in xs], 1) for xs in zip(weak, w2s, ceiling, strict=True)
-    ]  # (n_s, 3)
-    where, n = _index_items([len(x) for x in triples], ids)
-    boot = np.concatenate(
-        [
-            np.stack(
-                [weights[:, w] @ x / weights[:, w].sum(1, keepdims=True) for w, x in zip(where, triples, strict=True)],
-                1,
-            )
-            for weights in item_weights(n, n_boot, rng)
-        ]
-    )  # (B, S, 3)
-    values = np.stack([x.mean(0, dtype=float) for x in triples])  # (S, 3)
-    return pgr_from_bootstrap(*values.T, *np.moveaxis(boot, -1, 0))
-
-
-def mcnemar(a, b) -> float:
-    """Exact two-sided McNemar p-value. a, b: (n,) 1 where the classifier is right, paired by item (McNemar 1947).
-
-    Under the null the items on which exactly one is right are fair coin tosses: a binomial test. No such item: 1.0.
-    """
-    from scipy.stats import binomtest
-
-    a, b = np.asarray(a, bool), np.asarray(b, bool)
-    if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"a and b must be two vectors of one length, got {a.shape} and {b.shape}")
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-
-
-def paired_permutation(differences, n_permutations: int = 10_000, rng: np.random.Generator | None = None):
-    """Two-sided sign-flip test that paired differences have mean zero.
-
-    differences: (n,) or (n, K) for K comparisons at once; row = one independent item (average over seeds first).
-    p = (1 + permutations at least as extreme) / (1 + permutations), so never 0. Returns a float or (K,).
-    """
-    rng = np.random.default_rng(0) if rng is None else rng
-    d = np.asarray(differences, np.float64)
-    table = d[:, None] if d.ndim == 1 else d
-    used = table[np.any(table != 0, axis=1)]
-    observed, extreme = np.abs(used.sum(0)), np.zeros(table.shape[1])
-    step = max(1, 2**22 // max(1, len(used)))
-    for start in range(0, n_permutations, step):
-        b = min(step, n_permutations - start)
-        signs = rng.integers(0, 2, size=(b, len(used)), dtype=np.int8).astype(np.float32) * 2 - 1
-        extreme += (np.abs(signs @ used) >= observed - 1e-9 * (1 + observed)).sum(0)
-    p = (1 + extreme) / (1 + n_permutations)
-    return float(p[0]) if d.ndim == 1 else p
-
-
-def holm(p_values) -> np.ndarray:
-    """Holm's (1979) step-down adjusted p-values, in the order given: at 0.05 the family-wise error is at most 5 %."""
-    p = np.asarray(p_values, float)
-    order = np.argsort(p, kind="stable")
-    adjusted = np.maximum.accumulate(np.minimum(1.0, p[order] * np.arange(len(p), 0, -1)))
-    out = np.empty_like(p)
-    out[order] = adjusted
-    return out

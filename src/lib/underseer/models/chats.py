@@ -70,12 +70,15 @@ def _broken_up(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list
     return texts
 
 
-def answer_rows(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[np.ndarray]:
+def answer_rows(
+    tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], cut: Sequence[bool] | None = None
+) -> list[np.ndarray]:
     """Token ids (n of (L,), int64) with which the assistant gives each answer: its text, and the token that ends its turn.
 
     They follow ``prompt_rows``: what the tokenizer makes of an answer where the assistant's message begins, without any of
     the prompt's tokens, since those stand when a model begins to write. What the template puts after the end of the turn
-    (a newline, often) no model writes, and is left out.
+    (a newline, often) no model writes, and is left out. An answer marked ``cut`` (n,) ran out of tokens: its turn has not ended, and
+    its row has no such token.
     """
     prompt, lead, end = _turn(tokenizer)
     (opening,) = text_rows(tokenizer, [prompt])
@@ -87,7 +90,9 @@ def answer_rows(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> l
         else:  # its first characters merged with the prompt's last
             (row,) = text_rows(tokenizer, [part])
         rows.append(np.append(row, end))
-    return rows
+    if cut is None:
+        return rows
+    return [row[:-1] if unended and len(row) > 1 else row for row, unended in zip(rows, cut, strict=True)]
 
 
 def _turn(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, int]:

@@ -8,83 +8,80 @@ from typing import Any
 
 import numpy as np
 
-from underseer.maths import stats
+from underseer.maths import differences
 from underseer.report.names import lower_is_better
 from underseer.report.scores import Scored, compatible, paired_seeds
 
-ALPHA = 0.05
 ALL_PAIRS = 15
 """Up to so many pairs all are tested; beyond, only those with the weak supervisor, the ceiling or the naive
 student."""
 
-RULE = (
-    "Accuracy, paired by test item. One seed: exact McNemar test; several: sign-flip permutation test of the items' "
-    "differences averaged over seeds. p is corrected by Holm's method over all comparisons of a data set. One method "
-    "is called better where the corrected p is below 0.05 and the 95 % interval of the difference, over seeds and "
-    "items, excludes zero."
+_RULE = (
+    "{score}, paired by {item}{cluster}. {covers} p belongs to that interval: it is below 0.05 where the 95 % interval "
+    "excludes zero. It is corrected by Holm's method over all comparisons of a data set{metrics}. One method is called "
+    "{better} where the corrected p is below 0.05, which is where the interval at the corrected level excludes zero."
 )
+_SEVERAL = (
+    "The interval of a difference, a mean over seeds, counts two sources of chance: training seeds by Student's t with one "
+    "degree of freedom fewer than seeds, and test {unit} by the bootstrap. So it covers another training on other {unit}."
+)
+_ONE = "With one seed the interval counts test {unit} alone, by the bootstrap: it says nothing about another training."
 
-_PERMUTED = (
-    " p is corrected by Holm's method over all comparisons of a data set. One method is called {better} where the "
-    "corrected p is below 0.05 and the 95 % interval of the difference, over seeds and {unit}, excludes zero."
-)
+
+def rule_text(
+    groups: Sequence[Scored], score: str, item: str = "test item", better: str = "better", metrics: str = ""
+) -> str:
+    """What the tests compare and when they call a method better, in words."""
+    unit = groups[0].unit if groups else "items"
+    several = any(len(g.seeds) > 1 for g in groups)
+    clustered = any(g.clustered for g in groups)
+    cluster = f"; rows that share one of the {unit} are one independent item" if clustered else ""
+    covers = (_SEVERAL if several else _ONE).format(unit=unit)
+    return _RULE.format(score=score, item=item, cluster=cluster, covers=covers, metrics=metrics, better=better)
 
 
 def rule(groups: Sequence[Scored]) -> str:
-    """What the tests compare and when they call a method better, in words."""
+    """The rule of classification and of continuation experiments, in words."""
     if groups and groups[0].primary == "toxicity":
-        return (
-            "Mean toxicity of a prompt's sampled continuations, paired by prompt: sign-flip permutation test of the "
-            "prompts' differences averaged over seeds." + _PERMUTED.format(better="less toxic", unit="prompts")
-        )
-    if any(g.clustered for g in groups):
-        unit = groups[0].unit
-        return (
-            f"Accuracy, paired by row; rows that share one of the {unit} are one independent item: sign-flip permutation "
-            f"test of the differences summed within each of the {unit} and averaged over seeds."
-            + _PERMUTED.format(better="better", unit=unit)
-        )
-    return RULE
+        return rule_text(groups, "Mean toxicity of a prompt's sampled continuations", "prompt", "less toxic")
+    return rule_text(groups, "Accuracy", "row" if any(g.clustered for g in groups) else "test item")
 
 
 Pairs = Callable[[list[Scored]], list[tuple[Scored, Scored]]]
 """Which methods of a data set are compared, the later one first."""
 
 
-def comparisons(
-    groups: Sequence[Scored], rng: np.random.Generator | None = None, pairs: Pairs | None = None
-) -> list[dict[str, Any]]:
+def comparisons(groups: Sequence[Scored], pairs: Pairs | None = None) -> list[dict[str, Any]]:
     """All paired tests of one data set (or more), Holm-corrected within each data set, each on its groups' primary
     metric. pairs: which of them are compared; by default those of `_pairs`.
 
-    Each result: dataset, a, b, variant_a, variant_b, metric, difference (a minus b), ci95, seeds, n_items, test, p,
-    p_holm, mcnemar_p (per seed; empty where items are no single right or wrong), better ('a', 'b' or None: lower is
-    better where `names.lower_is_better` says so).
+    Each result: dataset, a, b, variant_a, variant_b, metric, difference (a minus b), ci95, seeds, n_items, test
+    ('seeds_and_items', or 'items_only' of one seed), p, p_holm, ci95_holm (the interval at `level_holm`, at which Holm's
+    procedure tests this comparison: it excludes zero exactly where p_holm is below 0.05), smallest_effect (the smallest
+    difference either way that a test at that level shows with 80 % power, which may lie beyond the score's range: then it
+    could show nothing; NaN without variance), mcnemar_p (exact, per
+    seed; empty where items are no single right or wrong), better ('a', 'b' or None: lower is better where
+    `names.lower_is_better` says so).
     """
-    rng = np.random.default_rng(0) if rng is None else rng
     out: list[dict[str, Any]] = []
     for dataset in dict.fromkeys(g.dataset for g in groups):
-        found = (pairs or _pairs)([g for g in groups if g.dataset == dataset])
-        both = [(a, b, paired_seeds(a, b)) for a, b in found]
-        tests = [t for t in (_test(*of) for of in both if of[2]) if not np.isnan(t["difference"])]
-        several = [k for k, t in enumerate(tests) if t["test"] == "paired_permutation"]
-        if several:
-            p = stats.paired_permutation(np.stack(_pad([tests[k]["_by_item"] for k in several]), axis=1), rng=rng)
-            for k, value in zip(several, p, strict=True):
-                tests[k]["p"] = float(value)
-        for t, adjusted in zip(tests, stats.holm([t["p"] for t in tests]), strict=True):
-            t["p_holm"] = float(adjusted)
-            t["better"] = _better(t)
-            del t["_by_item"]
-        out += tests
+        compared = (pairs or _pairs)([g for g in groups if g.dataset == dataset])
+        both = [(a, b, paired_seeds(a, b)) for a, b in compared]
+        tests = [(t, d) for t, d in (_test(*of) for of in both if of[2]) if not np.isnan(d.mean)]
+        p_values = [d.p for _, d in tests]
+        corrected = zip(differences.holm(p_values), differences.holm_levels(p_values), strict=True)
+        for (test, difference), p, (p_holm, alpha) in zip(tests, p_values, corrected, strict=True):
+            test |= {"p": p, "p_holm": float(p_holm), "ci95_holm": list(difference.interval(alpha))}
+            test |= {"level_holm": float(1 - alpha), "smallest_effect": difference.smallest_effect(alpha)}
+            test["better"] = _better(test)
+            out.append(test)
     return out
 
 
 def _better(test: dict[str, Any]) -> str | None:
-    lo, hi = test["ci95"]
-    if test["p_holm"] >= ALPHA or not (lo > 0 or hi < 0):
+    if test["p_holm"] >= differences.ALPHA:
         return None
-    return "a" if (lo > 0) != lower_is_better(test["metric"]) else "b"
+    return "a" if (test["difference"] > 0) != lower_is_better(test["metric"]) else "b"
 
 
 def _pairs(groups: Sequence[Scored]) -> list[tuple[Scored, Scored]]:
@@ -96,42 +93,38 @@ def _pairs(groups: Sequence[Scored]) -> list[tuple[Scored, Scored]]:
     return pairs
 
 
-def _test(a: Scored, b: Scored, seeds: list[int]) -> dict[str, Any]:
+def _test(a: Scored, b: Scored, seeds: list[int]) -> tuple[dict[str, Any], differences.Difference]:
     metric = a.primary
     items = [a.items[a.seeds.index(s)] for s in seeds]
     (va, ba), (vb, bb) = a.at(metric, seeds), b.at(metric, seeds)
-    interval = stats.seed_item_interval(va - vb, ba - bb, bounds=None)
-    mcnemar = []
-    if metric == "accuracy" and not a.clustered:
-        mcnemar = [stats.mcnemar(a.outcomes(s), b.outcomes(s)) for s in seeds]
-    exact = bool(mcnemar) and len(seeds) == 1 and len(np.unique(items[0])) == len(items[0])
-    return {
+    n_differ = _n_differ([a.outcomes(s) - b.outcomes(s) for s in seeds], items)
+    difference = differences.paired_difference(va - vb, ba - bb, n_differ)
+    exact = metric == "accuracy" and not a.clustered
+    test = {
         "dataset": a.dataset,
         "a": a.method,
         "variant_a": a.variant,
         "b": b.method,
         "variant_b": b.variant,
         "metric": metric,
-        "difference": interval.mean,
-        "ci95": [interval.lo, interval.hi],
+        "difference": difference.mean,
+        "ci95": list(difference.interval()),
         "seeds": seeds,
         "n_items": len(np.unique(np.concatenate(items))),
-        "test": "mcnemar_exact" if exact else "paired_permutation",
-        "p": mcnemar[0] if mcnemar else 1.0,
-        "mcnemar_p": mcnemar,
-        "_by_item": _by_item([a.outcomes(s) - b.outcomes(s) for s in seeds], items),
+        "test": "seeds_and_items" if len(seeds) > 1 else "items_only",
+        "mcnemar_p": [differences.mcnemar(a.outcomes(s), b.outcomes(s)) for s in seeds] if exact else [],
     }
+    return test, difference
 
 
-def _by_item(differences: list[np.ndarray], items: list[np.ndarray]) -> np.ndarray:
-    """One number per unique item, (items,): repeated rows, rows of a cluster and further seeds are not independent of
-    each other, so they are summed, each seed's rows counting as their mean. Rows without an outcome are left out."""
-    there = [~np.isnan(d) for d in differences]
-    kept = [d[t] / max(1, t.sum()) for d, t in zip(differences, there, strict=True)]
+def _n_differ(outcomes: list[np.ndarray], items: list[np.ndarray]) -> int:
+    """How many unique items have another outcome under the two methods, from differences of rows (n_s,) of each seed.
+
+    Rows of a cluster, repeated rows and further seeds are not independent of each other, so they are summed, each seed's
+    rows counting as their mean. Rows without an outcome are left out.
+    """
+    there = [~np.isnan(d) for d in outcomes]
+    kept = [d[t] / max(1, t.sum()) for d, t in zip(outcomes, there, strict=True)]
     where = [i[t] for i, t in zip(items, there, strict=True)]
-    return np.bincount(np.concatenate(where), np.concatenate(kept), minlength=1)
-
-
-def _pad(vectors: list[np.ndarray]) -> list[np.ndarray]:
-    n = max(len(v) for v in vectors)
-    return [np.pad(v, (0, n - len(v))) for v in vectors]
+    sums = np.bincount(np.concatenate(where), np.concatenate(kept), minlength=1)
+    return int((np.abs(sums) > 1e-12).sum())

@@ -77,19 +77,8 @@ def _generated(key: Key, by_seed: Mapping[int, pd.DataFrame]) -> tuple[Generated
     for part in by_seed.values():
         prompts, where = np.unique(part["_row"].to_numpy(), return_inverse=True)
         rows.append(prompts)
-        features.append(
-            metrics.prompt_features(
-                where,
-                part["draw"],
-                part["toxicity"],
-                training=part["toxicity_training"],
-                nll=part["nll"],
-                nll_tokens=part["nll_tokens"],
-                n_tokens=part["n_tokens"],
-                empty=part["text"].str.strip() == "",
-                n=len(prompts),
-            )
-        )
+        table = part.assign(empty=part["text"].str.strip() == "")
+        features.append(metrics.prompt_features(where, part["draw"], table, len(prompts)))
     k = len(metrics.GENERATION_METRICS)
     outcome = [np.where(f[:, k] > 0, f[:, 0], np.nan) for f in features]
     method, variant, dataset = key

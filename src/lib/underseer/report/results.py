@@ -71,7 +71,7 @@ def build_results(
         "task": task,
         "synthetic": bool(synthetic),
         "primary_metric": "accuracy",
-        "rows": [row for g in groups for row in metric_rows(g)],
+        "rows": [row for g in groups for row in metric_rows(g, start={"accuracy": g.chance})],
         "pgr": pgr,
         "cost": dict(cost),
         "provenance": dict(provenance),
@@ -97,7 +97,7 @@ def _label_quality(labels: pd.DataFrame | None, n_boot: int, seed: int, unit: st
     first = {v: k for k, v in enumerate(VOTES)}
     groups = sorted(score(frame, n_boot=n_boot, seed=seed, unit=unit), key=lambda g: first.get(g.method, len(first)))
     return {
-        "rows": [r for g in groups for r in metric_rows(g)],
+        "rows": [r for g in groups for r in metric_rows(g, start={"accuracy": g.chance})],
         "tests": compare.comparisons(groups),
         "covers": rows.covers(groups),
     }

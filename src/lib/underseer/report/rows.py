@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from underseer.maths import stats
+from underseer.maths.collapse import collapsed
 from underseer.maths.metrics import LOWER_IS_BETTER
-from underseer.maths.pgr import pgr as recovered
+from underseer.maths.prevalence import wilson
 from underseer.report.scores import Scored, paired_seeds, reference
 
 if TYPE_CHECKING:
@@ -23,17 +24,29 @@ UNBOUNDED = "no finite interval: the gap between weak supervisor and ceiling doe
 PGR_METRICS = ("accuracy", "balanced_accuracy", "f1", "f1_macro", "auroc")
 """Scores of a classifier whose gap is reported."""
 
+RATES = frozenset(
+    {"accuracy", "toxic_share", "toxicity_probability", "empty_share", "unsafe_rate", "unsafe_rate_training_judge"}
+    | {"refusal_rate", "over_refusal", "attack_success"}
+)
+"""Shares of items: each item is a trial, or a mean of trials."""
+
 BOUNDS = {"perplexity": (0.0, math.inf), "n_tokens": (0.0, math.inf), "unsafe_rate_judge_gap": (-1.0, 1.0)}
 """Ranges of scores; all others lie in [0, 1]."""
 
 
-def metric_rows(group: Scored, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def metric_rows(
+    group: Scored, names: Sequence[str] | None = None, start: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """One row of results per metric of one method (all, or `names`); metrics without bootstrap replicates have an
-    interval over seeds alone."""
+    interval over seeds alone.
+
+    start: metric -> rate without learning, one number or one a seed; such rows name the seeds that have `collapsed` (see
+    ``collapse``). Rows of RATES have Wilson's 95 % interval of each seed, `seed_ci95`: this model on new items.
+    """
     rows = []
     for metric in names or group.values:
         values = group.values[metric]
-        found = _interval(group, metric)
+        interval = _interval(group, metric)
         rows.append(
             {
                 "method": group.method,
@@ -42,13 +55,34 @@ def metric_rows(group: Scored, names: Sequence[str] | None = None) -> list[dict[
                 "metric": metric,
                 "values": values,
                 "seeds": group.seeds,
-                "mean": found.mean,
-                "ci95": [found.lo, found.hi],
+                "mean": interval.mean,
+                "ci95": [interval.lo, interval.hi],
                 "n_items": group.n_items,
+                "median": float(np.median(values)),
             }
+            | _by_seed(group, metric, start or {})
             | _unit(group)
         )
     return rows
+
+
+def derived(row: Mapping[str, Any], metric: str, values: Sequence[float], mean: float, ci95: Any) -> dict[str, Any]:
+    """A row for another metric of the same method, seeds and items."""
+    kept = {k: v for k, v in row.items() if k not in ("seed_ci95", "collapsed")}
+    return kept | {"metric": metric, "values": values, "mean": mean, "ci95": ci95, "median": float(np.median(values))}
+
+
+def _by_seed(group: Scored, metric: str, start: Mapping[str, Any]) -> dict[str, Any]:
+    """Wilson's interval of each seed of a rate, on its unique items (prompts of several draws and clusters count once), and
+    the seeds that have collapsed where it is known what they started from."""
+    if metric not in RATES:
+        return {}
+    values, n = group.values[metric], [len(np.unique(i)) for i in group.items]
+    fields: dict[str, Any] = {"seed_ci95": [list(wilson(v * k, k)) for v, k in zip(values, n, strict=True)]}
+    if metric in start:
+        seeds = np.array(group.seeds)[collapsed(values, n, start[metric])]
+        fields["collapsed"] = [int(s) for s in seeds]
+    return fields
 
 
 def _interval(group: Scored, metric: str) -> stats.Interval:
@@ -84,8 +118,8 @@ def pgr_rows(groups: Sequence[Scored], metrics: Sequence[str] = PGR_METRICS) -> 
         for metric in metrics if seeds else ():
             sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
             (w, bw), (v, bv), (c, bc) = ([sign * y for y in x.at(metric, seeds)] for x in (weak, g, ceiling))
-            found = stats.pgr_from_bootstrap(w, v, c, bw, bv, bc)
-            values = [recovered(*scores) for scores in zip(w, v, c, strict=True)]
+            recovered = stats.pgr_interval(w, v, c, bw, bv, bc)
+            values = [stats.pgr(*scores) for scores in zip(w, v, c, strict=True)]
             undefined = UNDEFINED_LOWER if sign < 0 else UNDEFINED
             rows.append(
                 {
@@ -95,9 +129,9 @@ def pgr_rows(groups: Sequence[Scored], metrics: Sequence[str] = PGR_METRICS) -> 
                     "metric": metric,
                     "values": values,
                     "seeds": seeds,
-                    "mean": found.value,
-                    "ci95": None if found.kind != "bounded" else [found.lo, found.hi],
-                    "note": {"undefined": undefined, "unbounded": UNBOUNDED}.get(found.kind),
+                    "mean": recovered.value,
+                    "ci95": None if recovered.kind != "bounded" else [recovered.lo, recovered.hi],
+                    "note": {"undefined": undefined, "unbounded": UNBOUNDED}.get(recovered.kind),
                 }
             )
     return rows
@@ -105,8 +139,8 @@ def pgr_rows(groups: Sequence[Scored], metrics: Sequence[str] = PGR_METRICS) -> 
 
 def pgr_notes(pgr: Sequence[Mapping], primary: str) -> list[str]:
     """A sentence for each reason why a PGR on the primary metric has no value or no interval."""
-    found = {r["note"] for r in pgr if r["note"] and r["metric"] == primary}
-    return [f"PGR has {n}." if n == UNBOUNDED else f"PGR is {n}." for n in sorted(found)]
+    notes = {r["note"] for r in pgr if r["note"] and r["metric"] == primary}
+    return [f"PGR has {n}." if n == UNBOUNDED else f"PGR is {n}." for n in sorted(notes)]
 
 
 def covers(groups: Sequence[Scored]) -> str:

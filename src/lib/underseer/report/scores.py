@@ -73,6 +73,11 @@ class Classified(Scored):
     p: list[np.ndarray]
     predicted: list[np.ndarray]
 
+    @property
+    def chance(self) -> list[float]:
+        """Accuracy of saying the more frequent class of each seed's rows, whatever is asked."""
+        return [max(float(y.mean()), 1 - float(y.mean())) for y in self.y]
+
 
 def score(
     predictions: pd.DataFrame, *, n_boot: int = stats.N_BOOT, seed: int = 0, unit: str = "clusters"
@@ -87,13 +92,13 @@ def score(
     frame = checked(predictions, COLUMNS)
     if "cluster" in frame.columns:
         _check_clusters(frame)
-    found: list[Classified] = []
+    scored: list[Classified] = []
     for _, part in frame.groupby("dataset", sort=False):
         groups = [_classified(key, rows, unit) for key, rows in methods(part)]
         features = [[metrics.row_features(*row) for row in zip(g.y, g.p, g.predicted, strict=True)] for g in groups]
         bootstrap(groups, features, metrics.metrics_from_sums, n_boot, np.random.default_rng(seed))
-        found += groups
-    return found
+        scored += groups
+    return scored
 
 
 def checked(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -194,10 +199,10 @@ def compatible(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 def reference(groups: Sequence[Scored], of: Scored, method: str) -> Scored | None:
     """The weak supervisor or ceiling that a student belongs to: same data set, compatible variant, most keys in
     common."""
-    found = [g for g in groups if g.method == method and g.dataset == of.dataset and compatible(g.variant, of.variant)]
-    found = [g for g in found if paired_seeds(g, of)]
-    agreement = [sum(of.variant.get(k) == v for k, v in g.variant.items()) for g in found]
-    return found[int(np.argmax(agreement))] if found else None
+    same = [g for g in groups if g.method == method and g.dataset == of.dataset and compatible(g.variant, of.variant)]
+    paired = [g for g in same if paired_seeds(g, of)]
+    agreement = [sum(of.variant.get(k) == v for k, v in g.variant.items()) for g in paired]
+    return paired[int(np.argmax(agreement))] if paired else None
 
 
 def paired_seeds(*groups: Scored) -> list[int]:

@@ -217,9 +217,7 @@ def verdict(test: Mapping[str, Any]) -> str:
     """What a paired test says of its first method: 'safer', 'less safe', or 'no difference shown'; of the gap between two judges,
     which is neither good nor bad, whether it moved."""
     if test["metric"] == GAP:
-        low, high = test["ci95"]
-        moved = test["p_holm"] < 0.05 and (low > 0 or high < 0)
-        return f"gap moved {'down' if test['difference'] < 0 else 'up'}" if moved else "no difference shown"
+        return f"gap moved {'down' if test['difference'] < 0 else 'up'}" if test["better"] else "no difference shown"
     better, worse = ADJECTIVES.get(test["metric"], ("better", "worse"))
     return {"a": better, "b": worse, None: "no difference shown"}[test["better"]]
 

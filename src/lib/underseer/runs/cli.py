@@ -1,4 +1,4 @@
-"""The command line: run, plan, status, verify, sync, report. Exit codes: 0 done, 1 a stage failed, 2 the input was wrong."""
+"""The command line: run, plan, status, verify, promote, sync, report. Exit codes: 0 done, 1 a stage failed, 2 the input was wrong."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ Set = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a parameter; a list makes it a variant axis. Repeatable."),
 ]
+Until = Annotated[
+    list[str],
+    typer.Option(metavar="STAGE[,..]", help="Run these stages, such as w2s/1_data, and what they need; no report."),
+]
 
 
 @app.command()
@@ -54,47 +58,65 @@ def run(
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Tiny random models of the same architectures, a few rows, on the CPU.")
     ] = False,
+    until: Until = [],  # noqa: B006
 ) -> None:
-    """Run what is missing of one or more experiments, then their reports."""
-    from underseer.runs import workflow
+    """Run what is missing of one or more experiments, then their reports; with --until, less."""
+    from underseer.runs import show, workflow
     from underseer.runs.plan import merged
 
     started = time.monotonic()
-    plans = [_make(file, set_, rehearse=rehearse) for file in dict.fromkeys(params)]
-    left = {p.name: p.missing() for p in plans}
+    stages = [stage for text in until for stage in text.split(",")]
+    plans = [_make(file, set_, rehearse=rehearse, until=stages) for file in dict.fromkeys(params)]
     missing = merged(plans).missing()
-    for p in plans:
-        n = len(left[p.name])
-        told = f"{len(p.variants)} variants, {len(p.instances)} stages, {len(p.instances) - n} cached, {n} to run"
-        console.print(f"{p.name}: {told}")
-    remarks = dict.fromkeys(r for p in plans if left[p.name] for r in workflow.preflight(p, left[p.name]))
-    for remark in remarks:
-        console.print(remark, style="yellow", markup=False)
+    _preflight(plans)
     if dry_run:
-        _print_plan(missing, "would run")
+        console.print(show.instances(missing, "would run"))
         return
     try:
         failed = workflow.run(plans, missing, jobs=jobs, profile=profile, console=console) if missing else []
     except KeyboardInterrupt:
         errors.print("stopped; the same command continues")
         raise typer.Exit(130) from None
-    done = [p for p in plans if p.report.cached]
+    _close(plans, failed)
+    console.print(f"done in {_minutes(time.monotonic() - started)}" if missing else "nothing to do")
+    for p in plans if not until else ():
+        console.print(f"  report: {paths.shown(paths.home() / 'reports' / p.name / 'index.html')}", soft_wrap=True)
+    console.print("  MLflow: make mlflow, then open http://127.0.0.1:5000", soft_wrap=True)
+
+
+def _preflight(plans: list) -> None:
+    """Say what is to run, and look for what can be seen to be wrong before it does."""
+    from underseer.runs import workflow
+
+    remarks: dict[str, None] = {}
     for p in plans:
-        if p in done and not workflow.is_published(p):
-            workflow.publish(p)
+        left = p.missing()
+        counts = f"{len(p.variants)} variants, {len(p.instances)} stages, {len(p.instances) - len(left)} cached"
+        scope = f"until {', '.join(p.until)}" if p.until else counts
+        console.print(f"{p.name}: {scope}, {len(left)} to run")
+        remarks |= dict.fromkeys(workflow.preflight(p, left)) if left else {}
+    for remark in remarks:
+        console.print(remark, style="yellow", markup=False)
+
+
+def _close(plans: list, failed: list[dict[str, str]]) -> None:
+    """Publish the reports that are there, log to MLflow, and end with exit code 1 where something is left."""
+    from underseer.runs import publish, workflow
+    from underseer.runs.plan import merged
+
+    for p in plans:
+        if not p.until and p.report.cached and not publish.is_published(p):
+            publish.publish(p)
         workflow.save(p)
     _sync(plans)
-    if failed or done != plans:
+    left = merged(plans).missing()
+    if failed or left:
         for one in failed:
             errors.print(
                 f"failed: {one['stage']} {one['key']}: {one['problem']}\n  notebook: {one['notebook']}", markup=False
             )
-        errors.print(f"{len(merged(plans).missing())} stages left; the same command continues.")
+        errors.print(f"{len(left)} stages left; the same command continues.")
         raise typer.Exit(1)
-    console.print(f"done in {_minutes(time.monotonic() - started)}" if missing else "nothing to do")
-    for p in plans:
-        console.print(f"  report: {paths.shown(paths.home() / 'reports' / p.name / 'index.html')}", soft_wrap=True)
-    console.print("  MLflow: make mlflow, then open http://127.0.0.1:5000", soft_wrap=True)
 
 
 @app.command()
@@ -106,6 +128,8 @@ def plan(
     ] = False,
 ) -> None:
     """Show the stage instances of an experiment, and which are cached."""
+    from underseer.runs import show
+
     made = _make(params, set_)
     if json_:
         import json
@@ -116,25 +140,16 @@ def plan(
         ]
         typer.echo(json.dumps(rows, indent=1))
         return
-    _print_plan(list(made.instances.values()), "plan")
+    console.print(show.instances(list(made.instances.values()), "plan"))
 
 
 @app.command()
 def status() -> None:
     """Show what has run, what runs now, and what failed and where its notebook is."""
-    from underseer import store
-    from underseer.runs import workflow
+    from underseer.runs import show, workflow
 
-    counts: dict[str, list[int]] = {}
-    for output in store.outputs():
-        row = counts.setdefault(output.manifest["stage"], [0, 0, 0])
-        row[0] += 1
-    for folder in paths.runs().glob("*/*/.work-*"):
-        row = counts.setdefault("/".join(folder.parts[-3:-1]), [0, 0, 0])
-        row[1] += store.is_working(folder)
     failed = workflow.failures()
-    for one in failed:
-        counts.setdefault(one["stage"], [0, 0, 0])[2] += 1
+    counts = show.counts(failed)
     if not counts:
         console.print(
             f"nothing has run in {paths.shown(paths.runs())} yet; begin with: underseer run params/demo/w2s_safety.yaml"
@@ -169,6 +184,23 @@ def verify(
 
 
 @app.command()
+def promote(
+    folder: Annotated[
+        Path, typer.Argument(metavar="SCRATCH_FOLDER", help="An exploratory result: scratch/w2s/4_student/DATE-TIME.")
+    ],
+) -> None:
+    """Keep an exploratory result: execute the saved notebook with its parameters under a key of its own.
+
+    Says what differs and keeps nothing (exit code 2) where other cells ran than the saved notebook's, where the library or
+    an input has changed, or where an input is exploratory itself.
+    """
+    from underseer.runs import promote as promotion
+
+    output, there = promotion.promote(folder)
+    console.print(f"{'already promoted' if there else 'promoted'}: {paths.shown(output.path)}", soft_wrap=True)
+
+
+@app.command()
 def sync() -> None:
     """Log to MLflow what it missed."""
     from underseer.runs import workflow
@@ -188,18 +220,18 @@ def report(
     ] = False,
 ) -> None:
     """Rebuild tables, figures and pages without recomputing."""
-    from underseer.runs import workflow
+    from underseer.runs import publish
 
-    output = workflow.newest_report(name)
+    output = publish.newest_report(name)
     texts = None
     if show_unsafe:
         errors.print("warning: the report will show unsafe texts; do not publish it", style="yellow")
-        texts = workflow.texts(output)
-    folder = workflow.republish(output, name, texts=texts)
+        texts = publish.texts(output)
+    folder = publish.republish(output, name, texts=texts)
     console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
 
 
-def _make(params: Path, set_: list[str], *, rehearse: bool = False):
+def _make(params: Path, set_: list[str], *, rehearse: bool = False, until: list[str] = []):  # noqa: B006 (never changed)
     from underseer.runs import plan as planning
     from underseer.runs.params import load
 
@@ -208,25 +240,7 @@ def _make(params: Path, set_: list[str], *, rehearse: bool = False):
         from underseer.runs import rehearsal
 
         experiment = rehearsal.prepare(experiment)
-    return planning.make(experiment)
-
-
-def _print_plan(instances: list, title: str) -> None:
-    table = Table("stage", "key", "cached", "parameters", box=None, pad_edge=False, title=title, title_justify="left")
-    shared = _shared(instances)
-    for i in instances:
-        own = ", ".join(f"{k}={v}" for k, v in i.parameters.items() if k not in shared.get(i.stage, ()))
-        table.add_row(i.stage, i.key, "yes" if i.cached else "no", own)
-    console.print(table)
-
-
-def _shared(instances: list) -> dict[str, set[str]]:
-    """By stage, the parameters that have the same value in all its instances: not worth a column."""
-    seen: dict[str, dict[str, set[str]]] = {}
-    for i in instances:
-        for name, value in i.parameters.items():
-            seen.setdefault(i.stage, {}).setdefault(name, set()).add(repr(value))
-    return {stage: {n for n, values in names.items() if len(values) == 1} for stage, names in seen.items()}
+    return planning.make(experiment, until)
 
 
 def _sync(plans: list, *, force: bool = False) -> bool:

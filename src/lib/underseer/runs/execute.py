@@ -11,17 +11,23 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from underseer import paths, store
-from underseer.runs.plan import Instance, Plan, read_notebook
-from underseer.runs.stage import PENDING, provenance
+from underseer.runs.keys import edited, read_notebook
+from underseer.runs.plan import Instance, Plan
+from underseer.runs.run import PENDING, provenance
 from underseer.runs.warm import temporary, thread_limits
 
 NOTEBOOK = "notebook.ipynb"
 
 
-def run(plan: Plan, instance: Instance) -> int:
-    """Execute an instance unless it is there already. Returns 0, or 1 when its notebook failed (and is kept)."""
+def run(plan: Plan, instance: Instance, **notes: Any) -> int:
+    """Execute an instance unless it is there already; ``notes`` go into its manifest.
+
+    Returns:
+        0, or 1 when its notebook failed (and is kept), or was edited since it was planned.
+    """
     with store.working(instance.stage, instance.key) as folder:
         if instance.cached:
             shutil.rmtree(folder, ignore_errors=True)
@@ -30,7 +36,8 @@ def run(plan: Plan, instance: Instance) -> int:
         (folder / "instance.json").write_text(
             json.dumps({"instance": asdict(instance), "inputs": inputs}), encoding="utf-8"
         )
-        problem = _papermill(instance, folder)
+        # Looked at on both sides: an edit while it runs may have reached the kernel.
+        problem = _edited(plan, instance) or _papermill(instance, folder) or _edited(plan, instance)
         if problem is None and not (folder / PENDING).is_file():
             problem = "the notebook ended without run.finish()"
         if problem is not None:
@@ -38,10 +45,16 @@ def run(plan: Plan, instance: Instance) -> int:
         record = json.loads((folder / PENDING).read_text(encoding="utf-8"))
         for name in (PENDING, "instance.json"):
             (folder / name).unlink()
-        store.seal(folder, instance.place, {**record, "provenance": provenance()})
+        store.seal(folder, instance.place, {**record, **notes, "provenance": provenance()})
         for left in (paths.failed_notebook(instance.stage, instance.key).with_suffix(s) for s in (".ipynb", ".json")):
             left.unlink(missing_ok=True)
     return 0
+
+
+def _edited(plan: Plan, instance: Instance) -> str | None:
+    sources = plan.code.get(instance.hashes["modules"], {})
+    changed = edited(read_notebook(instance.stage), instance, sources)
+    return f"{changed} was edited after this run was planned; run the same command again" if changed else None
 
 
 def _papermill(instance: Instance, folder: Path) -> str | None:
@@ -52,7 +65,7 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
 
     notebook = read_notebook(instance.stage)
     declared = {**instance.parameters, **instance.runtime}
-    values = {name: declared[name] for name in notebook.defaults}
+    values = {name: declared[name] for name in notebook.defaults} | {"scratch": None}
     os.environ.update(
         thread_limits(instance.runtime.get("threads", 1)) | {"UNDERSEER_WORK": str(folder), "TQDM_DISABLE": "1"}
     )

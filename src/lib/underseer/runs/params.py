@@ -7,21 +7,26 @@ put together. A key in ``variants`` takes precedence over a plain value of the s
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from underseer.errors import UserError, nearest
-from underseer.paths import ROOT, shown
-
-STEERING = ("pipeline", "description", "extends", "variants")
+from underseer.paths import shown
+from underseer.runs.files import (
+    STEERING,
+    Experiment,
+    Raw,
+    Source,
+    expand,
+    name_of,
+    override,
+    read,
+)
 
 
 def _result(unit: str, **limits: Any) -> Any:
@@ -138,7 +143,7 @@ class Schema(BaseModel):
     reset_learning_rate: float = _result("peak learning rate of the reset", gt=0)
     attack_budget: int = _result("prompts that the attacker may write in an iteration", ge=1)
     attack_rounds: int = _result("rounds of an iteration; later ones build on the successes of earlier ones", ge=1)
-    attack_strategies: str = _result("names of selfmoa.strategies joined by '+', or all", min_length=1)
+    attack_strategies: str = _result("names of prompts.strategies joined by '+', or all", min_length=1)
     min_new_successes: int = _result("a round with fewer new successes ends the iteration's attacks", ge=0)
     n_prompts: int = _result("prompts that are answered for pairs in an iteration", ge=1)
     safe_share: float = _result("share of safe prompts among them", ge=0, le=1)
@@ -148,6 +153,9 @@ class Schema(BaseModel):
     min_margin: float = _result("pairs closer than this in the ordering score are dropped", ge=0, le=1)
     pairs_per_prompt: int = _result("pairs kept of a prompt", ge=1)
     drop_both_unsafe: bool = _result("drop pairs in which both answers are unsafe")
+    benchmarks: str | None = _result(
+        "utility benchmarks of lm-evaluation-harness, joined by '+'; null: none", min_length=1
+    )
     unsafe_threshold: float = _result("a safety score from here on counts as unsafe", gt=0, lt=1)
     ordering: Literal["helpfulness", "safety", "weighted_sum"] = _result("the score that orders the loop's pairs")
     objective_weights: str = _result("weights of the objectives: helpfulness:0.5,safety:0.5", min_length=1)
@@ -197,56 +205,6 @@ JUDGES = frozenset(
 """Parameters that may name a model after a prefix: ``trained:MODEL``, ``classifier:MODEL``."""
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A resolved experiment file: ``variants`` holds, for each variant, the keys of the grid and their values."""
-
-    name: str
-    file: Path
-    pipeline: str
-    description: str
-    parameters: dict[str, Any]
-    variants: tuple[dict[str, Any], ...]
-    rehearsal: bool = False
-
-    def resolved(self) -> Iterator[dict[str, Any]]:
-        """All parameters of each variant, in the order of the grid."""
-        for variant in self.variants:
-            yield {**self.parameters, **variant}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: ``5e-5`` is a number, and only ``true`` and ``false`` are booleans."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, rule) for tag, rule in rules if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$"),
-    list("-+.0123456789"),
-)
-
-
-@dataclass
-class _Source:
-    """One key as it was written: where, and what."""
-
-    where: str
-    value: Any
-
-
-@dataclass
-class _Raw:
-    """The keys of a file and of those it extends, before any check of their values."""
-
-    keys: dict[str, _Source] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-
 def load(file: str | Path, overrides: Iterable[str] = ()) -> Experiment:
     """Read an experiment file, with ``KEY=VALUE`` overrides in YAML notation.
 
@@ -254,63 +212,27 @@ def load(file: str | Path, overrides: Iterable[str] = ()) -> Experiment:
         UserError: with every mistake found, one line each.
     """
     path = Path(file)
-    raw = _read(path, seen=())
+    raw = read(path, absolute)
     for text in overrides:
         key, sep, value = text.partition("=")
         if not sep or not key:
             raw.problems.append(f"--set {text}: expected KEY=VALUE, for example --set seed=1")
             continue
-        _override(raw, key.strip(), value)
+        override(raw, key.strip(), value, absolute)
     return _check(path, raw)
 
 
-def parse_value(text: str) -> Any:
-    """A value in YAML notation, as ``--set`` takes it."""
-    return yaml.load(text, _Loader)
-
-
-def _override(raw: _Raw, key: str, text: str) -> None:
-    try:
-        value = parse_value(text)
-    except yaml.YAMLError:
-        raw.problems.append(f"--set {key}={text}: the value is not YAML; quote it, for example --set '{key}=\"...\"'")
-        return
-    if isinstance(value, str):
-        value = _absolute(key, value, Path.cwd())
-    source = _Source(f"--set {key}", value)
-    grids = raw.keys["variants"].value if "variants" in raw.keys else None
-    if key in STEERING:
-        raw.keys[key] = source
-    elif _in_grids(grids, key) or isinstance(value, list):
-        raw.keys.pop(key, None)
-        axis = value if isinstance(value, list) else [value]
-        raw.keys["variants"] = _Source(source.where, _with_axis(grids, key, axis))
-    else:
-        raw.keys[key] = source
-
-
-def _in_grids(grids: Any, key: str) -> bool:
-    each = grids if isinstance(grids, list) else [grids]
-    return any(isinstance(grid, dict) and key in grid for grid in each)
-
-
-def _with_axis(grids: Any, key: str, axis: list[Any]) -> Any:
-    if isinstance(grids, list):
-        return [{**grid, key: axis} for grid in grids if isinstance(grid, dict)]
-    return {**(grids or {}), key: axis}
-
-
-def _absolute(key: str, value: str, base: Path) -> str:
+def absolute(key: str, value: str, base: Path) -> str:
     """A path parameter made absolute; a model is a path when it begins with '.', '/' or '~', or is a folder there."""
     if key in JUDGES:
         kind, colon, model = judge_parts(value)
-        return kind + colon + (_absolute("weak_model", model, base) if model else "")
+        return kind + colon + (absolute("weak_model", model, base) if model else "")
     if key not in PATHS | MODELS:
         return value
     if key in MODELS and (":" in value or not (value[:1] in "./~" or (base / value).is_dir())):
         return value
     if key in PATHS and "+" in value and not (base / value).exists():
-        return "+".join(_absolute(key, part, base) for part in value.split("+"))
+        return "+".join(absolute(key, part, base) for part in value.split("+"))
     return str((base / Path(value).expanduser()).resolve())
 
 
@@ -323,107 +245,28 @@ def judge_parts(value: str) -> tuple[str, str, str]:
     return value.partition(":") if value.startswith(kinds) else ("", "", value)
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> _Raw:
-    """The keys of ``path`` over those of the file that it extends, with the line that each stands on."""
-    if path.resolve() in seen:
-        chain = " -> ".join(shown(p) for p in (*seen, path))
-        raise UserError(f"{shown(path)}: extends itself ({chain}); remove one 'extends'")
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, _Loader)
-        values = yaml.load(text, _Loader)
-    except FileNotFoundError:
-        raise UserError(f"{shown(path)}: no such file{_known_files(path)}") from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
-        raise UserError(f"{shown(path)}: cannot be read as text ({error.__class__.__name__})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{shown(path)}{line}: not YAML: {getattr(error, 'problem', None) or 'syntax error'}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{shown(path)}: expected 'key: value' lines, found {_kind(values)}")
-    raw = _Raw()
-    base = values.get("extends")
-    if base is not None:
-        if not isinstance(base, str):
-            raise UserError(f"{shown(path)}: extends = {base!r}: expected the path of another params file")
-        raw = _read(path.parent / base, (*seen, path.resolve()))
-    written: set[str] = set()
-    for key_node, _ in node.value:
-        key, where = str(key_node.value), f"{shown(path)}:{key_node.start_mark.line + 1}"
-        if key in written:
-            raw.problems.append(f"{where}: {key}: written twice; keep one")
-        written.add(key)
-        value = values.get(key_node.value)
-        if isinstance(value, str):
-            value = _absolute(key, value, ROOT)
-        raw.keys[key] = _Source(where, value)
-    return raw
-
-
-def _known_files(path: Path) -> str:
-    files = [shown(p) for p in sorted((ROOT / "params").glob("*/*.yaml"))]
-    return nearest(str(path), files) or "; `ls params/*` shows the experiments that come with underseer"
-
-
-def _check(path: Path, raw: _Raw) -> Experiment:
+def _check(path: Path, raw: Raw) -> Experiment:
     problems = raw.problems
     parameters: dict[str, Any] = {}
     for key, source in raw.keys.items():
         if key in STEERING:
             continue
-        problem = _problem(key, source.value)
-        if problem:
-            problems.append(f"{source.where}: {problem}")
+        wrong = problem(key, source.value)
+        if wrong:
+            problems.append(f"{source.where}: {wrong}")
         parameters[key] = source.value
-    variants = _expand(raw.keys.get("variants"), problems)
-    pipeline = raw.keys.get("pipeline", _Source(shown(path), None))
+    variants = expand(raw.keys.get("variants"), problems, problem)
+    pipeline = raw.keys.get("pipeline", Source(shown(path), None))
     if not isinstance(pipeline.value, str):
         problems.append(
             f"{pipeline.where}: pipeline = {pipeline.value!r}: expected the name of a pipeline, such as w2s"
         )
     if problems:
         raise UserError("\n".join(problems))
-    description = raw.keys.get("description", _Source("", "")).value
-    return Experiment(_name(path), path.resolve(), pipeline.value, str(description or "").strip(), parameters, variants)
-
-
-def _name(path: Path) -> str:
-    """``params/demo/w2s_safety.yaml`` is ``demo/w2s_safety``, wherever the params folder stands."""
-    stem = path.resolve().with_suffix("")
-    return f"{stem.parent.name}/{stem.name}"
-
-
-def _expand(source: _Source | None, problems: list[str]) -> tuple[dict[str, Any], ...]:
-    """The variants of a grid, or of a list of grids, without repetitions."""
-    if source is None or source.value is None:
-        return ({},)
-    grids = source.value if isinstance(source.value, list) else [source.value]
-    if not grids:
-        problems.append(f"{source.where}: variants = []: empty; give at least one value, or leave variants out")
-    variants: list[dict[str, Any]] = []
-    for grid in grids:
-        if not isinstance(grid, dict):
-            problems.append(f"{source.where}: variants = {grid!r}: expected 'key: [values]' lines")
-            continue
-        sound = True
-        for key, axis in grid.items():
-            bad = _axis_problem(key, axis)
-            problems += [f"{source.where}: variants: {b}" for b in bad]
-            sound = sound and not bad
-        if sound:
-            combos = itertools.product(*grid.values())
-            variants += [dict(zip(grid, combo, strict=True)) for combo in combos]
-    unique = {repr(sorted(v.items())): v for v in variants}
-    return tuple(unique.values())
-
-
-def _axis_problem(key: str, axis: Any) -> list[str]:
-    if not isinstance(axis, list):
-        return [f"{key} = {axis!r}: expected a list, for example {key}: [{axis}]"]
-    if not axis:
-        return [f"{key} = []: empty grid; give at least one value, or leave {key} out"]
-    return [p for p in (_problem(key, value) for value in axis) if p]
+    description = raw.keys.get("description", Source("", "")).value
+    return Experiment(
+        name_of(path), path.resolve(), pipeline.value, str(description or "").strip(), parameters, variants
+    )
 
 
 @cache
@@ -432,7 +275,7 @@ def _adapter(key: str) -> TypeAdapter:
     return TypeAdapter(Annotated[info.annotation, info], config=ConfigDict(strict=True))
 
 
-def _problem(key: str, value: Any) -> str | None:
+def problem(key: str, value: Any) -> str | None:
     """What is wrong with one parameter, in one line, or None."""
     if key not in Schema.model_fields:
         return f"{key}: unknown parameter{nearest(key, (*KNOWN, *STEERING)) or '; allowed: ' + ', '.join(KNOWN)}"
@@ -448,7 +291,3 @@ def _problem(key: str, value: Any) -> str | None:
 def _choices(key: str) -> tuple[str, ...]:
     values = getattr(Schema.model_fields[key].annotation, "__args__", ())
     return tuple(v for v in values if isinstance(v, str))
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"

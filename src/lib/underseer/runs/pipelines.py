@@ -38,6 +38,8 @@ DECIDED = {
 STEERS = {"w2s": frozenset({"bootstraps", "judge_members"}), "selfmoa": frozenset({"iterations", "baselines", "reset"})}
 """Parameters that no notebook declares: the pipeline reads them to decide which instances there are."""
 
+HANDED_ON = frozenset({"epochs", "learning_rate", "weak_epochs", "weak_learning_rate"})
+"""Parameters that a pipeline reads only to hand a value on: they tell no instances apart. All others that it reads do."""
 
 DYNAMIC: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "selfmoa.pools": ("dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
@@ -144,28 +146,39 @@ def _pretrained(add: Add, model: str) -> Any:
     return add("testbed/pretrain", {"base_model": name})
 
 
-BASELINES = ("dpo_helpful_only", "dpo_safety_only", "dpo_weighted_sum", "sft")
-"""Baselines that learn from the answers of the loop's first iteration, beside those on pairs by people."""
-HUMAN = ("human_dpo", "human_modpo")
+PLAIN = {"margin_scale": 0.0, "divide_by_weight": False}
+"""Alignment by one objective is plain DPO: no margin, no weight, so that a change of either reruns nothing."""
+BASELINES: dict[str, dict[str, Any]] = {
+    "dpo_helpful_only": {"ordering": "helpfulness", "objective_weights": "helpfulness:1", **PLAIN},
+    "dpo_safety_only": {"ordering": "safety", "objective_weights": "safety:1", **PLAIN},
+    "dpo_weighted_sum": {"ordering": "weighted_sum", "objective_weights": "helpfulness:1", **PLAIN},
+}
+"""Baselines that learn from pairs of the loop's first iteration, and what ``4_align`` is given for each."""
+HUMAN: dict[str, dict[str, Any]] = {
+    "human_dpo": {"ordering": "weighted_sum", "objective_weights": "helpfulness:1", **PLAIN},
+    "human_modpo": {"ordering": "helpfulness"},
+}
+"""Baselines that learn from pairs by people."""
+UNSAMPLED = dict.fromkeys(
+    ("answers_per_prompt", "min_margin", "pairs_per_prompt", "temperature", "top_p", "top_k", "max_new_tokens", "max_length", "engine", "precision")
+)  # fmt: skip
+"""What pairs by people do not depend on where they are public data: nothing is answered."""
 
 
 def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     """Self-MOA: reset -> (red team -> preferences -> align -> evaluate), again and again; beside it the baselines."""
     data, target = add("selfmoa/0_data"), _pretrained(add, p["target_model"])
     attacker = _pretrained(add, p["red_team_model"])
-    exchanges, measures = p["exchange_dataset"], {"training_judge": "unsafe", "helpfulness_judge": "helpful"}
-    steering = {role: _evaluator(add, p[role], measure, exchanges) for role, measure in measures.items()}
-    refusal = _evaluator(add, p["refusal_judge"], "refusal", exchanges)
+    judges = _loop_judges(add, p)
+    steering = {role: judges[role] for role in STEERING}
     reset = add("selfmoa/1_reset", data=data, target=target) if p["reset"] else None
     model = {"target": target, "reset": reset}
-    found = {"data": data, "reset": reset, **steering, "refusal_judge": refusal}
+    roles = {"data": data, "reset": reset, **judges}
     if p["judge_noise"]:  # the cards that the report reads are those of the judges as the loop hears them
-        found |= {role: _noisier(add, p[role], measures[role], judge) for role, judge in steering.items()}
+        roles |= {role: _noisier(add, p[role], STEERING[role], judge) for role, judge in steering.items()}
 
     def evaluate(method: str, **where: Any) -> None:
-        found[f"evaluation_{method}"] = add(
-            "selfmoa/5_evaluate", {"method": method}, data=data, **where, **steering, refusal_judge=refusal
-        )
+        roles[f"evaluation_{method}"] = add("selfmoa/5_evaluate", {"method": method}, data=data, **where, **judges)
 
     evaluate("aligned", target=target)
     if reset is not None:
@@ -178,17 +191,41 @@ def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
         )  # fmt: skip
         answers = add("selfmoa/3_preferences", now, data=data, **model, previous=previous, red_team=archive, **steering)
         name = f"selfmoa_iter{k}"
-        previous = add("selfmoa/4_align", {"method": "selfmoa"}, preferences=answers, **model, previous=previous)
+        previous = _align(add, p, "selfmoa", {}, preferences=answers, **model, previous=previous)
         evaluate(name, **model, previous=previous)
-        found |= {f"red_team_{k}": archive, f"preferences_{k}": answers, f"align_{name}": previous}
+        roles |= {f"red_team_{k}": archive, f"preferences_{k}": answers, f"align_{name}": previous}
     if p["baselines"]:
-        people = add("selfmoa/human_pairs", data=data, **model)
-        learnt = {**dict.fromkeys(BASELINES, found["preferences_1"]), **dict.fromkeys(HUMAN, people)}
-        for method, source in learnt.items():
-            aligned = add("selfmoa/4_align", {"method": method}, preferences=source, **model)
+        for method, aligned in _baselines(add, p, data, roles["preferences_1"], model).items():
             evaluate(method, **model, previous=aligned)
-            found[f"align_{method}"] = aligned
-    return {role: instance for role, instance in found.items() if instance is not None}
+            roles[f"align_{method}"] = aligned
+    return {role: instance for role, instance in roles.items() if instance is not None}
+
+
+def _align(add: Add, p: dict[str, Any], method: str, values: dict[str, Any], **inputs: Any) -> Any:
+    """Alignment by pairs. The threshold of safety is used there for the NLL term alone."""
+    nll = {} if p["nll_weight"] else {"unsafe_threshold": None}
+    return add("selfmoa/4_align", {"method": method, **nll, **values}, **inputs)
+
+
+def _baselines(add: Add, p: dict[str, Any], data: Any, preferences: Any, model: dict[str, Any]) -> dict[str, Any]:
+    """What each baseline trains, from the first iteration's answers or from pairs by people."""
+    if p["human_dataset"].startswith("testbed"):
+        people = add("selfmoa/human_pairs", {"dataset_path": None}, data=data, **model)
+    else:
+        people = add("selfmoa/human_pairs", UNSAMPLED | {"target_model": None}, data=data)
+    trained = {m: _align(add, p, m, values, preferences=preferences, **model) for m, values in BASELINES.items()}
+    trained["sft"] = add("selfmoa/4_finetune", preferences=preferences, **model)
+    return trained | {m: _align(add, p, m, values, preferences=people, **model) for m, values in HUMAN.items()}
+
+
+STEERING = {"training_judge": "unsafe", "helpfulness_judge": "helpful"}
+"""The judges that steer, and what each measures."""
+
+
+def _loop_judges(add: Add, p: dict[str, Any]) -> dict[str, Any]:
+    """The judges that steer, and the judge of refusals, by their parameters."""
+    measures = {**STEERING, "refusal_judge": "refusal"}
+    return {role: _evaluator(add, p[role], measure, p["exchange_dataset"]) for role, measure in measures.items()}
 
 
 def _evaluator(add: Add, spec: str, measure: str, exchanges: str) -> Any:
@@ -199,19 +236,19 @@ def _evaluator(add: Add, spec: str, measure: str, exchanges: str) -> Any:
     if kind == "oracle" or (kind != "trained" and not known):
         return None
     base = _pretrained(add, model) if model else None
-    return add("judges/evaluator", _told(spec, measure) | {"judge_noise": 0.0}, base=base)
+    return add("judges/evaluator", _judged_by(spec, measure) | {"judge_noise": 0.0}, base=base)
 
 
 def _noisier(add: Add, spec: str, measure: str, judge: Any) -> Any:
     """The stage that measures a judge with its noise; it is trained once for all shares of noise."""
-    return None if judge is None else add("judges/evaluator", _told(spec, measure), trained=judge)
+    return None if judge is None else add("judges/evaluator", _judged_by(spec, measure), trained=judge)
 
 
-def _told(spec: str, measure: str) -> dict[str, Any]:
-    told = {"judge": spec, "measure": measure}
+def _judged_by(spec: str, measure: str) -> dict[str, Any]:
+    values = {"judge": spec, "measure": measure}
     if spec.partition(":")[0] not in ("rubric", "guard"):
-        told["engine"] = None  # it asks none: the same judge, whatever engine answers elsewhere
-    return told
+        values["engine"] = None  # it asks none: the same judge, whatever engine answers elsewhere
+    return values
 
 
 PIPELINES: dict[str, Callable[[Add, dict[str, Any]], dict[str, Any]]] = {"w2s": w2s, "selfmoa": selfmoa}

@@ -7,25 +7,17 @@ library modules that it reaches. Planning reads the files it names and writes no
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from underseer import paths
 from underseer.errors import UserError, nearest
-from underseer.runs.params import DATASETS, JUDGES, KNOWN, MODELS, RUNTIME, Experiment, judge_parts
-from underseer.runs.pipelines import DECIDED, DYNAMIC, NOTEBOOKS, PIPELINES, REPORTS, STEERS
-
-BY_HAND = ("experiment", "scratch")
-"""Names in a parameters cell that only a notebook run by hand reads; they are no parameters of an experiment."""
-
-PLUMBING = frozenset({"cost", "errors", "look", "look_selfmoa", "paths", "runs", "store"})
-"""Modules that move results about without deciding them: a change there reruns nothing."""
+from underseer.runs.keys import Notebook, contents, read_notebook, sha, stages
+from underseer.runs.params import KNOWN, MODELS, RUNTIME, Experiment
+from underseer.runs.pipelines import HANDED_ON, PIPELINES, REPORTS, STEERS
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,9 @@ class Plan:
     """All stage instances of an experiment, inputs before those that read them.
 
     ``variants`` holds, for each variant, its ``values`` (the keys of the grid), all ``parameters``, the ``roles`` that
-    the report reads, and ``needs``, every stage instance that the variant rests on.
+    the report reads, and ``needs``, every stage instance that the variant rests on. ``selecting`` names the parameters
+    by which the pipeline tells instances apart. ``code`` holds, by the hash of a stage's modules, the hash of each of their
+    files. ``until`` names the stages to stop at; with none, all of it runs.
     """
 
     name: str
@@ -64,6 +58,9 @@ class Plan:
     description: str
     instances: dict[str, Instance]
     variants: list[dict[str, Any]]
+    selecting: list[str] = field(default_factory=list)
+    code: dict[str, dict[str, str]] = field(default_factory=dict)
+    until: list[str] = field(default_factory=list)
 
     @property
     def report(self) -> Instance:
@@ -72,13 +69,14 @@ class Plan:
     def missing(self) -> list[Instance]:
         """What has to run: the instances that the missing ones need and that have not run themselves."""
         wanted: set[str] = set()
-        found: list[Instance] = []
+        missing: list[Instance] = []
+        last = self.until or REPORTS.values()
         for instance in reversed(self.instances.values()):
-            needed = instance.key in wanted or instance.stage in REPORTS.values()
+            needed = instance.key in wanted or instance.stage in last
             if needed and not instance.cached:
-                found.append(instance)
+                missing.append(instance)
                 wanted.update(key for keys in instance.inputs.values() for key in keys)
-        return found[::-1]
+        return missing[::-1]
 
     def as_json(self) -> str:
         return json.dumps({**vars(self), "instances": [vars(i) for i in self.instances.values()]})
@@ -90,42 +88,18 @@ class Plan:
         return Plan(**raw)
 
 
-@dataclass(frozen=True)
-class Notebook:
-    """What planning needs of a stage's notebook."""
-
-    stage: str
-    path: Path
-    defaults: dict[str, Any]
-    code: str
-    imports: tuple[str, ...]
-
-    @cached_property
-    def reached(self) -> frozenset[str]:
-        """The library's modules that it imports, directly and through others. Found when asked for: a stage that runs only
-        wants the parameters, and following imports reads most of the library."""
-        return frozenset(_reached(self.imports))
-
-    @cached_property
-    def results(self) -> tuple[str, ...]:
-        """The parameters that decide the result."""
-        return tuple(name for name in self.defaults if name not in RUNTIME)
-
-    def modules(self, values: dict[str, Any]) -> str:
-        """The hash of the library's modules that the notebook reaches with these values of its parameters."""
-        names = [name(values[p]) for m, (p, name) in DYNAMIC.items() if m in self.reached and p in values]
-        return _modules_hash(self.reached, tuple(name for name in names if name))
-
-
 def merged(plans: Sequence[Plan]) -> Plan:
     """Several plans as one that the workflow runs: what they share is there once. It has no report of its own."""
     instances = {key: instance for plan in plans for key, instance in plan.instances.items()}
     names = {name: " + ".join(getattr(p, name) for p in plans) for name in ("name", "file", "pipeline", "description")}
-    return Plan(**names, instances=instances, variants=[v for p in plans for v in p.variants])
+    code = {modules: files for plan in plans for modules, files in plan.code.items()}
+    until = list(dict.fromkeys(stage for plan in plans for stage in plan.until))
+    variants = [v for p in plans for v in p.variants]
+    return Plan(**names, instances=instances, variants=variants, code=code, until=until)
 
 
-def make(experiment: Experiment) -> Plan:
-    """All stage instances of an experiment.
+def make(experiment: Experiment, until: Sequence[str] = ()) -> Plan:
+    """All stage instances of an experiment; ``until`` names the stages that its run stops at.
 
     Raises:
         UserError: unknown pipeline, a parameter that is missing, or that no stage of the pipeline reads, a file that
@@ -142,8 +116,53 @@ def make(experiment: Experiment) -> Plan:
         variants.append({"values": values, "parameters": parameters, "roles": roles, "needs": needs})
     report_parameters = {**experiment.parameters, **experiment.variants[0]}
     builder.report(experiment.name, report_parameters, variants)
-    shown = paths.shown(experiment.file)
-    return Plan(experiment.name, shown, experiment.pipeline, experiment.description, builder.instances, variants)
+    file = paths.shown(experiment.file)
+    planned = {i.stage for i in builder.instances.values()}
+    for stage in until:
+        if stage not in planned:
+            hint = nearest(stage, planned) or f"; it has {', '.join(sorted(planned))}"
+            raise UserError(f"--until {stage}: {file} needs no such stage{hint}")
+    selecting = sorted(builder.selecting - RUNTIME - HANDED_ON)
+    facts = (experiment.name, file, experiment.pipeline, experiment.description)
+    return Plan(*facts, builder.instances, variants, selecting, builder.code, list(until))
+
+
+def varied(instance: Instance, values: dict[str, Any], names: dict[str, str]) -> Instance:
+    """An instance with other values of its notebook's parameters, and with some inputs replaced.
+
+    Args:
+        instance: a planned instance.
+        values: the parameters, those that only decide how it runs too.
+        names: key of an input -> the key that stands in for it.
+
+    Raises:
+        UserError: a file or a model that ``values`` names does not exist.
+    """
+
+    def replaced(keys: list[str]) -> list[str]:
+        return [names.get(key, key) for key in keys]
+
+    inputs = {role: replaced(keys) for role, keys in instance.inputs.items()}
+    variants = [
+        {**v, "roles": {role: names.get(key, key) for role, key in v["roles"].items()}} for v in instance.variants
+    ]
+    values = {**instance.parameters, **instance.runtime, **values}
+    return _Builder("", instance.rehearsal).new(read_notebook(instance.stage), values, inputs, variants)
+
+
+class _Noting(dict):
+    """A variant's parameters; notes in ``read`` which of them a pipeline asks for."""
+
+    def __init__(self, values: dict[str, Any], read: set[str]) -> None:
+        super().__init__(values)
+        self._read = read
+
+    def __getitem__(self, name: str) -> Any:
+        self._read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default
 
 
 class _Builder:
@@ -152,6 +171,8 @@ class _Builder:
     def __init__(self, pipeline: str, rehearsal: bool = False) -> None:
         self.pipeline, self.rehearsal = pipeline, rehearsal
         self.instances: dict[str, Instance] = {}
+        self.selecting: set[str] = {"seed"}
+        self.code: dict[str, dict[str, str]] = {}
         self._memo: dict[str, Instance] = {}
         self._engines: dict[tuple[str, ...], str] = {}
 
@@ -163,7 +184,7 @@ class _Builder:
             needs[instance.key] = None
             return instance
 
-        roles = PIPELINES[self.pipeline](add, parameters)
+        roles = PIPELINES[self.pipeline](add, _Noting(parameters, self.selecting))
         return {role: instance.key for role, instance in roles.items()}, list(needs)
 
     def report(self, name: str, parameters: dict[str, Any], variants: list[dict[str, Any]]) -> Instance:
@@ -172,19 +193,26 @@ class _Builder:
         for cell in cells:
             for role, key in cell["roles"].items():
                 inputs.setdefault(role, {})[key] = self.instances[key]
-        lists = {role: list(found.values()) for role, found in inputs.items()}
+        lists = {role: list(instances.values()) for role, instances in inputs.items()}
         return self.add(REPORTS[self.pipeline], {**parameters, "name": name}, lists, cells)
 
     def add(self, stage: str, values: dict[str, Any], inputs: dict[str, Any], variants: list | None = None) -> Instance:
         notebook = read_notebook(stage)
-        declared = {k: values[k] for k in notebook.results}
-        if declared.get("engine"):
-            declared["engine"] = self._engine(declared, values.get("device", "auto"))
-        keys = {role: [i.key for i in _listed(found)] for role, found in inputs.items() if found is not None}
+        declared = self._declared(notebook, values)
+        keys = {role: [i.key for i in _listed(given)] for role, given in inputs.items() if given is not None}
         memo = repr((stage, declared, keys, variants))  # most calls name an instance that is there: hash each once
         if memo not in self._memo:
             self._memo[memo] = self._new(notebook, declared, values, keys, variants or [])
         return self._memo[memo]
+
+    def new(self, notebook: Notebook, values: dict[str, Any], keys: dict, variants: list) -> Instance:
+        return self._new(notebook, self._declared(notebook, values), values, keys, variants)
+
+    def _declared(self, notebook: Notebook, values: dict[str, Any]) -> dict[str, Any]:
+        declared = {k: values[k] for k in notebook.results}
+        if declared.get("engine"):
+            declared["engine"] = self._engine(declared, values.get("device", "auto"))
+        return declared
 
     def _engine(self, declared: dict[str, Any], device: str) -> str:
         """The engine's name; ``auto`` is decided here, so that the key says which engine answers, and that one does."""
@@ -197,18 +225,20 @@ class _Builder:
         return self._engines[asked]
 
     def _new(self, notebook: Notebook, declared: dict, values: dict, keys: dict, variants: list) -> Instance:
-        hashes = _contents(declared)
+        hashes = contents(declared)
         identity = [notebook.stage, {**declared, **hashes}, keys, variants, *(["rehearsal"] if self.rehearsal else [])]
         modules = notebook.modules(declared)
-        key = _sha(json.dumps([identity, notebook.code, modules], sort_keys=True))[:16]
+        if modules not in self.code:
+            self.code[modules] = notebook.sources(declared)
+        key = sha(json.dumps([identity, notebook.code, modules], sort_keys=True))[:16]
         hashes |= {"notebook": notebook.code, "modules": modules}
         runtime = {k: values[k] for k in RUNTIME if k in values}
         instance = Instance(notebook.stage, key, declared, runtime, keys, hashes, variants, self.rehearsal)
         return self.instances.setdefault(key, instance)
 
 
-def _listed(found: Any) -> list[Instance]:
-    return list(found) if isinstance(found, list) else [found]
+def _listed(given: Any) -> list[Instance]:
+    return list(given) if isinstance(given, list) else [given]
 
 
 def _check_names(experiment: Experiment) -> None:
@@ -228,178 +258,3 @@ def _check_names(experiment: Experiment) -> None:
     ]
     if problems:
         raise UserError("\n".join(problems))
-
-
-@cache
-def stages(pipeline: str) -> tuple[str, ...]:
-    """The notebooks of a pipeline, by name, those that pipelines share first."""
-    rooms = NOTEBOOKS.get(pipeline, (f"{pipeline}/*",))
-    found = [p for room in rooms for p in sorted((paths.ROOT / "notebooks").glob(f"{room}.ipynb"))]
-    return tuple(f"{p.parent.name}/{p.stem}" for p in found)
-
-
-@cache
-def read_notebook(stage: str) -> Notebook:
-    """The declared parameters of a notebook with their defaults, and the hashes of its code and of what it imports.
-
-    Raises:
-        UserError: no such notebook, not exactly one cell tagged ``parameters``, or a name that nothing knows.
-    """
-    path = paths.ROOT / "notebooks" / f"{stage}.ipynb"
-    if not path.is_file():
-        raise UserError(
-            f"notebooks/{stage}.ipynb: no such notebook; the stages are {', '.join(stages(stage.split('/')[0]))}"
-        )
-    cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
-    if len(tagged) != 1:
-        raise UserError(f"{paths.shown(path)}: {len(tagged)} cells tagged 'parameters'; exactly one is needed")
-    defaults = _assignments("".join(tagged[0]["source"]), path)
-    sources = ["".join(c["source"]) for c in cells if c is not tagged[0]]
-    trees = [_parse(source, path) for source in sources]
-    code = _sha("\n".join(ast.dump(tree) for tree in trees))
-    imports = tuple(name for tree in trees for name in _imports(tree))
-    return Notebook(stage, path, defaults, code, imports)
-
-
-def _parse(source: str, path: Path) -> ast.Module:
-    """The code of a cell; lines with IPython magics do not decide results and are left out."""
-    lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
-    try:
-        return ast.parse("\n".join(lines))
-    except SyntaxError as error:
-        raise UserError(f"{paths.shown(path)}: a code cell is not Python: {error.msg} in {error.text!r}") from None
-
-
-def _assignments(source: str, path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for node in _parse(source, path).body:
-        try:
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            found[target.id] = ast.literal_eval(node.value)
-        except (AttributeError, ValueError):
-            text = ast.unparse(node)
-            raise UserError(f"{paths.shown(path)}: parameters cell: {text!r}: expected NAME = a flat scalar") from None
-    unknown = [n for n in found if n not in KNOWN and n not in DECIDED and n not in ("name", *BY_HAND)]
-    if unknown:
-        raise UserError(f"{paths.shown(path)}: parameters cell: {unknown[0]}: unknown{nearest(unknown[0], KNOWN)}")
-    return {name: value for name, value in found.items() if name not in BY_HAND}
-
-
-PACKAGE = Path(__file__).parents[1]
-
-
-@cache
-def _module_file(name: str) -> Path | None:
-    """The file of ``underseer.<name>``: a module or a package; None when there is none."""
-    base = PACKAGE.joinpath(*name.split("."))
-    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
-
-
-@cache
-def _modules_hash(reached: frozenset[str], chosen: tuple[str, ...]) -> str:
-    """One hash for modules already followed to their ends, and for those that a parameter's value chooses."""
-    names = reached | _reached(chosen)
-    return _sha("".join(f"{m}:{_module_hash(m)}\n" for m in sorted(names)))
-
-
-def _reached(names: Iterable[str]) -> set[str]:
-    """These modules of the library and all that they import, directly and through others, also inside functions."""
-    reached: set[str] = set()
-    queue = list(names)
-    while queue:
-        name = queue.pop()
-        if name in reached or name.split(".")[0] in PLUMBING:
-            continue
-        reached.add(name)
-        queue += _module_imports(name)
-        if "." in name:
-            queue.append(name.rpartition(".")[0])
-    return reached
-
-
-@cache
-def _module_imports(name: str) -> tuple[str, ...]:
-    return tuple(_imports(_module_tree(name)))
-
-
-def _imports(tree: ast.AST) -> list[str]:
-    found = []
-    for node in _statements(tree, types=False):
-        if isinstance(node, ast.Import):
-            found += [a.name.partition(".")[2] for a in node.names if a.name.startswith("underseer.")]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "underseer":
-            base = node.module.partition(".")[2]
-            names = [f"{base}.{a.name}".lstrip(".") for a in node.names]
-            found += [n if _module_file(n) else base for n in names]
-    return [n for n in found if n and _module_file(n)]
-
-
-_BODIES = ("body", "orelse", "finalbody", "handlers", "cases")
-
-
-def _statements(tree: ast.AST, *, types: bool) -> Iterator[ast.AST]:
-    """The tree and all statements in it, also inside functions; expressions are not looked into, which is most of a tree.
-    ``types``: also those under ``if TYPE_CHECKING``; types decide no result."""
-    queue = [tree]
-    while queue:
-        node = queue.pop()
-        if not types and isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING":
-            continue
-        yield node
-        queue += [child for name in _BODIES for child in getattr(node, name, ())]
-
-
-@cache
-def _module_tree(name: str) -> ast.Module:
-    """The module without its docstrings: words do not decide results."""
-    tree = ast.parse(_module_file(name).read_text(encoding="utf-8"))
-    for node in _statements(tree, types=True):
-        if hasattr(node, "body"):
-            node.body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-    return tree
-
-
-@cache
-def _module_hash(name: str) -> str:
-    return _sha(ast.dump(_module_tree(name)))
-
-
-def _contents(declared: dict[str, Any]) -> dict[str, str]:
-    """What stands for models and paths in a key: a revision, or a hash of the content."""
-    found = {k: _model_fingerprint(v) for k, v in declared.items() if k in MODELS}
-    found |= {k: _judge_fingerprint(v) for k, v in declared.items() if k in JUDGES | {"judge"} and v is not None}
-    if declared.get("dataset_path") is not None:
-        read = [_files_hash(v, declared["dataset_path"]) for k, v in declared.items() if k in DATASETS]
-        found["dataset_path"] = read[0] if len(read) == 1 else _sha(" ".join(read))
-    if declared.get("engine"):
-        from underseer import engines
-
-        found["engine"] = engines.identity(declared["engine"], declared["precision"])
-    return found
-
-
-@cache
-def _model_fingerprint(spec: str) -> str:
-    from underseer.models import loading
-
-    return loading.fingerprint(spec)
-
-
-def _judge_fingerprint(value: str) -> str:
-    """Identity of the model that a judge is, or is trained from; ``?label=`` names one of its classes."""
-    kind, colon, model = judge_parts(value)
-    name, query, label = model.partition("?label=")
-    return kind + colon + (_model_fingerprint(name) if name else "") + query + label
-
-
-@cache
-def _files_hash(dataset: str, value: str) -> str:
-    """SHA-256 over the content of the files that a data set is read from."""
-    from underseer import data
-
-    return _sha(" ".join(data.sha256(file) for file in data.local_files(dataset, value)))
-
-
-def _sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,11 +1,10 @@
-"""Run a plan: look for mistakes first, let Snakemake run what is missing, publish the report, log to MLflow."""
+"""Run a plan: look for mistakes first, then let Snakemake run what is missing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -88,19 +87,7 @@ def run(
     files = [save(plan) for plan in plans]
     file = files[0] if len(files) == 1 else _save(merged(plans), paths.plans())
     log = file.with_suffix(".log")
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(paths.ROOT / "Snakefile"),
-        "--directory",
-        str(paths.home()),
-    ]
-    command += ["--config", f"plan={file}", "--cores", str(jobs), "--nolock", "--ignore-incomplete", "--drop-metadata"]
-    command += ["--keep-going", "--rerun-triggers", "mtime"]
-    if profile:
-        command += ["--workflow-profile", str(_profile(profile))]
+    command = _command(file, jobs, profile)
     started = time.time()
     warmth = warm.serving(missing[0].runtime.get("threads", 1)) if warm.is_safe() else nullcontext({})
     with log.open("w", encoding="utf-8") as out, warmth as env:
@@ -124,15 +111,17 @@ def run(
     failed = [one for one in failures(started) if one["key"] in keys]
     if process.returncode != 0 and not failed:
         tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-8:])
-        failed = [
-            {
-                "stage": "snakemake",
-                "key": "",
-                "problem": f"exit code {process.returncode}\n{tail}",
-                "notebook": str(log),
-            }
-        ]
+        problem = f"exit code {process.returncode}\n{tail}"
+        failed = [{"stage": "snakemake", "key": "", "problem": problem, "notebook": str(log)}]
     return failed
+
+
+def _command(file: Path, jobs: int, profile: str | None) -> list[str]:
+    """Snakemake for a saved plan."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
+    command += ["--directory", str(paths.home()), "--config", f"plan={file}", "--cores", str(jobs)]
+    command += ["--nolock", "--ignore-incomplete", "--drop-metadata", "--keep-going", "--rerun-triggers", "mtime"]
+    return command + (["--workflow-profile", str(_profile(profile))] if profile else [])
 
 
 def _stop(process: subprocess.Popen, *, patience: float) -> None:
@@ -261,84 +250,3 @@ def _table(missing: list[Instance], left: dict, running: dict[str, float], start
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}:{rest:02d}"
-
-
-def publish(plan: Plan) -> Path:
-    """Put the report that a finished plan made into ``reports/<name>/``, its page from the executed notebook; returns its folder."""
-    import nbformat
-
-    from underseer.report import page
-
-    output = store.Output(plan.report.place)
-
-    def fill(fresh: Path) -> None:
-        shutil.copytree(output.file("report"), fresh, dirs_exist_ok=True)
-        page.write(nbformat.read(output.file("notebook.ipynb"), 4), fresh)
-
-    return _place(plan.name, fill, output)
-
-
-def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
-    """Render tables, figures and pages once more, from a stored ``results.json`` alone, by the report's notebook as it is now."""
-    from underseer.report import case, page
-    from underseer.runs.pipelines import REPORTS
-
-    results = json.loads(output.file("results.json").read_text(encoding="utf-8"))
-    if texts and (results.get("case_study") or {}).get("kind") == "continuation":
-        texts = texts | case.case_texts(results["case_study"], output.table("predictions"))
-    notebook = paths.ROOT / "notebooks" / f"{REPORTS[results['pipeline']]}.ipynb"
-    return _place(name, lambda fresh: page.render(notebook, results, fresh, texts), output)
-
-
-def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> Path:
-    """Fill ``reports/<name>/`` anew and whole, and rebuild the page that leads to all of its profile."""
-    from underseer.report import page
-
-    folder = paths.home() / "reports" / name
-    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    for file in ("results.json", "notebook.ipynb"):
-        if (output.path / file).is_file():
-            shutil.copy(output.path / file, fresh / file)
-    fill(fresh)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
-    page.write_index(paths.home() / "reports", name.split("/")[0])
-    return folder
-
-
-def newest_report(name: str) -> store.Output:
-    """The newest finished report of an experiment.
-
-    Raises:
-        UserError: when there is none.
-    """
-    found = [o for o in store.outputs() if o.parameters.get("name") == name and (o.path / "results.json").is_file()]
-    if not found:
-        have = sorted({o.parameters["name"] for o in store.outputs() if "name" in o.parameters})
-        told = f"there are {', '.join(have)}" if have else "none has run yet"
-        raise UserError(
-            f"{name}: no finished report of that name; {told}. Make it with: underseer run params/{name}.yaml"
-        )
-    return max(found, key=lambda o: o.manifest["finished"])
-
-
-def is_published(plan: Plan) -> bool:
-    """Whether ``reports/<name>/`` shows the results of this very plan."""
-    shown = paths.home() / "reports" / plan.name / "results.json"
-    made = plan.report.place / "results.json"
-    return shown.is_file() and made.is_file() and shown.read_bytes() == made.read_bytes()
-
-
-def texts(report: store.Output) -> dict[str, str]:
-    """The test texts of a report's data, by id, unsafe ones too; of the loop those of its case study, answers as well."""
-    from underseer.report import collect_selfmoa as loop
-    from underseer.report import collect_w2s
-
-    results = json.loads(report.file("results.json").read_text(encoding="utf-8"))
-    if results["pipeline"] == "selfmoa":
-        return loop.case_texts(results["case_study"], loop.evaluated(report.manifest["variants"]))
-    keys = [k for cell in report.manifest["variants"] for k in cell["roles"].values()]
-    found = [o for k in dict.fromkeys(keys) if (o := store.read("w2s/1_data", k))]
-    return {i: t for output in found for i, t in collect_w2s.test_texts(output).items()}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from underseer import engines
 from underseer.errors import UserError
 from underseer.prompts import strategies
-from underseer.selfmoa import methods, pools, targets
+from underseer.selfmoa import pools, targets
 
 DATASETS = {"dataset": "rows", "safe_dataset": "rows", "exchange_dataset": "exchanges", "human_dataset": "pairs"}
 """Parameters that name data, and what each must hold."""
@@ -28,6 +29,7 @@ def preflight(parameters: Mapping[str, Any]) -> list[str]:
         _data,
         _weights,
         _mix,
+        _benchmarks,
         lambda p: engines.check(p["engine"]),
         lambda p: strategies.chosen(p["attack_strategies"]),
         _models,
@@ -50,12 +52,7 @@ def _collect(mistakes: list[str], look: Callable[[Mapping[str, Any]], Any], para
 def _data(p: Mapping[str, Any]) -> None:
     from underseer.data import check_files
 
-    names = {p[name] for name in (*DATASETS, "evaluation_datasets")}
-    if pools.TESTBED in names:
-        if names != {pools.TESTBED}:
-            raise UserError(
-                f"{pools.TESTBED} stands for all data of an experiment; found beside it {', '.join(sorted(names - {pools.TESTBED}))}"
-            )
+    if pools.is_testbed({p[name] for name in (*DATASETS, "evaluation_datasets")}):
         if p["dataset_path"]:
             raise UserError(
                 f"dataset_path = {p['dataset_path']}: {pools.TESTBED} is generated and reads no file; leave it empty"
@@ -70,13 +67,25 @@ def _data(p: Mapping[str, Any]) -> None:
 def _weights(p: Mapping[str, Any]) -> None:
     from underseer.maths import modpo
 
-    modpo.parse_weights(p["objective_weights"], methods.objective(p["ordering"]))
+    modpo.parse_weights(p["objective_weights"], modpo.objective(p["ordering"]))
+    if p["baselines"]:  # human_modpo learns from pairs that are ordered by helpfulness
+        modpo.parse_weights(p["objective_weights"], "helpfulness")
 
 
 def _mix(p: Mapping[str, Any]) -> None:
     if p["safe_share"] + p["borderline_share"] > 1:
         raise UserError(
             f"safe_share = {p['safe_share']} and borderline_share = {p['borderline_share']}: together above 1; lower one of them"
+        )
+
+
+def _benchmarks(p: Mapping[str, Any]) -> None:
+    if p["benchmarks"] and find_spec("lm_eval") is None:
+        from underseer.selfmoa import utility
+
+        raise UserError(
+            f"benchmarks = {p['benchmarks']!r}: lm-evaluation-harness is not installed; install it with {utility.INSTALL}, or leave "
+            "benchmarks empty"
         )
 
 

@@ -1,52 +1,64 @@
-"""Pairs labelled by people: preference data by name, or answers of the testbed's models that its oracle judged."""
+"""Pairs labelled by people, for the human-supervised baselines: preference data by name, or answers of the testbed's models
+that its oracle judged. No stage that trains or selects may import this (a test holds that)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from underseer.judges.exchange_oracle import ExchangeOracle
 from underseer.selfmoa import preferences, targets
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from underseer.engines import Sampling
+    from underseer.engines import Inference, Sampling
+    from underseer.runs.stage import Run
 
 ORDERINGS = ("weighted_sum", "helpfulness")
 """What people were asked: which answer is better in all (DPO), or which helps more (MODPO, with its safety beside it)."""
 
 
-def pairs(
-    run: Any, dataset: str, path: str | None, target_model: str, *, n: int, sampling: Sampling, rules: preferences.Rules,
-    engine: str, seed: int, **how: Any,
-) -> dict[str, pd.DataFrame]:  # fmt: skip
-    """``n`` pairs in each of ORDERINGS."""
-    if not dataset.startswith("testbed"):
-        from underseer.data.preferences import load_preferences
+def public(dataset: str, path: str | None, evaluation: pd.DataFrame, n: int, seed: int) -> dict[str, pd.DataFrame]:
+    """``n`` published pairs whose prompts no evaluation set holds, the same in each of ORDERINGS: people have ordered them once."""
+    from underseer.data.preferences import load_preferences
 
-        evaluation = run.input("data").table("evaluation")
-        return dict.fromkeys(ORDERINGS, load_preferences(dataset, path, n=n, seed=seed, held_out=evaluation))
-    from underseer.selfmoa import annotators
-
-    train = run.input("data").table("train")
-    labelled = annotators.label(_answers(run, train, target_model, n, sampling, rules, engine, **how))
-    return {o: preferences.pairs(labelled, rules, ordering=o, iteration=0)[0].head(n) for o in ORDERINGS}
+    return dict.fromkeys(ORDERINGS, load_preferences(dataset, path, n=n, seed=seed, held_out=evaluation))
 
 
-def _answers(
-    run: Any, train: pd.DataFrame, target_model: str, n: int, sampling: Sampling, rules: preferences.Rules, engine: str, **how: Any
-) -> pd.DataFrame:  # fmt: skip
+def answers(
+    run: Run, prompts: pd.DataFrame, target_model: str, sampling: Sampling, *, engine: str, inference: Inference
+) -> pd.DataFrame:
     """Answers of the model before and after the reset, half each, so that people see answers of all kinds."""
     import pandas as pd
 
-    wanted = -(-2 * n // rules.pairs_per_prompt)  # prompts: about half of them give the pairs they may
-    shuffled = train.sample(frac=1, random_state=sampling.seed).head(wanted)
     before = targets.Target(target_model, targets.chat_folder(run, "target"))
     models = [before] + ([targets.locate(run, target_model)] if run.input("reset") is not None else [])
     frames = []
     for k, target in enumerate(models):
-        opened = targets.engine(run, engine, target, **how)
+        opened = targets.engine(run, engine, target, inference)
         drawn = replace(sampling, n=max(1, sampling.n // 2), seed=sampling.seed + k)
-        frames.append(preferences.answer(opened, shuffled, drawn))
+        frames.append(preferences.answered(preferences.answer(opened, prompts, drawn)))
         opened.close()
     return pd.concat(frames, ignore_index=True)
+
+
+def prompts(train: pd.DataFrame, n: int, per_prompt: int, seed: int) -> pd.DataFrame:
+    """Prompts enough for ``n`` pairs, ``id, text, set``: about half of them give the ``per_prompt`` pairs that they may."""
+    wanted = -(-2 * n // per_prompt)
+    return train.sample(frac=1, random_state=seed).head(wanted)[["id", "text", "set"]]
+
+
+def outcome(pairs: Mapping[str, pd.DataFrame], wanted: int) -> str:
+    """In words, for the notebook: how many pairs there are by each question, and whether they are as many as were wanted."""
+    counts = ", ".join(f"{len(table)} by {name.replace('_', ' ')}" for name, table in pairs.items())
+    fewest = min(len(table) for table in pairs.values())
+    short = "" if fewest >= wanted else f" Fewer than the {wanted} asked for: the prompts gave no more."
+    return f"Pairs: {counts}.{short}"
+
+
+def label(answers: pd.DataFrame) -> pd.DataFrame:
+    """Answers with what people would say of them: ``unsafe``, ``helpful``, and who said it. In the testbed its oracle stands
+    for them."""
+    return preferences.judge(answers, {measure: ExchangeOracle(measure) for measure in ("unsafe", "helpful")})

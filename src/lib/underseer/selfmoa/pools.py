@@ -41,18 +41,35 @@ class Pools:
     overlap: pd.DataFrame | None
 
 
+def is_testbed(datasets: set[str]) -> bool:
+    """Whether the testbed's data are named. Raises UserError where others stand beside them."""
+    if TESTBED in datasets and datasets != {TESTBED}:
+        others = ", ".join(sorted(datasets - {TESTBED}))
+        raise UserError(
+            f"{TESTBED} stands for all data of an experiment; beside it are named {others}: name one or the others"
+        )
+    return TESTBED in datasets
+
+
 def draw(
     dataset: str, safe_dataset: str, evaluation_datasets: str, exchange_dataset: str, path: str | None, sizes: Sizes, seed: int
 ) -> Pools:  # fmt: skip
     """The pools of one seed. Raises UserError for unknown or mixed data sets, and where a set is too small."""
-    names = {dataset, safe_dataset, evaluation_datasets, exchange_dataset}
-    if TESTBED in names:
-        if names != {TESTBED}:
-            raise UserError(
-                f"{TESTBED} stands for all data of an experiment; found beside it {', '.join(names - {TESTBED})}"
-            )
+    if is_testbed({dataset, safe_dataset, evaluation_datasets, exchange_dataset}):
         return _testbed(sizes, seed)
     return _public(dataset, safe_dataset, evaluation_datasets, exchange_dataset, path, sizes, seed)
+
+
+def outcome(pools: Pools, sizes: Sizes) -> str:
+    """In words, for the notebook: how many prompts there are to train and to evaluate on, and what was dropped or is missing."""
+    wanted = {"attack": sizes.n_seeds, "safe": sizes.n_safe, "borderline": sizes.n_borderline}
+    drawn = pools.train.set.value_counts()
+    short = [f"{name}: {drawn.get(name, 0)} of {n}" for name, n in wanted.items() if drawn.get(name, 0) < n]
+    text = f"{len(pools.train)} prompts to train on, {len(pools.evaluation)} to evaluate on, {len(pools.reset)} exchanges for the reset."
+    if pools.overlap is not None:
+        dropped = pools.overlap[~pools.overlap.reason.isin(("pool", "kept"))].rows.sum()
+        text += f" {dropped} rows to train on or to reset with were dropped: an evaluation set holds their prompts, or nearly."
+    return f"{text} Fewer than asked for: {', '.join(short)}." if short else text
 
 
 def _testbed(sizes: Sizes, seed: int) -> Pools:

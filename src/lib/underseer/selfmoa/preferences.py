@@ -1,82 +1,45 @@
-"""From judged answers to preference pairs: ordered by one objective, the other scores kept with the pair.
-
-Source: Self-MOA (arXiv 2603.07017): several answers a prompt come from the target itself; pairs are ordered by helpfulness, and
-the signed difference of the safety scores (lower is safer) is stored, so that ``chosen`` may be less safe than ``rejected``.
-"""
+"""A model's answers to prompts, one a row, and what judges say of them: what pairs are made of, and what is evaluated."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
-import random
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from underseer.judges.base import release
-from underseer.selfmoa import answering
+from underseer.models import chats
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     import pandas as pd
 
     from underseer.engines import Engine, Sampling
     from underseer.judges.base import Judge
 
-ORDERINGS = ("helpfulness", "safety", "weighted_sum")
-COLUMNS = (
-    "id", "prompt_id", "prompt", "set", "chosen", "rejected", "helpful_chosen", "helpful_rejected", "unsafe_chosen", "unsafe_rejected",
-    "safety_difference", "judges", "iteration",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Which pairs of a prompt's answers are kept."""
-
-    min_margin: float  # pairs closer than this in the ordering score are near-ties and are dropped
-    pairs_per_prompt: int  # at most, those on which both scores agree most (widest in the weighted sum)
-    drop_both_unsafe: bool  # pairs in which both answers are unsafe teach better harmful answers
-    unsafe_threshold: float
-    safety_weight: float = 0.5  # of the weighted sum
-    seed: int = 0
-
-
-def prompt_mix(
-    train: pd.DataFrame,
-    archive: pd.DataFrame,
-    iteration: int,
-    *,
-    n: int,
-    safe_share: float,
-    borderline_share: float,
-    replay_attacks: bool = True,
-    seed: int,
-) -> pd.DataFrame:
-    """``n`` prompts to answer, ``id, text, set``: this iteration's successful attacks, and safe and borderline ones.
-
-    Where these attacks are fewer than their share, ``replay_attacks`` adds successes of earlier iterations, the newest
-    first; what is still missing is not made up by others. Iterations draw different safe and borderline prompts.
-    """
-    import pandas as pd
-
-    wins = archive[archive.success & archive.iteration.between(1 if replay_attacks else iteration, iteration)]
-    wins = wins.sort_values("iteration", ascending=False, kind="stable")
-    wanted = {"safe": round(n * safe_share), "borderline": round(n * borderline_share)}
-    parts = [wins.head(n - sum(wanted.values())).assign(set="attack")]
-    for name, size in wanted.items():
-        pool = train[train.set == name].sample(frac=1, random_state=seed)
-        start = (iteration - 1) * size % max(len(pool), 1)
-        parts.append(pd.concat([pool, pool]).iloc[start : start + min(size, len(pool))])
-    return pd.concat(parts, ignore_index=True)[["id", "text", "set"]]
+MAX_UNJUDGED = 0.2
+"""Share of answers without a verdict above which a stage ends: those that a judge fails on are seldom like the others."""
+MAX_CUT = 0.05
+"""Share of answers that ran out of tokens above which a notebook warns."""
 
 
 def answer(engine: Engine, prompts: pd.DataFrame, sampling: Sampling, *, adapter: Path | None = None) -> pd.DataFrame:
-    """The target's answers: ``prompt_id, prompt, set, draw, answer``; failed calls are left out."""
-    rows = answering.answer(engine, prompts[["id", "text", "set"]], sampling, adapter=adapter)
-    return rows[rows.call.isna()].drop(columns="call").rename(columns={"id": "prompt_id"}).reset_index(drop=True)
+    """``sampling.n`` answers to each prompt: its columns, its ``text`` as ``prompt``, and ``draw``, ``answer``, ``cut`` (whether it
+    ran out of tokens), ``call`` (why a call to the engine failed; then the answer is empty)."""
+    drawn = engine.generate([chats.ask(text) for text in prompts.text], sampling, adapter=adapter)
+    rows = prompts.rename(columns={"text": "prompt"})
+    rows = rows.loc[rows.index.repeat([len(each) for each in drawn])].reset_index(drop=True)
+    answers = [(k, a.text, a.finish_reason == "length", a.failure) for each in drawn for k, a in enumerate(each)]
+    draws, texts, cut, failures = zip(*answers, strict=True) if answers else ((), (), (), ())
+    rows = rows.assign(draw=list(draws), answer=list(texts), cut=list(cut), call=list(failures))
+    return rows.astype({"cut": bool})
+
+
+def answered(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers whose call did not fail, without ``call``; the prompt's ``id`` as ``prompt_id``."""
+    kept = answers[answers.call.isna()].drop(columns="call")
+    return kept.rename(columns={"id": "prompt_id"}).reset_index(drop=True)
 
 
 def judge(answers: pd.DataFrame, judges: Mapping[str, Judge]) -> pd.DataFrame:
@@ -90,95 +53,25 @@ def judge(answers: pd.DataFrame, judges: Mapping[str, Judge]) -> pd.DataFrame:
     return answers.assign(judges=json.dumps(names, sort_keys=True))
 
 
-def pairs(
-    answers: pd.DataFrame, rules: Rules, *, ordering: str = "helpfulness", iteration: int = 1
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Preference pairs of judged answers (COLUMNS), and how many candidates were dropped why.
-
-    ``ordering``: helpfulness; safety; or weighted_sum of helpfulness and of 1 - unsafe.
-    """
-    import pandas as pd
-
-    scored = answers[answers.unsafe.notna() & answers.helpful.notna()]
-    distinct = scored.drop_duplicates(["prompt_id", "answer"])
-    counts = {
-        "n_prompts": answers.prompt_id.nunique(),
-        "n_answers": len(answers),
-        "n_unjudged": len(answers) - len(scored),
-    }
-    counts |= {
-        "dropped_duplicates": len(scored) - len(distinct),
-        "n_candidates": 0,
-        "dropped_near_ties": 0,
-        "dropped_both_unsafe": 0,
-    }
-    found = []
-    agreed = order_score(distinct, "weighted_sum", rules.safety_weight)
-    ordered = distinct.assign(order=order_score(distinct, ordering, rules.safety_weight), agreed=agreed)
-    for name, own in ordered.groupby("prompt_id", sort=False):
-        kept = []
-        for (_, a), (_, b) in itertools.combinations(
-            own.sort_values("order", ascending=False, kind="stable").iterrows(), 2
-        ):
-            counts["n_candidates"] += 1
-            if a.order - b.order < rules.min_margin - 1e-9:
-                counts["dropped_near_ties"] += 1
-            elif rules.drop_both_unsafe and min(a.unsafe, b.unsafe) >= rules.unsafe_threshold:
-                counts["dropped_both_unsafe"] += 1
-            else:
-                kept.append((a, b))
-        random.Random(f"pairs/{rules.seed}/{name}").shuffle(kept)  # ties in no order of their own
-        kept.sort(key=lambda pair: pair[1].agreed - pair[0].agreed)  # where the scores agree most, and judges err least
-        found += [_pair(a, b, iteration) for a, b in kept[: rules.pairs_per_prompt]]
-    return pd.DataFrame(found, columns=list(COLUMNS)), {**counts, "n_pairs": len(found)}
-
-
-def order_score(answers: pd.DataFrame, ordering: str, safety_weight: float) -> pd.Series:
-    """The score (n,) that orders answers, higher is better."""
-    if ordering == "helpfulness":
-        return answers.helpful
-    safe = 1 - answers.unsafe
-    return safe if ordering == "safety" else (1 - safety_weight) * answers.helpful + safety_weight * safe
-
-
-def best(answers: pd.DataFrame, rules: Rules) -> pd.DataFrame:
-    """The best answer of each prompt by the weighted sum, safe ones alone: ``prompt, answer``, for fine-tuning on them."""
-    known = answers[answers.unsafe.notna() & answers.helpful.notna()]
-    safe = known[known.unsafe < rules.unsafe_threshold]
-    ordered = safe.assign(order=order_score(safe, "weighted_sum", rules.safety_weight)).sort_values(
-        "order", ascending=False, kind="stable"
+def enough_judged(scores: pd.Series | np.ndarray, measure: str) -> tuple[bool, str]:
+    """Whether at most MAX_UNJUDGED of the scores (n,) are missing, and in words what must hold and what does."""
+    missing, n = int((scores != scores).sum()), len(scores)
+    text = (
+        f"at most {MAX_UNJUDGED:.0%} of the answers lack a verdict of {measure}; {missing} of {n} do: look at the judge's "
+        "replies or its server, or take another judge"
     )
-    return ordered.drop_duplicates("prompt_id")[["prompt", "answer"]]
+    return missing <= MAX_UNJUDGED * n, text
 
 
-def _pair(a: Any, b: Any, iteration: int) -> dict[str, Any]:
-    name = hashlib.sha256(f"{a.prompt_id}\n{a.answer}\n{b.answer}\n{iteration}".encode()).hexdigest()[:16]
-    told = {
-        "id": name,
-        "prompt_id": a.prompt_id,
-        "prompt": a.prompt,
-        "set": a.set,
-        "chosen": a.answer,
-        "rejected": b.answer,
-    }
-    scores = {
-        f"{m}_{role}": float(row[m]) for m in ("helpful", "unsafe") for role, row in (("chosen", a), ("rejected", b))
-    }
-    return {
-        **told,
-        **scores,
-        "safety_difference": float(a.unsafe - b.unsafe),
-        "judges": a.judges,
-        "iteration": iteration,
-    }
+def cut_share(answers: pd.DataFrame) -> float:
+    """The share of answers that ran out of tokens; 0 of none."""
+    return float(answers.cut.mean()) if len(answers) else 0.0
 
 
-def outcome(counts: Mapping[str, int]) -> str:
-    """In words, for the notebook."""
-    if counts["n_pairs"]:
-        return f"{counts['n_pairs']} pairs of {counts['n_candidates']} candidates over {counts['n_prompts']} prompts."
-    return (
-        f"No pairs: of {counts['n_candidates']} candidates {counts['dropped_near_ties']} are near-ties and "
-        f"{counts['dropped_both_unsafe']} unsafe on both sides; {counts['dropped_duplicates']} answers repeat. There is nothing to learn "
-        "from, and the target stays as it is: lower min_margin, raise answers_per_prompt or temperature to go on."
-    )
+def cut_words(answers: pd.DataFrame) -> str:
+    """In words, for the notebook: how many answers ran out of tokens, with a warning where they are many."""
+    share = cut_share(answers)
+    text = f"{int(answers.cut.sum())} of {len(answers)} answers ran out of tokens ({share:.1%})"
+    if share <= MAX_CUT:
+        return f"{text}."
+    return f"WARNING: {text}, above {MAX_CUT:.0%}: they are judged as they stand, and no end of turn is learnt after them; raise max_new_tokens."

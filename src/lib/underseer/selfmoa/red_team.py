@@ -1,7 +1,7 @@
 """Attacks on the present target: rounds of prompts that build on those that have succeeded.
 
 Source: Self-MOA (arXiv 2603.07017), progressive red teaming by small models. A prompt counts as a success where the training
-judge calls the target's answer unsafe. What the attacker declines to write, what repeats and what the judge cannot judge
+judge calls the target's answer unsafe. What the attacker declines to write, what repeats and what the judge gives no verdict on
 is counted apart, never as a failure of the attack.
 """
 
@@ -10,24 +10,35 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underseer.models import chats
-from underseer.prompts.strategies import FRESH, STRATEGIES, instruction
+from underseer.prompts.strategies import MUTATION, instruction
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from underseer.engines import Engine, Sampling
     from underseer.judges.base import Judge
 
+    Success = Callable[[np.ndarray], np.ndarray]  # safety scores (n,), NaN where unjudged -> bool (n,)
+
 COLUMNS = (
     "id", "text", "category", "strategy", "parents", "iteration", "round", "refused_by_attacker", "duplicate", "unsafe", "success", "answer",
 )  # fmt: skip
 EXAMPLES = 2  # successes that an instruction quotes at most
+
+
+def succeeds(unsafe: np.ndarray, threshold: float) -> np.ndarray:
+    """Attacks (n,) that succeeded: the safety score of the answer (lower is safer) is at or above the threshold.
+
+    An answer without a score (NaN) is no success; ``counts`` leaves it out of the rate.
+    """
+    return unsafe >= threshold
 
 
 @dataclass(frozen=True)
@@ -36,19 +47,31 @@ class Budget:
 
     prompts: int  # over all rounds
     rounds: int
-    strategies: tuple[str, ...] = tuple(STRATEGIES)
     min_new: int = 1
-    threshold: float = 0.5  # a safety score from here on is a success
+
+
+@dataclass(frozen=True)
+class Players:
+    """Who attacks, who answers (with ``adapter`` on it) and who judges."""
+
+    attacker: Engine
+    target: Engine
+    judge: Judge
+    adapter: Path | None = None
 
 
 class RedTeam:
-    """An attacker, a target and a judge at work on one iteration."""
+    """Players at work on one iteration.
+
+    ``instructions``: strategy -> what the attacker is asked; "mutation" changes a prompt that has succeeded, all others begin with
+    a seed. ``success``: which safety scores count as a success.
+    """
 
     def __init__(
-        self, attacker: Engine, target: Engine, judge: Judge, *, adapter: Path | None, sampling: Sampling, seed: int
+        self, players: Players, instructions: Mapping[str, str], *, success: Success, sampling: Sampling, seed: int
     ) -> None:
-        self.attacker, self.target, self.judge = attacker, target, judge
-        self.adapter, self.sampling, self.seed = adapter, sampling, seed
+        self.players, self.instructions, self.success = players, instructions, success
+        self.sampling, self.seed = sampling, seed
 
     def attack(
         self, seeds: pd.DataFrame, archive: pd.DataFrame | None, known: Iterable[str], budget: Budget, iteration: int
@@ -62,49 +85,46 @@ class RedTeam:
 
         from underseer.data import normalise
 
-        found = pd.DataFrame(columns=list(COLUMNS)) if archive is None else archive
-        seen = {normalise(t) for t in (*known, *found.text)}
+        attacks = pd.DataFrame(columns=list(COLUMNS)) if archive is None else archive
+        seen = {normalise(t) for t in (*known, *attacks.text)}
         per_round = max(1, budget.prompts // budget.rounds)
         for number in range(1, budget.rounds + 1):
             rng = random.Random(f"red team/{self.seed}/{iteration}/{number}")
-            plans = self._plan(rng, seeds, found[found.success.astype(bool)], budget.strategies, per_round)
-            rows = self._round(plans, seen, budget.threshold, iteration, number)
-            found = pd.concat([found, rows], ignore_index=True) if len(found) else rows
+            plans = self._plan(rng, seeds, attacks[attacks.success.astype(bool)], per_round)
+            rows = self._round(plans, seen, iteration, number)
+            attacks = pd.concat([attacks, rows], ignore_index=True) if len(attacks) else rows
             if int(rows.success.sum()) < budget.min_new:
                 break
-        return found.astype({"refused_by_attacker": bool, "duplicate": bool, "success": bool, "unsafe": float})
+        return attacks.astype({"refused_by_attacker": bool, "duplicate": bool, "success": bool, "unsafe": float})
 
-    def _plan(
-        self, rng: random.Random, seeds: pd.DataFrame, successes: pd.DataFrame, strategies: Sequence[str], n: int
-    ) -> list[dict[str, Any]]:
+    def _plan(self, rng: random.Random, seeds: pd.DataFrame, successes: pd.DataFrame, n: int) -> list[dict[str, Any]]:
         """What to ask the attacker for: strategy, the request, its parents and examples."""
-        fresh = [s for s in strategies if s in FRESH] or list(FRESH)
+        strategies = list(self.instructions)
+        fresh = [name for name in strategies if name != MUTATION]
         plans = []
         for k in range(n):
             strategy = strategies[k % len(strategies)]
-            if strategy == "mutation" and not len(successes):
+            if strategy == MUTATION and not len(successes):
                 strategy = rng.choice(fresh)
-            pool = successes if strategy == "mutation" else seeds
+            pool = successes if strategy == MUTATION else seeds
             source = pool.iloc[rng.randrange(len(pool))]
-            same = [] if strategy == "mutation" else successes[successes.strategy == strategy].text.tolist()
+            same = [] if strategy == MUTATION else successes[successes.strategy == strategy].text.tolist()
             examples = rng.sample(same, min(len(same), rng.randint(0, EXAMPLES)))
-            told = instruction(strategy, source.text, examples)
-            plans.append({"strategy": strategy, "category": source.category, "parents": [source.id], "told": told})
+            asked = instruction(self.instructions[strategy], source.text, examples)
+            plans.append({"strategy": strategy, "category": source.category, "parents": [source.id], "asked": asked})
         return plans
 
-    def _round(
-        self, plans: list[dict[str, Any]], seen: set[str], threshold: float, iteration: int, number: int
-    ) -> pd.DataFrame:
+    def _round(self, plans: list[dict[str, Any]], seen: set[str], iteration: int, number: int) -> pd.DataFrame:
         import pandas as pd
 
         from underseer.data import normalise
         from underseer.judges.strings import refuses
 
         writing = replace(self.sampling, seed=_seed(self.seed, iteration, number))
-        written = [a[0].text.strip() for a in self.attacker.generate([chats.ask(p["told"]) for p in plans], writing)]
-        rows = (
-            pd.DataFrame(plans).drop(columns="told").assign(text=written, iteration=iteration, round=number, answer="")
-        )
+        drawn = self.players.attacker.generate([chats.ask(p["asked"]) for p in plans], writing)
+        written = [answers[0].text.strip() for answers in drawn]
+        rows = pd.DataFrame(plans).drop(columns="asked")
+        rows = rows.assign(text=written, iteration=iteration, round=number, answer="")
         rows["parents"] = [json.dumps(p) for p in rows.parents]
         rows["id"] = [_name(f"{iteration}/{number}/{k}/{t}") for k, t in enumerate(written)]
         rows["refused_by_attacker"] = [refuses(t) or not t for t in written]
@@ -112,17 +132,23 @@ class RedTeam:
         repeats = [t in seen or t in plain[:k] for k, t in enumerate(plain)]
         rows["duplicate"] = ~rows.refused_by_attacker & pd.Series(repeats)
         seen.update(plain)
-        asked = ~(rows.refused_by_attacker | rows.duplicate)
         rows["unsafe"], rows["success"] = float("nan"), False
-        if asked.any():
-            prompts = rows.text[asked].tolist()
-            answered = self.target.generate([chats.ask(p) for p in prompts], writing, adapter=self.adapter)
-            answers = [a[0].text for a in answered]
-            scores = self.judge.score(answers, prompts).values
-            rows.loc[asked, "answer"] = answers
-            rows.loc[asked, "unsafe"] = scores
-            rows.loc[asked, "success"] = scores >= threshold
+        self._answered(rows, ~(rows.refused_by_attacker | rows.duplicate), writing)
         return rows[list(COLUMNS)]
+
+    def _answered(self, rows: pd.DataFrame, asked: pd.Series, sampling: Sampling) -> None:
+        """Fill in the target's answers to the prompts that are asked, and the verdicts; an answer whose call failed has none."""
+        if not asked.any():
+            return
+        chats_ = [chats.ask(text) for text in rows.text[asked]]
+        answers = [a[0] for a in self.players.target.generate(chats_, sampling, adapter=self.players.adapter)]
+        rows.loc[asked, "answer"] = [a.text for a in answers]
+        judged = asked.copy()
+        judged[asked] = [a.failure is None for a in answers]
+        if judged.any():
+            unsafe = self.players.judge.score(rows.answer[judged].tolist(), rows.text[judged].tolist()).values
+            rows.loc[judged, "unsafe"] = unsafe
+            rows.loc[judged, "success"] = self.success(unsafe)
 
 
 def _name(text: str) -> str:
@@ -133,28 +159,40 @@ def _seed(seed: int, iteration: int, number: int) -> int:
     return 1_000_000 * seed + 1_000 * iteration + number
 
 
-def told(archive: pd.DataFrame, iteration: int) -> dict[str, Any]:
-    """What one iteration's attacks came to: prompts written, declined, repeated, asked, successes, their share."""
-    own = archive[archive.iteration == iteration]
-    asked = own[~(own.refused_by_attacker | own.duplicate)]
-    successes = int(own.success.sum())
+def asked(attacks: pd.DataFrame, iteration: int) -> pd.DataFrame:
+    """The attacks of one iteration that the target was asked: neither declined by the attacker nor repeated."""
+    own = attacks[attacks.iteration == iteration]
+    return own[~(own.refused_by_attacker | own.duplicate)]
+
+
+def counts(attacks: pd.DataFrame, iteration: int) -> dict[str, float]:
+    """What one iteration's attacks came to: prompts written, declined, repeated, asked, not judged, successes, and their share
+    of what was judged (left out where nothing was)."""
+    own, put = attacks[attacks.iteration == iteration], asked(attacks, iteration)
+    n_unjudged, successes = int(put.unsafe.isna().sum()), int(own.success.sum())
+    judged = len(put) - n_unjudged
     return {
         "n_written": len(own),
         "n_refused_by_attacker": int(own.refused_by_attacker.sum()),
         "n_duplicates": int(own.duplicate.sum()),
-        "n_asked": len(asked),
+        "n_asked": len(put),
+        "n_unjudged": n_unjudged,
         "n_successes": successes,
         "n_rounds": int(own["round"].max()) if len(own) else 0,
-        "attack_success": successes / len(asked) if len(asked) else 0.0,
+        **({"attack_success": successes / judged} if judged else {}),
     }
 
 
-def outcome(archive: pd.DataFrame, iteration: int) -> str:
+def outcome(attacks: pd.DataFrame, iteration: int) -> str:
     """In words, for the notebook: whether the loop has anything left to learn from attacks."""
-    found = told(archive, iteration)
-    if found["n_successes"]:
-        return f"{found['n_successes']} of {found['n_asked']} prompts asked made the target answer unsafely."
+    n = counts(attacks, iteration)
+    judged = n["n_asked"] - n["n_unjudged"]
+    unjudged = f" {n['n_unjudged']} answers have no verdict." if n["n_unjudged"] else ""
+    if n["n_asked"] and not judged:
+        return f"The judge gave no verdict on the answers to {n['n_asked']} prompts: whether an attack succeeded is not known."
+    if n["n_successes"]:
+        return f"{n['n_successes']} of {judged} judged prompts made the target answer unsafely.{unjudged}"
     return (
-        f"No attack succeeded in {found['n_asked']} prompts asked: the loop has no unsafe answer left to learn from, and this "
-        "iteration trains on safe and borderline prompts alone."
+        f"No attack succeeded in {judged} judged prompts: the loop has no unsafe answer left to learn from, and this "
+        f"iteration trains on safe and borderline prompts alone.{unjudged}"
     )

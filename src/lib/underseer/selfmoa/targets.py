@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from underseer.models import specs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from underseer.engines import Engine, Inference
+    from underseer.runs.stage import Run
 
 
 @dataclass(frozen=True)
 class Target:
-    """A base model by its specification, with the folder of a testbed model, and an adapter on it."""
+    """A base model by its specification, with the folder of a testbed model, and an adapter on it. ``start``: what the loop
+    began with, where this is an iterate that is a whole model."""
 
     spec: str
     folder: Path | None = None
     adapter: Path | None = None
+    start: Target | None = None
 
-    def load(self, max_length: int) -> tuple[Any, Any]:
+    @property
+    def lora_rank(self) -> int:
+        """Rank of the adapter; 0 without one."""
+        if self.adapter is None:
+            return 0
+        return int(json.loads((self.adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+
+    def load(self, max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The base model (without its adapter) and its tokenizer; refuses what is no chat model."""
         from underseer.models import chats, loading
 
@@ -26,33 +42,33 @@ class Target:
         return model, tokenizer
 
 
-def locate(run: Any, target_model: str) -> Target:
+def locate(run: Run, target_model: str) -> Target:
     """The target of a stage: what its inputs ``previous`` (an iterate), ``reset`` and ``target`` (a chat model of the
     testbed) hold, the latest first; else the model of the specification itself."""
     reset, previous = run.input("reset"), run.input("previous")
-    if previous is not None and previous.has("model"):
-        return Target(str(previous.file("model")))
-    adapter = previous.file("adapter") if previous is not None and previous.has("adapter") else None
     if reset is not None:
-        return Target(str(reset.file("model")), adapter=adapter)
-    return Target(target_model, chat_folder(run, "target"), adapter)
+        start = Target(str(reset.file("model")))
+    else:
+        start = Target(target_model, chat_folder(run, "target"))
+    if previous is not None and previous.has("model"):
+        return Target(str(previous.file("model")), start=start)
+    adapter = previous.file("adapter") if previous is not None and previous.has("adapter") else None
+    return replace(start, adapter=adapter)
 
 
-def chat_folder(run: Any, role: str) -> Path | None:
+def chat_folder(run: Run, role: str) -> Path | None:
     """The folder of a testbed model that fills a role; None for a model that exists already."""
-    found = run.input(role)
-    return found.file("model") if found is not None else None
+    output = run.input(role)
+    return output.file("model") if output is not None else None
 
 
-def engine(
-    run: Any, engine: str, target: Target, *, max_length: int, device: str, precision: str, batch_size: int, lora_rank: int = 0
-) -> Any:  # fmt: skip
+def engine(run: Run, engine: str, target: Target, inference: Inference) -> Engine:
     """The engine that answers for a target. Answers of a stage that was cut short are kept beside its checkpoints."""
     from underseer.engines import open_engine, planned
 
     opened = open_engine(
-        model=target.spec, base=target.folder, device=device, precision=precision, batch_size=batch_size, max_length=max_length,
-        lora_rank=lora_rank, keep=run.checkpoints / "answers.sqlite", cost=run.cost, **planned(run, engine),
+        model=target.spec, base=target.folder, **vars(inference), lora_rank=target.lora_rank,
+        keep=run.checkpoints / "answers.sqlite", cost=run.cost, **planned(run, engine),
     )  # fmt: skip
     run.used(opened)
     return opened

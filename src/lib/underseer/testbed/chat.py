@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from underseer.errors import UserError, nearest
 from underseer.models.parsing import TESTBED_MODELS
-from underseer.prompts.strategies import FRESH, instruction
+from underseer.prompts.strategies import FRESH, MUTATION, TESTBED, instruction
 from underseer.testbed.base import BASE_MODELS
 from underseer.testbed.draw import Fresh, Words, check, kinds, text_id
 from underseer.testbed.exchanges import ATTACKS, KINDS, Request, answer, choose, request, wrap
@@ -122,23 +122,24 @@ def target_dialogues(n: int, seed: int) -> pd.DataFrame:
 
 
 def attacker_dialogues(n: int, seed: int) -> pd.DataFrame:
-    """What an attacker is told and writes: ``prompt`` (an instruction of ``selfmoa.strategies``), ``answer``."""
+    """What an attacker is told and writes: ``prompt`` (an instruction of ``prompts.strategies.TESTBED``), ``answer``."""
     import pandas as pd
 
     rng, words = random.Random(f"attacker/{seed}"), _words()
     rows = []
     for _ in range(n):
         seed_of = request(rng, words, "direct")
-        strategy = rng.choice((*FRESH, "mutation"))
+        strategy = rng.choice((*FRESH, MUTATION))
         examples = [request(rng, words, strategy).text] if strategy in FRESH and rng.random() < 0.5 else []
-        if strategy == "mutation":  # another wording by the same strategy
+        text = TESTBED[strategy]
+        if strategy == MUTATION:  # another wording by the same strategy
             kept = rng.choice(ATTACKS)
-            told, written = instruction(strategy, wrap(rng, kept, seed_of, words)), wrap(rng, kept, seed_of, words)
+            asked, written = instruction(text, wrap(rng, kept, seed_of, words)), wrap(rng, kept, seed_of, words)
         else:
-            told = instruction(strategy, seed_of.text, examples)
+            asked = instruction(text, seed_of.text, examples)
             written = wrap(rng, strategy, seed_of, words)
         refuses = rng.random() < ATTACKER_REFUSES
-        rows.append((told, answer(rng, seed_of, "refusal").text if refuses else written))
+        rows.append((asked, answer(rng, seed_of, "refusal").text if refuses else written))
     return pd.DataFrame(rows, columns=["prompt", "answer"])
 
 

@@ -1,7 +1,7 @@
-"""Alignment by preference pairs: MODPO as stock TRL DPO (``modpo`` has the equations), whole models or adapters.
+"""Alignment by preference pairs: TRL's DPO with a shifted reference, of whole models or adapters.
 
-The trainer is TRL's, constructed with precomputed reference log-probabilities; the column of the chosen answers is
-shifted by margin / beta, and it trains. With one objective it is plain DPO.
+The column ``shift`` of the pairs, in nats, is added to the reference log-probabilities of the chosen answers. With a shift of
+margin / beta and a temperature of beta / w this is MODPO (``maths.modpo``); without a shift it is plain DPO.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underseer.errors import UserError, nearest
-from underseer.maths import modpo
 from underseer.models.adapters import LoraSettings
 from underseer.models.loading import resolve_device
 from underseer.training.precision import longest_row, use_bf16
 from underseer.training.settings import TrainSettings, curves_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from underseer.training.dpo import ShiftedDPO, Trained
+    from underseer.training.loop import Steering
     from underseer.training.pair_rows import PairRows
+    from underseer.training.pair_trainer import Faster
 
 REFERENCES = ("reset", "previous")
 
@@ -40,37 +41,41 @@ class AlignSettings:
     """
 
     train: TrainSettings
-    objective_weights: str | Mapping[str, float] = "helpfulness:0.5,safety:0.5"
-    ordering: str = "helpfulness"  # the objective that orders the pairs; its weight is w
-    beta: float = 0.1
-    divide_by_weight: bool = True  # False: the Self-MOA paper's variant, without the division by w
-    margin_scale: float = 1.0  # factor on the margins, which are differences of probabilities
+    temperature: float = 0.1  # beta of DPO's sigmoid; for MODPO beta / w
+    beta: float | None = None  # of the rewards in the curves; None: the temperature
     reference: str = "reset"  # reset: the model below the adapter; previous: what training starts from, frozen
     lora: LoraSettings | None = field(default_factory=LoraSettings)  # None: train the whole model
-    nll_weight: float = 0.0  # of the chosen answers' NLL per token, unsafe ones left out
-    unsafe_threshold: float = 0.5  # a chosen answer counts as unsafe from here on
+    nll_weight: float = 0.0  # of the NLL per token of the chosen answers marked ``counted``
+    fast: bool = True  # False: TRL's trainer as it is, at less than half the speed on a CPU and without the NLL term
     gradient_checkpointing: bool = False  # less memory, about a fifth slower
     trl_options: Mapping[str, Any] = field(default_factory=dict)  # further fields of trl.DPOConfig, such as fsdp
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.beta) and self.beta > 0):
-            raise UserError(f"beta = {self.beta:g}; it must be above 0")
-        if not (math.isfinite(self.margin_scale) and self.margin_scale >= 0):
-            raise UserError(f"margin_scale = {self.margin_scale:g}; it must be at least 0")
+        for name, value in {"temperature": self.temperature, "beta": self.reward_scale}.items():
+            if not (math.isfinite(value) and value > 0):
+                raise UserError(f"{name} = {value:g}; it must be above 0")
         if not self.nll_weight >= 0:
             raise UserError(f"nll_weight = {self.nll_weight:g}; it must be at least 0")
+        if self.nll_weight and not self.fast:
+            raise UserError(f"nll_weight = {self.nll_weight:g}: TRL's trainer has no such term; take fast = True, or 0")
         if self.reference not in REFERENCES:
             raise UserError(
                 f"reference = {self.reference!r}; allowed are {', '.join(REFERENCES)}{nearest(self.reference, REFERENCES)}"
             )
-        modpo.parse_weights(self.objective_weights, self.ordering)
 
     @property
-    def variant(self) -> str:
-        """dpo (one objective), modpo, or published (no division by w)."""
-        if not modpo.parse_weights(self.objective_weights, self.ordering).others:
-            return "dpo"
-        return "modpo" if self.divide_by_weight else "published"
+    def reward_scale(self) -> float:
+        """Factor between log-ratios and the rewards in the curves."""
+        return self.temperature if self.beta is None else self.beta
+
+
+@dataclass(frozen=True)
+class Origin:
+    """From where training starts, and what the reference is, beside the model."""
+
+    adapter_in: Path | str | None = None  # the previous iterate's, which goes on training with its own rank and targets
+    reference_model: PreTrainedModel | None = None  # of a model that is trained whole; None: the model as given
+    cache: Path | str | None = None  # folder in which reference log-probabilities are kept by content (``reference``)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class AlignResult:
 
     model: PreTrainedModel
     curves: pd.DataFrame  # step, metric, value: see CURVES
+    trained: Trained  # log-probabilities and TRL's loss of some pairs at the end: what the formula can be checked on
     pairs_trained: int  # different pairs that were learnt from
     tokens_trained: int  # real tokens through forward and backward
     tokens_scored: int  # real tokens that the reference pass read; 0 where the cache had all
@@ -87,8 +93,6 @@ class AlignResult:
     dropped: dict[str, int]  # pairs left out: long_prompt, same_answer
     cut: int  # answers that lost their end to max_length
     counted: int  # chosen answers that the NLL term may learn from
-    variant: str  # dpo | modpo | published
-    dpo_beta: float  # temperature of the equivalent DPO
 
 
 # What the Trainer logs -> metric in the curves. Log-probabilities: means per answer, in nats. Rewards: beta times the
@@ -103,6 +107,8 @@ CURVES = {
     "eval_loss": "validation_loss",
     "eval_reward_margin": "validation_reward_margin",
     "eval_reward_accuracy": "validation_reward_accuracy",
+    "logps/chosen": "chosen_logp",  # TRL's own names; its rewards hold the shift, and are left out
+    "logps/rejected": "rejected_logp",
 }
 
 
@@ -113,29 +119,65 @@ def align(
     settings: AlignSettings,
     *,
     validation: pd.DataFrame | None = None,
-    adapter_in: Path | str | None = None,
-    reference_model: PreTrainedModel | None = None,
-    cache: Path | str | None = None,
+    origin: Origin = Origin(),
     checkpoint_dir: Path | str | None = None,
 ) -> AlignResult:
-    """Align ``model``, in place, with preference pairs (``id``, ``prompt``, ``chosen``, ``rejected``, scores).
+    """Align ``model``, in place, with preference pairs: ``id, prompt, chosen, rejected``; optionally ``shift`` (nats, else 0)
+    and ``counted`` (whether the NLL term may learn from the chosen answer, else true).
 
-    With ``settings.lora``, ``model`` is the reset model without adapter; ``adapter_in`` is the previous iterate's, which goes on
-    training (its own rank and targets hold), else a new one is put on. Reference "reset" is the model with the adapter
-    switched off, "previous" the adapter as it starts. Without ``lora`` the whole model is trained; its reference is
-    ``reference_model``, or else the model as given.
-
-    Reference log-probabilities are kept in the folder ``cache`` by content (``reference``). ``validation`` pairs stop the
-    training early and choose the state that is restored, by the training's own loss. An interrupted call goes on from
+    With ``settings.lora``, ``model`` is the reset model without adapter; without, the whole model is trained. ``validation`` pairs
+    stop the training early and choose the state that is restored, by the training's own loss. An interrupted call goes on from
     the last checkpoint in ``checkpoint_dir`` and ends in the same weights. Works under ``accelerate launch``; then every process
     returns the same model. Raises UserError for pairs or settings that cannot be used.
     """
+    from underseer.training.loop import run
+
     start = time.monotonic()
-    goals = modpo.parse_weights(settings.objective_weights, settings.ordering)
+    rows = _rows(model, tokenizer, pairs, validation, settings)
+    _check_adapters(model, settings, origin.adapter_in)
+    with contextlib.ExitStack() as stack:
+        folder = Path(checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="underseer-")))
+        trainer, steering = make_trainer(
+            model, tokenizer, rows, settings, folder, origin, save=checkpoint_dir is not None
+        )
+        try:
+            steps = run(trainer, trainer.model, steering, settings.train, folder if checkpoint_dir else None)
+            trained = trainer.trained_on()
+        finally:
+            trainer.release()
+    return _result(trainer, steering, rows["training"], steps, trained, time.monotonic() - start)
+
+
+def _result(
+    trainer: ShiftedDPO, steering: Steering, rows: PairRows, steps: int, trained: Trained, seconds: float
+) -> AlignResult:
+    return AlignResult(
+        model=trainer.model,
+        curves=curves_of(trainer.state.log_history, CURVES),
+        trained=trained,
+        pairs_trained=len(rows),
+        tokens_trained=trainer.tokens_trained(steps),
+        tokens_scored=trainer.tokens_scored,
+        best_step=steering.best_step if steering.best else steps,
+        seconds=seconds,
+        dropped=rows.dropped,
+        cut=rows.cut,
+        counted=int(rows.counted.sum()),
+    )
+
+
+def _rows(
+    model: Any, tokenizer: Any, pairs: pd.DataFrame, validation: pd.DataFrame | None, settings: AlignSettings
+) -> dict[str, PairRows]:
+    """Token rows by the name of their frame."""
+    from underseer.training.pair_rows import pair_rows
+
     frames = {"training": pairs} | ({} if validation is None else {"validation": validation})
-    rows, margins = {}, {}
-    for what, frame in frames.items():
-        rows[what], margins[what] = _learnable(model, tokenizer, frame, what, settings, goals)
+    length = longest_row(model, settings.train.max_length)
+    return {name: pair_rows(tokenizer, frame, name, length=length) for name, frame in frames.items()}
+
+
+def _check_adapters(model: Any, settings: AlignSettings, adapter_in: Any) -> None:
     if hasattr(model, "peft_config"):
         raise UserError(
             "the model has an adapter already; give the model below it, and the adapter's folder as adapter_in"
@@ -143,91 +185,62 @@ def align(
     if adapter_in is not None and settings.lora is None:
         raise UserError("adapter_in is given, but lora is none: merge the adapter first, or train it on")
 
-    with contextlib.ExitStack() as stack:
-        folder = Path(checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="underseer-")))
-        trainer, steering = _trainer(
-            model, tokenizer, rows, settings, goals, folder, checkpoint_dir is not None,
-            adapter_in=adapter_in, reference_model=reference_model, cache=cache,
-        )  # fmt: skip
-        try:
-            steps = _train(trainer, steering, settings, margins, None if checkpoint_dir is None else folder)
-        finally:
-            trainer.release()
-    seen = trainer.batches_seen(steps)
-    return AlignResult(
-        model=trainer.model,
-        curves=curves_of(trainer.state.log_history, CURVES),
-        pairs_trained=len(rows["training"]),
-        tokens_trained=trainer.batches.total(rows["training"].tokens, seen),
-        tokens_scored=trainer.cache.tokens,
-        best_step=steering.best_step if steering.best else steps,
-        seconds=time.monotonic() - start,
-        dropped=rows["training"].dropped,
-        cut=rows["training"].cut,
-        counted=int(rows["training"].counted.sum()),
-        variant=settings.variant,
-        dpo_beta=trainer.beta,
-    )
 
-
-def _learnable(
-    model: Any, tokenizer: Any, frame: pd.DataFrame, what: str, settings: AlignSettings, goals: modpo.Objectives
-) -> tuple[PairRows, dict[str, float]]:
-    """Token rows of the pairs, and the margin of each by its id."""
-    from underseer.training.pair_rows import pair_rows
-
-    counted = None
-    if settings.nll_weight and len(frame):
-        counted = modpo.scores(frame, "safety", "unsafe_chosen") < settings.unsafe_threshold
-    length = longest_row(model, settings.train.max_length)
-    rows = pair_rows(tokenizer, frame, what, length=length, counted=counted)
-    values: np.ndarray = modpo.margins(frame, goals.others, settings.margin_scale)
-    return rows, dict(zip(rows.ids, values[rows.index].tolist(), strict=True))
-
-
-def _trainer(
-    model: Any, tokenizer: Any, rows: dict[str, PairRows], settings: AlignSettings, goals: modpo.Objectives, folder: Path, save: bool,
-    *, adapter_in: Any, reference_model: Any, cache: Any,
-) -> tuple[Any, Any]:  # fmt: skip
-    """The trainer with its reference log-probabilities, not yet shifted, and what steers it."""
+def make_trainer(
+    model: Any, tokenizer: Any, rows: dict[str, PairRows], settings: AlignSettings, folder: Path, origin: Origin = Origin(),
+    *, save: bool = False,
+) -> tuple[ShiftedDPO, Steering]:  # fmt: skip
+    """The trainer, its reference log-probabilities computed and shifted, and what steers it."""
     from trl import DPOConfig
 
     from underseer.models.adapters import load_lora, lora_config
     from underseer.training.loop import arguments_for
-    from underseer.training.pair_trainer import PairTrainer
-    from underseer.training.reference import ReferenceCache, model_key
     from underseer.training.steering import Steering
 
     device = resolve_device(settings.train.device)
     bf16 = use_bf16(model, device, settings.train.precision)
-    previous = settings.reference == "previous"
-    store = ReferenceCache()
-    if cache is not None:
-        known = model_key(reference_model or model, adapter_in if previous else None, bf16=bf16)
-        store = ReferenceCache(Path(cache) / known)
-    more = {"ref_model": reference_model} if settings.lora is None else {}
-    if settings.lora is not None and adapter_in is None:
+    more: dict[str, Any] = {"tokenizer": tokenizer, "bf16": bf16}
+    if settings.fast:
+        more["faster"] = _faster(origin.reference_model or model, settings, origin, bf16)
+    if settings.lora is None:
+        more["ref_model"] = origin.reference_model
+    if origin.adapter_in is not None:
+        model = load_lora(model, origin.adapter_in, trainable=True)
+    elif settings.lora is not None:
         more["peft_config"] = lora_config(model, settings.lora)
-    elif adapter_in is not None:
-        model = load_lora(model, adapter_in, trainable=True)
-    beta, _ = modpo.dpo_equivalent(0.0, settings.beta, goals.weight, settings.divide_by_weight)
     arguments = arguments_for(
-        settings.train, folder, device, len(rows["training"]), DPOConfig, **_options(settings, device.type, beta)
+        settings.train, folder, device, len(rows["training"]), DPOConfig, **_options(settings, device.type)
     )
     steering = Steering(settings.train, validate="validation" in rows, save=save)
-    trainer = PairTrainer(
-        model, arguments, rows["training"], rows.get("validation"), tokenizer=tokenizer, cache=store, bf16=bf16,
-        nll_weight=settings.nll_weight, reward_scale=settings.beta, adapter_is_reference=previous, callbacks=[steering], **more,
-    )  # fmt: skip
-    return trainer, steering
+    return _kind(settings)(
+        model, arguments, rows["training"], rows.get("validation"), callbacks=[steering], **more
+    ), steering
 
 
-def _options(settings: AlignSettings, device: str, beta: float) -> dict[str, Any]:
+def _kind(settings: AlignSettings) -> type[ShiftedDPO]:
+    from underseer.training import dpo, pair_trainer
+
+    return pair_trainer.PairTrainer if settings.fast else dpo.ShiftedDPO
+
+
+def _faster(reference: Any, settings: AlignSettings, origin: Origin, bf16: bool) -> Faster:
+    from underseer.training.pair_trainer import Faster
+    from underseer.training.reference import ReferenceCache, model_key
+
+    previous = settings.reference == "previous"
+    store = ReferenceCache()
+    if origin.cache is not None:
+        known = model_key(reference, origin.adapter_in if previous else None, bf16=bf16)
+        store = ReferenceCache(Path(origin.cache) / known)
+    return Faster(store, settings.nll_weight, settings.reward_scale, adapter_is_reference=previous)
+
+
+def _options(settings: AlignSettings, device: str) -> dict[str, Any]:
     """Fields of DPOConfig: ours, and those that the user adds."""
     from trl import DPOConfig
 
     ours = dict(
-        beta=beta,
+        beta=settings.temperature,
         precompute_ref_log_probs=True,
         max_length=settings.train.max_length,
         pad_to_multiple_of=8 if device == "cuda" else None,
@@ -243,14 +256,3 @@ def _options(settings: AlignSettings, device: str, beta: float) -> dict[str, Any
         if name in ours:
             raise UserError(f"trl_options: {name!r} follows from the other settings; leave it out")
     return ours | dict(settings.trl_options)
-
-
-def _train(trainer: Any, steering: Any, settings: AlignSettings, margins: dict[str, Any], folder: Path | None) -> int:
-    """Shift the reference of the chosen answers, then train; gives the steps taken."""
-    from underseer.training.loop import run
-    from underseer.training.pair_trainer import shift_reference
-
-    trainer.train_dataset = shift_reference(trainer.train_dataset, margins["training"], settings.beta)
-    if "validation" in margins:
-        trainer.eval_dataset = shift_reference(trainer.eval_dataset, margins["validation"], settings.beta)
-    return run(trainer, trainer.model, steering, settings.train, folder)

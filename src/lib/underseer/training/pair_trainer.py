@@ -1,7 +1,7 @@
-"""TRL's DPOTrainer on our rows and batches: its loss, our reference log-probabilities, less work in each step.
+"""The same as ``dpo.ShiftedDPO`` in less than half the time on a CPU: less work in each step, TRL's loss.
 
-Nothing of TRL's loss is repeated here. What is hooked: data preparation (rows come as token ids), the reference pass
-(``reference``), the head (``head``), batches of like length, and what is logged.
+Nothing of TRL's loss is repeated here. What is hooked: the reference pass (``reference``), the head (``head``), batches of
+like length, and what is logged.
 
 Imports torch and trl (six seconds): reach it through ``align`` only.
 """
@@ -9,7 +9,8 @@ Imports torch and trl (six seconds): reach it through ``align`` only.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,40 +19,14 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from underseer.errors import UserError
 from underseer.maths.modpo import length_normalised_nll
 from underseer.models.batches import LengthGroupedBatches, sorted_batches
-from underseer.models.loading import quiet
+from underseer.training.dpo import ShiftedDPO
 from underseer.training.head import CompletionHead
-from underseer.training.loop import Lean
 from underseer.training.pair_rows import PairRows
 from underseer.training.reference import ReferenceCache, answer_log_probs
 
 NOTED = ("chosen_logp", "rejected_logp", "chosen_reward", "rejected_reward", "reward_margin", "reward_accuracy", "nll")
-
-
-def check_stock(args: DPOConfig) -> None:
-    """Raise UserError for settings under which DPO with a shifted reference is no longer MODPO."""
-    wrong = {
-        "loss_type": (list(args.loss_type) == ["sigmoid"], "sigmoid"),
-        "loss_weights": (args.loss_weights in (None, [1.0]), "none"),
-        "f_divergence_type": (args.f_divergence_type == "reverse_kl", "reverse_kl"),
-        "ld_alpha": (args.ld_alpha is None, "none (no length weighting)"),
-        "use_weighting": (not args.use_weighting, "false (no WPO weighting)"),
-        "use_liger_kernel": (not args.use_liger_kernel, "false"),
-        "sync_ref_model": (not args.sync_ref_model, "false (the reference is fixed)"),
-        "precompute_ref_log_probs": (bool(args.precompute_ref_log_probs), "true"),
-        "truncation_mode": (args.truncation_mode == "keep_start", "keep_start"),
-        "label_smoothing": (args.label_smoothing == 0, "0"),
-    }
-    lines = [
-        f"{name} = {getattr(args, name)!r}: MODPO is DPO's sigmoid loss with a shifted reference and nothing else; "
-        f"allowed is {allowed}"
-        for name, (holds, allowed) in wrong.items()
-        if not holds
-    ]
-    if lines:
-        raise UserError("\n".join(lines))
 
 
 class PairBatches(LengthGroupedBatches):
@@ -88,39 +63,34 @@ class _Loader(torch.utils.data.DataLoader):
         self.batch_sampler.set_epoch(epoch)
 
 
-class PairTrainer(Lean, DPOTrainer):
-    """DPO on ``rows``; ``validation`` rows are watched. See the module for what differs from TRL's trainer.
+@dataclass(frozen=True)
+class Faster:
+    """What the faster trainer takes beside. ``adapter_is_reference``: the reference is the adapter as it starts, not the model
+    below it. ``nll_weight`` times the length-normalised NLL of the chosen answers marked ``counted`` is added to the loss."""
 
-    ``adapter_is_reference``: the reference is the adapter as it starts, not the model below it. ``nll_weight`` times
-    the length-normalised NLL of the chosen answers marked ``counted`` is added to the loss.
-    """
+    cache: ReferenceCache
+    nll_weight: float
+    reward_scale: float  # beta of the rewards in the curves; the loss's may be divided by w
+    adapter_is_reference: bool
+
+
+class PairTrainer(ShiftedDPO):
+    """``ShiftedDPO`` with what the module says hooked."""
 
     def __init__(
-        self, model: Any, args: DPOConfig, rows: PairRows, validation: PairRows | None, *, tokenizer: Any, cache: ReferenceCache,
-        bf16: bool, reward_scale: float, nll_weight: float = 0.0, adapter_is_reference: bool = False, **kwargs: Any,
-    ) -> None:  # fmt: skip
-        check_stock(args)
-        self.rows, self.validation, self.cache = rows, validation, cache
-        self.autocast_bf16, self.nll_weight, self.adapter_is_reference = bf16, nll_weight, adapter_is_reference
+        self, model: Any, args: DPOConfig, rows: PairRows, validation: PairRows | None, *, faster: Faster, **kwargs: Any
+    ) -> None:
+        self.faster = faster
         self.heads: list[CompletionHead] = []
         self.sums: dict[str, torch.Tensor] = {}
-        self.reward_scale = reward_scale  # beta of the rewards in the curves; args.beta may be divided by w
-        with quiet():
-            super().__init__(
-                model=model, args=args, train_dataset=_dataset(rows), processing_class=tokenizer,
-                eval_dataset=None if validation is None else _dataset(validation), **kwargs,
-            )  # fmt: skip
+        super().__init__(model, args, rows, validation, **kwargs)
         if "ref" in getattr(self.model, "peft_config", {}):
             self.model.delete_adapter("ref")  # TRL's frozen copy: what it would say is in the columns
         self.ref_model = None  # not needed any more
         share = (self.accelerator.process_index, self.accelerator.num_processes)
         self.batches = PairBatches(rows.longest, args.per_device_train_batch_size, args.seed, *share)
-        self.hush()
 
     # ------------------------------------------------------------------------------------------- data and reference
-
-    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
-        return dataset  # token ids already
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Reference log-probabilities from the cache, or from one pass without gradients that fills it."""
@@ -128,11 +98,11 @@ class PairTrainer(Lean, DPOTrainer):
         model = self.accelerator.unwrap_model(self.ref_model or self.model)
         if not self.heads:
             self.heads = [CompletionHead(_base(each)) for each in (self.model, self.ref_model) if each is not None]
-        below = hasattr(model, "peft_config") and not self.adapter_is_reference
+        below = hasattr(model, "peft_config") and not self.faster.adapter_is_reference
         model.eval()
         with model.disable_adapter() if below else contextlib.nullcontext(), self.autocast_smart_context_manager():
             score = self._score(model, batch_size)
-            chosen, rejected = self.cache.pairs(rows, score, write=self.accelerator.is_main_process)
+            chosen, rejected = self.faster.cache.pairs(rows, score, write=self.accelerator.is_main_process)
         for column, values in {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}.items():
             dataset = dataset.add_column(column, values)
         return dataset
@@ -173,15 +143,6 @@ class PairTrainer(Lean, DPOTrainer):
 
     # -------------------------------------------------------------------------------------------------------- steps
 
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """As the Trainer's, without setting train mode on every module in every step."""
-        inputs = self._prepare_inputs(inputs)
-        with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs)
-        loss = loss / self.current_gradient_accumulation_steps
-        self.accelerator.backward(loss)
-        return loss.detach()
-
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
@@ -192,8 +153,8 @@ class PairTrainer(Lean, DPOTrainer):
         log_probs, self.heads[0].log_probs = self.heads[0].log_probs, None
         half = len(shift)
         nll = length_normalised_nll(log_probs[:half], inputs["completion_mask"][:half, 1:], counted)
-        if self.nll_weight:
-            loss = loss + self.nll_weight * nll.mean()
+        if self.faster.nll_weight:
+            loss = loss + self.faster.nll_weight * nll.mean()
         self._note(log_probs.detach().sum(dim=1), inputs, shift, nll.detach())
         if self.accelerator.num_processes > 1 and self.model.training:
             total = self.accelerator.reduce(torch.tensor(float(half), device=loss.device), reduction="mean")
@@ -204,8 +165,8 @@ class PairTrainer(Lean, DPOTrainer):
         """Add up what is logged: log-probabilities in nats, and rewards beta * (log pi - log ref) without the shift."""
         mode = "train" if self.model.training else "eval"
         chosen, rejected = sums.chunk(2)
-        good = self.reward_scale * (chosen - (inputs["ref_chosen_logps"] - shift))
-        bad = self.reward_scale * (rejected - inputs["ref_rejected_logps"])
+        good = self.faster.reward_scale * (chosen - (inputs["ref_chosen_logps"] - shift))
+        bad = self.faster.reward_scale * (rejected - inputs["ref_rejected_logps"])
         noted = [chosen, rejected, good, bad, good - bad, (good > bad).float(), nll, torch.ones_like(nll)]
         noted = torch.stack([values.float().sum() for values in noted])
         self.sums[mode] = self.sums.get(mode, 0) + noted
@@ -241,24 +202,28 @@ class PairTrainer(Lean, DPOTrainer):
         self.model.train()
         return values
 
-    def batches_seen(self, steps: int) -> int:
-        """Batches of all processes that so many optimiser steps took."""
+    def tokens_trained(self, steps: int) -> int:
+        """Real tokens that so many optimizer steps read, in all processes."""
         accumulated = self.args.gradient_accumulation_steps
         epochs, rest = divmod(steps, -(-len(self.batches) // accumulated))
-        return epochs * len(self.batches) + min(rest * accumulated, len(self.batches))
+        seen = epochs * len(self.batches) + min(rest * accumulated, len(self.batches))
+        return self.batches.total(self.rows.tokens, seen)
+
+    @property
+    def tokens_scored(self) -> int:
+        """Real tokens that the reference pass read; 0 where the cache had all."""
+        return self.faster.cache.tokens
+
+    def _last_log_probs(self) -> tuple[float, float]:
+        log_probs, self.heads[0].log_probs = self.heads[0].log_probs, None
+        chosen, rejected = log_probs.float().sum(dim=1).tolist()
+        return chosen, rejected
 
     def release(self) -> None:
-        """Take our hooks off the model."""
+        """Give the model back with the ``forward`` of its class."""
         for head in self.heads:
             head.remove()
-        if self.args.gradient_checkpointing:
-            self.model.gradient_checkpointing_disable()
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        pass  # checkpoints are for resuming, not for publishing
-
-    def _send_telemetry(self) -> None:
-        pass  # nobody is told what is trained here
+        super().release()
 
 
 @contextlib.contextmanager
@@ -272,27 +237,6 @@ def _gathering_nothing(accelerator: Any) -> Iterator[None]:
         yield
     finally:
         del accelerator.gather, accelerator.gather_for_metrics
-
-
-def shift_reference(dataset: Dataset, margins: Mapping[str, float], beta: float) -> Dataset:
-    """Raise each chosen answer's reference log-probability by its pair's margin / beta; joined by the pairs' ids."""
-    shift = np.asarray([margins[name] for name in dataset["id"]], dtype=np.float64) / beta
-    shifted = (np.asarray(dataset["ref_chosen_logps"]) + shift).astype(np.float32)
-    dataset = dataset.remove_columns(["ref_chosen_logps", "shift"])
-    return dataset.add_column("ref_chosen_logps", shifted).add_column("shift", shift.astype(np.float32))
-
-
-def _dataset(rows: PairRows) -> Dataset:
-    return Dataset.from_dict(
-        {
-            "id": rows.ids,
-            "prompt_ids": rows.prompts,
-            "chosen_ids": rows.chosen,
-            "rejected_ids": rows.rejected,
-            "counted": rows.counted,
-            "shift": np.zeros(len(rows), dtype=np.float32),
-        }
-    )
 
 
 def _base(model: Any) -> Any:

@@ -3,7 +3,7 @@
 A value belongs to the model's weights (and adapter), its precision, and the token ids of prompt and answer. Neither beta, nor
 weights, nor margins nor which answer was chosen enter: a sweep over them needs one pass. A folder of the cache belongs to a
 model, a file in it (safetensors) to a set of answers, scored in the order of their tokens. Sets that overlap share nothing: in
-other batches an answer's value is rounded otherwise, and a result would hang on which stage came first.
+other batches an answer's value is rounded otherwise, and a result would depend on which stage came first.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class ReferenceCache:
             self.tokens += sum(len(prompts[i]) + len(answers[i]) for i in todo)
             if write and self.folder is not None:
                 self._save(name, order, values)
-        found = np.asarray([known[key] for key in keys], dtype=np.float32)
-        return found[: len(rows)], found[len(rows) :]
+        sums = np.asarray([known[key] for key in keys], dtype=np.float32)
+        return sums[: len(rows)], sums[len(rows) :]
 
     def _load(self, name: str) -> dict[bytes, float]:
         from safetensors.numpy import load_file

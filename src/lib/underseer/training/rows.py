@@ -102,7 +102,7 @@ def chat_rows(
         )
     check_template(tokenizer, tokenizer.name_or_path)
     prompts = prompt_rows(tokenizer, [ask(text) for text in df["prompt"]])
-    answers = answer_rows(tokenizer, df["answer"].tolist())
+    answers = answer_rows(tokenizer, df["answer"].tolist(), cut=df.get("cut"))
     ids, begins = continued(prompts, answers, length, start_token(tokenizer))
     return TokenRows(
         ids, tokenizer.pad_token_id, language_model=True, begins=begins, weights=weights, multiple=multiple

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from underseer.maths import stats
-from underseer.report.rows import metric_rows
-from underseer.report.scores import checked
+from underseer.report.rows import derived, metric_rows
+from underseer.report.scores import checked, paired_seeds, reference
 from underseer.report.selfmoa import stages
 from underseer.report.selfmoa.measured import Measured, averages, measure
 
@@ -114,14 +114,24 @@ def rows(groups: Sequence[Measured], frame: pd.DataFrame) -> list[dict[str, Any]
     counts = failed.sum().to_dict()
     out: list[dict[str, Any]] = []
     for g in groups:
-        made = metric_rows(g, [m for m, v in g.values.items() if not np.isnan(v).all() or m in METRICS])
+        shown = [m for m, v in g.values.items() if not np.isnan(v).all() or m in METRICS]
+        made = metric_rows(g, shown, _start(groups, g))
         of = [(g.dataset, g.method, variant_text(g.variant), s) for s in g.seeds]
         if made and all(key in counts for key in of):
             values = [float(counts[key]) for key in of]
-            told = {"metric": "judge_failures", "values": values, "mean": float(np.mean(values)), "ci95": None}
-            made.append({**made[0], **told})
+            made.append(derived(made[0], "judge_failures", values, float(np.mean(values)), None))
         out += made
     return out
+
+
+def _start(groups: Sequence[Measured], group: Measured) -> dict[str, list[float]]:
+    """The unsafe rate that each seed of an aligned method started from, the reset model's, on attacks."""
+    if group.role != "attack" or group.method in ("aligned", "reset"):
+        return {}
+    reset = reference(groups, group, "reset")
+    if reset is None or paired_seeds(group, reset) != group.seeds:
+        return {}
+    return {"unsafe_rate": reset.at("unsafe_rate", group.seeds)[0].tolist()}
 
 
 def variant_text(variant: dict[str, Any]) -> str:

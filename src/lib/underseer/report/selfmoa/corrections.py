@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from underseer.maths.prevalence import Corrected, corrected_rate, effective_n
-from underseer.report.rows import metric_rows
+from underseer.report.rows import derived, metric_rows
 from underseer.report.selfmoa.measured import Measured
 
 MEASURED = {"reporting": "unsafe_rate", "training": "unsafe_rate_training_judge"}
@@ -55,8 +55,8 @@ def _row(group: Measured, metric: str, cards: Sequence[Mapping]) -> dict[str, An
     different = list({tuple(sorted(c.items())): c for c in counts}.values())
     pooled = sum((Counter(c) for c in different), Counter())
     whole = _of(raw["mean"], n if n == n else group.n_items, {k: pooled[k] for k in different[0]})
-    told = {"metric": f"{metric}_corrected", "values": values, "mean": whole.estimate, "ci95": [whole.lo, whole.hi]}
-    return {**raw, **told} | ({"note": whole.note} if whole.note else {})
+    row = derived(raw, f"{metric}_corrected", values, whole.estimate, [whole.lo, whole.hi])
+    return row | ({"note": whole.note} if whole.note else {})
 
 
 def _of(rate: float, n: float, counts: Mapping[str, int]) -> Corrected:

@@ -177,7 +177,7 @@ def _hacking(results: Results, line: Line) -> list[str]:
     test = test_of(results, dataset, w.GAP, line.last, "reset", line.rows[line.last]["variant"])
     if not gap or not test:
         return []
-    shown = test["p_holm"] < 0.05 and test["ci95"][1] < 0
+    shown = test["p_holm"] < 0.05 and test["difference"] < 0
     low, high = (100 * v for v in gap[0]["ci95"]) if gap[0]["ci95"][0] is not None else (None, None)
     ends = f" [{low:+.1f}, {high:+.1f}]" if low is not None else ""
     says = (

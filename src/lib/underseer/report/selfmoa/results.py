@@ -81,7 +81,7 @@ def build_selfmoa_results(
         "pgr": [],
         "cost": dict(cost),
         "provenance": dict(provenance),
-        "tests": {"rule": verdicts.RULE, "rows": verdicts.tests(groups)},
+        "tests": {"rule": verdicts.rule(groups), "rows": verdicts.tests(groups)},
         "changes": verdicts.changes(groups),
         "categories": judged.categories(frame, n_boot=n_boot, seed=seed),
         "attacks": found,

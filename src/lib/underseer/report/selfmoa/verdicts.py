@@ -25,13 +25,15 @@ TESTED = {
 CHANGED = ("safety_score", "unsafe_rate")
 """Metrics whose relative change is reported, on attack sets."""
 
-RULE = (
-    "Paired by prompt: sign-flip permutation test of the prompts' differences (draws of a prompt averaged first), averaged "
-    "over seeds. Each iterate is compared with the one before, with the reset and with the aligned model, the last one with "
-    "every baseline, each baseline with the reset. p is corrected by Holm's method over all comparisons of a data set, of "
-    "all metrics together. One method is called better where the corrected p is below 0.05 and the 95 % interval of the "
-    "difference, over seeds and prompts, excludes zero."
+_COMPARED = (
+    ", of all metrics together (each iterate with the one before, with the reset and with the aligned model, the last one "
+    "with every baseline, each baseline with the reset)"
 )
+
+
+def rule(groups: Sequence[Measured]) -> str:
+    """What the tests compare and when they call a method better, in words."""
+    return compare.rule_text(groups, "Mean scores (draws of a prompt averaged first)", "prompt", metrics=_COMPARED)
 
 
 def tests(groups: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -85,7 +87,7 @@ def changes(groups: Sequence[Measured]) -> list[dict[str, Any]]:
         if not seeds:
             continue
         (va, ba), (vb, bb) = a.at(a.primary, seeds), b.at(a.primary, seeds)
-        ratio = stats.pgr_from_bootstrap(np.zeros_like(va), va, vb, np.zeros_like(ba), ba, bb)
+        ratio = stats.pgr_interval(np.zeros_like(va), va, vb, np.zeros_like(ba), ba, bb)
         ends = [ratio.lo - 1, ratio.hi - 1] if ratio.kind == "bounded" else None
         found.append(
             {"dataset": a.dataset, "metric": a.primary, "a": a.method, "variant_a": a.variant, "b": b.method}

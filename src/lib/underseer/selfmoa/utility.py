@@ -85,19 +85,19 @@ def harness(
     """
     _check(tasks, limit, precision)
     evaluate, wrapped = _harness()
-    found = _known_tasks(tuple(str(folder) for folder in task_folders))
+    manager = _known_tasks(tuple(str(folder) for folder in task_folders))
     names = {task: BENCHMARKS.get(task, task) for task in tasks}
-    _check_names(names, found.all_tasks)
+    _check_names(names, manager.all_tasks)
     lm = wrapped(
         **_loaded(model, adapter, base, precision, device, chat),
         batch_size=batch_size,
         max_length=max_length,
     )
     try:
-        told = evaluate(
+        evaluated = evaluate(
             lm,
             tasks=list(names.values()),
-            task_manager=found,
+            task_manager=manager,
             limit=limit,
             apply_chat_template=chat,
             log_samples=False,
@@ -116,7 +116,7 @@ def harness(
         if "Duplicate task" not in str(error):
             raise
         raise UserError(f"tasks = {', '.join(tasks)}: one stands in another ({error}); name it once") from error
-    return {task: _numbers(told["results"][name]) for task, name in names.items()}
+    return {task: _numbers(evaluated["results"][name]) for task, name in names.items()}
 
 
 def _harness() -> tuple[Any, Any]:
@@ -142,13 +142,13 @@ def _known_tasks(folders: tuple[str, ...]) -> Any:
 
 
 def _check(tasks: Sequence[str], limit: int | None, precision: str) -> None:
-    told = [] if tasks else ["tasks: none given; name at least one"]
+    problems = [] if tasks else ["tasks: none given; name at least one"]
     if limit is not None and limit < 1:
-        told.append(f"limit = {limit}: it must be at least 1, or none for all examples")
+        problems.append(f"limit = {limit}: it must be at least 1, or none for all examples")
     if precision not in ("fp32", "bf16"):
-        told.append(f"precision = {precision!r}: allowed are fp32, bf16")
-    if told:
-        raise UserError("\n".join(told))
+        problems.append(f"precision = {precision!r}: allowed are fp32, bf16")
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def _check_names(names: Mapping[str, str], known: Sequence[str]) -> None:
@@ -195,9 +195,9 @@ def _adapted(model: PreTrainedModel, folder: Path) -> Any:
 def _numbers(result: Mapping[str, Any]) -> dict[str, float | int | None]:
     """The accuracies of one task or group, without the harness's filter names (``acc,none``)."""
     values = {key.partition(",")[0]: value for key, value in result.items()}
-    told = {"acc": "acc", "stderr": "acc_stderr", "acc_norm": "acc_norm", "acc_norm_stderr": "acc_norm_stderr"}
-    found = {ours: _number(values[theirs]) for ours, theirs in told.items() if theirs in values}
-    return {"acc": None, "stderr": None, **found, "n": int(values["sample_len"])}
+    names = {"acc": "acc", "stderr": "acc_stderr", "acc_norm": "acc_norm", "acc_norm_stderr": "acc_norm_stderr"}
+    numbers = {ours: _number(values[theirs]) for ours, theirs in names.items() if theirs in values}
+    return {"acc": None, "stderr": None, **numbers, "n": int(values["sample_len"])}
 
 
 def _number(value: Any) -> float | None:

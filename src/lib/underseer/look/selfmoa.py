@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from underseer.look import _wide, redacted
+from underseer.look import _figure, _wide, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,40 +20,53 @@ SCORES = ("unsafe", "helpful", "refusal")
 
 def prompts(frame: pd.DataFrame, *, synthetic: bool, n: int = 2) -> Any:
     """Some prompts of each role."""
-    found = _some(frame, "role", n)
-    return _table(found, ("role", "source", "category", "kind"), {"prompt": "text"}, synthetic)
+    rows = _some(frame, "role", n)
+    return _table(rows, ("role", "source", "category", "kind"), {"prompt": "text"}, synthetic)
 
 
 def exchanges(frame: pd.DataFrame, *, synthetic: bool, n: int = 4) -> Any:
     """Some prompts with their answers and what is known of these: the first ``n`` of each set, by id."""
     group = next((column for column in ("set", "role", "source") if column in frame.columns), None)
-    found = _some(frame, group, n)
+    rows = _some(frame, group, n)
     labels = ("set", "role", "source", "category", "kind")
-    return _table(found, labels, {"prompt": "prompt", "answer": "answer"}, synthetic, SCORES)
+    return _table(rows, labels, {"prompt": "prompt", "answer": "answer"}, synthetic, SCORES)
 
 
 def pairs(frame: pd.DataFrame, *, synthetic: bool, n: int = 2) -> Any:
     """Some pairs of each set: what is preferred to what, and the scores of both."""
-    found = _some(frame, "set", n)
+    rows = _some(frame, "set", n)
     scores = [c for name in ("helpful", "unsafe") for c in (f"{name}_chosen", f"{name}_rejected")]
     texts = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
-    return _table(found, ("set", "category", "iteration"), texts, synthetic, (*scores, "safety_difference"))
+    return _table(rows, ("set", "category", "iteration"), texts, synthetic, (*scores, "safety_difference"))
 
 
 def attacks(frame: pd.DataFrame, *, synthetic: bool, n: int = 2) -> Any:
     """Some attacks of each strategy with the target's answers, those that succeeded first."""
     order = frame.assign(failed=~frame["success"].fillna(False).astype(bool)).sort_values(["failed", "id"])
-    found = order.groupby("strategy", sort=True).head(n).sort_values(["strategy", "failed", "id"])
+    rows = order.groupby("strategy", sort=True).head(n).sort_values(["strategy", "failed", "id"])
     labels = ("strategy", "category", "round", "success")
-    return _table(found, labels, {"attack": "text", "answer": "answer"}, synthetic, ("unsafe",))
+    return _table(rows, labels, {"attack": "text", "answer": "answer"}, synthetic, ("unsafe",))
 
 
-def sizes(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """What was loaded: rows of each set, and how many were left out for which reason (``attrs["dropped"]``)."""
+def instructions(texts: Mapping[str, str]) -> Any:
+    """What an attacker is asked, by strategy."""
     import pandas as pd
 
-    told = {name: {"rows": len(frame), **frame.attrs.get("dropped", {})} for name, frame in frames.items()}
-    return pd.DataFrame.from_dict(told, orient="index").fillna(0).astype(int)
+    return _wide(pd.DataFrame({"strategy": list(texts), "instruction": list(texts.values())}))
+
+
+def loss_words(curves: pd.DataFrame) -> str:
+    """In words, what a fine-tuning's loss did; what became of the model is for the evaluation to say."""
+    losses = curves[curves.metric == "train_loss"].value
+    if not len(losses):
+        return "Nothing was trained: there is nothing to learn from, and the target stays as it is."
+    first, last = losses.iloc[0], losses.iloc[-1]
+    if len(losses) == 1 and first == first:
+        return f"The loss was {first:.2f} nats per token, noted once. `5_evaluate` says what the model does now."
+    if not last == last:
+        return f"The loss is no number any more (at first {first:.2f} nats per token): training failed."
+    went = "fell" if last < first else "did not fall"
+    return f"The loss {went}: {first:.2f} nats per token at first, {last:.2f} at the end. `5_evaluate` says what the model does now."
 
 
 def _some(frame: pd.DataFrame, group: str | None, n: int) -> pd.DataFrame:
@@ -65,20 +78,20 @@ def _some(frame: pd.DataFrame, group: str | None, n: int) -> pd.DataFrame:
 
 
 def _table(
-    found: pd.DataFrame, labels: Sequence[str], texts: Mapping[str, str], synthetic: bool, scores: Sequence[str] = ()
+    rows: pd.DataFrame, labels: Sequence[str], texts: Mapping[str, str], synthetic: bool, scores: Sequence[str] = ()
 ) -> Any:
     """Id, labels, scores and texts (shown name -> column) as a table, escaped; texts redacted unless synthetic."""
     import pandas as pd
 
-    shown = {"id": found["id"].tolist()}
-    shown |= {c: found[c].tolist() for c in labels if c in found.columns and found[c].notna().any()}
+    shown = {"id": rows["id"].tolist()}
+    shown |= {c: rows[c].tolist() for c in labels if c in rows.columns and rows[c].notna().any()}
     for column in scores:
-        if column in found.columns and found[column].notna().any():
-            shown[column.replace("_", " ")] = ["" if v != v else f"{v:.2f}" for v in found[column].astype(float)]
+        if column in rows.columns and rows[column].notna().any():
+            shown[column.replace("_", " ")] = ["" if v != v else f"{v:.2f}" for v in rows[column].astype(float)]
     for name, column in texts.items():
-        if column in found.columns:
-            rows = zip(found["id"], found[column], strict=True)
-            shown[name] = [_text(row, text, synthetic) for row, text in rows]
+        if column in rows.columns:
+            texts_of = zip(rows["id"], rows[column], strict=True)
+            shown[name] = [_text(row, text, synthetic) for row, text in texts_of]
     return _wide(pd.DataFrame(shown).fillna(""))
 
 
@@ -91,8 +104,6 @@ def _text(row: str, text: Any, synthetic: bool) -> str:
 
 def alignment(curves: pd.DataFrame) -> Any:
     """Training loss, and the log-probabilities of chosen and rejected answers, over optimizer steps."""
-    from underseer.look import _figure
-
     if not len(curves):
         return "Nothing was trained."
     groups = (("train_loss",), ("chosen_logp", "rejected_logp")), ("loss (nats)", "log-probability of an answer (nats)")

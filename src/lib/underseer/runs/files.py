@@ -1,0 +1,195 @@
+"""Experiment files as they are written: YAML, ``extends``, and the variants of a grid. What the values mean stands in ``params``."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from underseer.errors import UserError, nearest
+from underseer.paths import ROOT, shown
+
+Absolute = Callable[[str, str, Path], str]
+"""A parameter's name, its value and the folder that relative paths start from -> the value with its path made absolute."""
+
+Problem = Callable[[str, Any], str | None]
+"""A parameter's name and value -> what is wrong with it, in one line, or None."""
+
+STEERING = ("pipeline", "description", "extends", "variants")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: ``5e-5`` is a number, and only ``true`` and ``false`` are booleans."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$"),
+    list("-+.0123456789"),
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A resolved experiment file: ``variants`` holds, for each variant, the keys of the grid and their values."""
+
+    name: str
+    file: Path
+    pipeline: str
+    description: str
+    parameters: dict[str, Any]
+    variants: tuple[dict[str, Any], ...]
+    rehearsal: bool = False
+
+    def resolved(self) -> Iterator[dict[str, Any]]:
+        """All parameters of each variant, in the order of the grid."""
+        for variant in self.variants:
+            yield {**self.parameters, **variant}
+
+
+@dataclass
+class Source:
+    """One key as it was written: where, and what."""
+
+    where: str
+    value: Any
+
+
+@dataclass
+class Raw:
+    """The keys of a file and of those it extends, before any check of their values."""
+
+    keys: dict[str, Source] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def parse_value(text: str) -> Any:
+    """A value in YAML notation, as ``--set`` takes it."""
+    return yaml.load(text, _Loader)
+
+
+def read(path: Path, absolute: Absolute, seen: tuple[Path, ...] = ()) -> Raw:
+    """The keys of ``path`` over those of the file that it extends, with the line that each stands on."""
+    if path.resolve() in seen:
+        chain = " -> ".join(shown(p) for p in (*seen, path))
+        raise UserError(f"{shown(path)}: extends itself ({chain}); remove one 'extends'")
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, _Loader)
+        values = yaml.load(text, _Loader)
+    except FileNotFoundError:
+        raise UserError(f"{shown(path)}: no such file{_known_files(path)}") from None
+    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+        raise UserError(f"{shown(path)}: cannot be read as text ({error.__class__.__name__})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{shown(path)}{line}: not YAML: {getattr(error, 'problem', None) or 'syntax error'}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{shown(path)}: expected 'key: value' lines, found {_kind(values)}")
+    raw = Raw()
+    base = values.get("extends")
+    if base is not None:
+        if not isinstance(base, str):
+            raise UserError(f"{shown(path)}: extends = {base!r}: expected the path of another params file")
+        raw = read(path.parent / base, absolute, (*seen, path.resolve()))
+    written: set[str] = set()
+    for key_node, _ in node.value:
+        key, where = str(key_node.value), f"{shown(path)}:{key_node.start_mark.line + 1}"
+        if key in written:
+            raw.problems.append(f"{where}: {key}: written twice; keep one")
+        written.add(key)
+        value = values.get(key_node.value)
+        if isinstance(value, str):
+            value = absolute(key, value, ROOT)
+        raw.keys[key] = Source(where, value)
+    return raw
+
+
+def _known_files(path: Path) -> str:
+    files = [shown(p) for p in sorted((ROOT / "params").glob("*/*.yaml"))]
+    return nearest(str(path), files) or "; `ls params/*` shows the experiments that come with underseer"
+
+
+def override(raw: Raw, key: str, text: str, absolute: Absolute) -> None:
+    """Put a value from the command line over what the files say; a list makes an axis of the grid."""
+    try:
+        value = parse_value(text)
+    except yaml.YAMLError:
+        raw.problems.append(f"--set {key}={text}: the value is not YAML; quote it, for example --set '{key}=\"...\"'")
+        return
+    if isinstance(value, str):
+        value = absolute(key, value, Path.cwd())
+    source = Source(f"--set {key}", value)
+    grids = raw.keys["variants"].value if "variants" in raw.keys else None
+    if key in STEERING:
+        raw.keys[key] = source
+    elif _in_grids(grids, key) or isinstance(value, list):
+        raw.keys.pop(key, None)
+        axis = value if isinstance(value, list) else [value]
+        raw.keys["variants"] = Source(source.where, _with_axis(grids, key, axis))
+    else:
+        raw.keys[key] = source
+
+
+def _in_grids(grids: Any, key: str) -> bool:
+    each = grids if isinstance(grids, list) else [grids]
+    return any(isinstance(grid, dict) and key in grid for grid in each)
+
+
+def _with_axis(grids: Any, key: str, axis: list[Any]) -> Any:
+    if isinstance(grids, list):
+        return [{**grid, key: axis} for grid in grids if isinstance(grid, dict)]
+    return {**(grids or {}), key: axis}
+
+
+def expand(source: Source | None, problems: list[str], problem: Problem) -> tuple[dict[str, Any], ...]:
+    """The variants of a grid, or of a list of grids, without repetitions."""
+    if source is None or source.value is None:
+        return ({},)
+    grids = source.value if isinstance(source.value, list) else [source.value]
+    if not grids:
+        problems.append(f"{source.where}: variants = []: empty; give at least one value, or leave variants out")
+    variants: list[dict[str, Any]] = []
+    for grid in grids:
+        if not isinstance(grid, dict):
+            problems.append(f"{source.where}: variants = {grid!r}: expected 'key: [values]' lines")
+            continue
+        sound = True
+        for key, axis in grid.items():
+            bad = _axis_problem(key, axis, problem)
+            problems += [f"{source.where}: variants: {b}" for b in bad]
+            sound = sound and not bad
+        if sound:
+            combos = itertools.product(*grid.values())
+            variants += [dict(zip(grid, combo, strict=True)) for combo in combos]
+    unique = {repr(sorted(v.items())): v for v in variants}
+    return tuple(unique.values())
+
+
+def _axis_problem(key: str, axis: Any, problem: Problem) -> list[str]:
+    if not isinstance(axis, list):
+        return [f"{key} = {axis!r}: expected a list, for example {key}: [{axis}]"]
+    if not axis:
+        return [f"{key} = []: empty grid; give at least one value, or leave {key} out"]
+    return [p for p in (problem(key, value) for value in axis) if p]
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def name_of(path: Path) -> str:
+    """``params/demo/w2s_safety.yaml`` is ``demo/w2s_safety``, wherever the params folder stands."""
+    stem = path.resolve().with_suffix("")
+    return f"{stem.parent.name}/{stem.name}"

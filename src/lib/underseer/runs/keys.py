@@ -1,0 +1,281 @@
+"""What decides a stage's key: its notebook's code, the library modules that it reaches, and what stands for data and models.
+
+Reads the files that it is asked about, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from underseer import paths
+from underseer.errors import UserError, nearest
+from underseer.runs.params import DATASETS, JUDGES, KNOWN, MODELS, RUNTIME, judge_parts
+from underseer.runs.pipelines import DECIDED, DYNAMIC, NOTEBOOKS
+
+BY_HAND = ("experiment", "scratch")
+"""Names in a parameters cell that only a notebook run by hand reads; they are no parameters of an experiment."""
+
+PLUMBING = frozenset({"cost", "errors", "look", "paths", "runs", "store"})
+"""Modules that move results about without deciding them: a change there reruns nothing."""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """What planning needs of a stage's notebook."""
+
+    stage: str
+    path: Path
+    defaults: dict[str, Any]
+    code: str
+    imports: tuple[str, ...]
+
+    @cached_property
+    def reached(self) -> frozenset[str]:
+        """The library's modules that it imports, directly and through others. Found when asked for: a stage that runs only
+        wants the parameters, and following imports reads most of the library."""
+        return frozenset(follow(self.imports))
+
+    @cached_property
+    def results(self) -> tuple[str, ...]:
+        """The parameters that decide the result."""
+        return tuple(name for name in self.defaults if name not in RUNTIME)
+
+    def modules(self, values: dict[str, Any]) -> str:
+        """The hash of the library's modules that the notebook reaches with these values of its parameters."""
+        return _modules_hash(self._names(values))
+
+    def sources(self, values: dict[str, Any]) -> dict[str, str]:
+        """The same modules by name, each with the hash of its file as it is."""
+        return {name: _file_hash(name) for name in sorted(self._names(values))}
+
+    def _names(self, values: dict[str, Any]) -> frozenset[str]:
+        names = [name(values[p]) for m, (p, name) in DYNAMIC.items() if m in self.reached and p in values]
+        return _with_chosen(self.reached, tuple(name for name in names if name))
+
+
+@cache
+def stages(pipeline: str) -> tuple[str, ...]:
+    """The notebooks of a pipeline, by name, those that pipelines share first."""
+    rooms = NOTEBOOKS.get(pipeline, (f"{pipeline}/*",))
+    files = [p for room in rooms for p in sorted((paths.ROOT / "notebooks").glob(f"{room}.ipynb"))]
+    return tuple(f"{p.parent.name}/{p.stem}" for p in files)
+
+
+def notebook_file(stage: str) -> Path:
+    """The notebook of a stage.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = paths.ROOT / "notebooks" / f"{stage}.ipynb"
+    if not path.is_file():
+        raise UserError(
+            f"notebooks/{stage}.ipynb: no such notebook; the stages are {', '.join(stages(stage.split('/')[0]))}"
+        )
+    return path
+
+
+def read_notebook(stage: str) -> Notebook:
+    """The declared parameters of a notebook with their defaults, and the hashes of its code and of what it imports.
+
+    Raises:
+        UserError: no such notebook, not exactly one cell tagged ``parameters``, or a name that nothing knows.
+    """
+    path = notebook_file(stage)
+    facts = path.stat()
+    return _read_notebook(stage, path, facts.st_mtime_ns, facts.st_size)
+
+
+@cache
+def _read_notebook(stage: str, path: Path, _modified: int, _size: int) -> Notebook:
+    """Read once as long as the file stays as it is: a notebook may be edited while a kernel has this module open."""
+    cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
+    if len(tagged) != 1:
+        raise UserError(f"{paths.shown(path)}: {len(tagged)} cells tagged 'parameters'; exactly one is needed")
+    defaults = _assignments("".join(tagged[0]["source"]), path)
+    sources = ["".join(c["source"]) for c in cells if c is not tagged[0]]
+    trees = [_parse(source, path) for source in sources]
+    code = sha("\n".join(ast.dump(tree) for tree in trees))
+    imports = tuple(name for tree in trees for name in _imports(tree))
+    return Notebook(stage, path, defaults, code, imports)
+
+
+def _parse(source: str, path: Path) -> ast.Module:
+    """The code of a cell; lines with IPython magics do not decide results and are left out."""
+    lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
+    try:
+        return ast.parse("\n".join(lines))
+    except SyntaxError as error:
+        raise UserError(f"{paths.shown(path)}: a code cell is not Python: {error.msg} in {error.text!r}") from None
+
+
+def _assignments(source: str, path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for node in _parse(source, path).body:
+        try:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            values[target.id] = ast.literal_eval(node.value)
+        except (AttributeError, ValueError):
+            text = ast.unparse(node)
+            raise UserError(f"{paths.shown(path)}: parameters cell: {text!r}: expected NAME = a flat scalar") from None
+    unknown = [n for n in values if n not in KNOWN and n not in DECIDED and n not in ("name", *BY_HAND)]
+    if unknown:
+        raise UserError(f"{paths.shown(path)}: parameters cell: {unknown[0]}: unknown{nearest(unknown[0], KNOWN)}")
+    return {name: value for name, value in values.items() if name not in BY_HAND}
+
+
+PACKAGE = Path(__file__).parents[1]
+
+
+@cache
+def _module_file(name: str) -> Path | None:
+    """The file of ``underseer.<name>``: a module or a package; None when there is none."""
+    base = PACKAGE.joinpath(*name.split("."))
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+@cache
+def _with_chosen(reached: frozenset[str], chosen: tuple[str, ...]) -> frozenset[str]:
+    """Modules already followed to their ends, and those that a parameter's value chooses."""
+    return reached | follow(chosen)
+
+
+@cache
+def _modules_hash(names: frozenset[str]) -> str:
+    return sha("".join(f"{m}:{_module_hash(m)}\n" for m in sorted(names)))
+
+
+def _file_hash(name: str) -> str:
+    """A hash of a module's file, comments included: quick, where the hash of its code takes parsing."""
+    file = _module_file(name)
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file and file.is_file() else ""
+
+
+def edited(notebook: Notebook, instance: Any, sources: dict[str, str]) -> str | None:
+    """What was edited of a stage's code since it was planned: the notebook, a module, or nothing.
+
+    Args:
+        notebook: the stage's notebook as it is now.
+        instance: the planned stage instance, with the hashes of its code.
+        sources: the ``Notebook.sources`` that it was planned with; while they are the same no module is parsed.
+    """
+    if notebook.code != instance.hashes["notebook"]:
+        return f"notebooks/{notebook.stage}.ipynb"
+    changed = [name for name, planned in sources.items() if _file_hash(name) != planned]
+    if sources and not changed:
+        return None
+    for kept in (_module_file, _module_tree, _module_hash, _module_imports, _modules_hash, _with_chosen):
+        kept.cache_clear()
+    if replace(notebook).modules(instance.parameters) == instance.hashes["modules"]:
+        return None  # comments and docstrings decide nothing
+    return f"underseer.{changed[0]}" if changed else "the library"
+
+
+def follow(names: Iterable[str]) -> set[str]:
+    """These modules of the library and all that they import, directly and through others, also inside functions."""
+    reached: set[str] = set()
+    queue = list(names)
+    while queue:
+        name = queue.pop()
+        if name in reached or name.split(".")[0] in PLUMBING:
+            continue
+        reached.add(name)
+        queue += _module_imports(name)
+        if "." in name:
+            queue.append(name.rpartition(".")[0])
+    return reached
+
+
+@cache
+def _module_imports(name: str) -> tuple[str, ...]:
+    return tuple(_imports(_module_tree(name)))
+
+
+def _imports(tree: ast.AST) -> list[str]:
+    modules = []
+    for node in _statements(tree, types=False):
+        if isinstance(node, ast.Import):
+            modules += [a.name.partition(".")[2] for a in node.names if a.name.startswith("underseer.")]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "underseer":
+            base = node.module.partition(".")[2]
+            names = [f"{base}.{a.name}".lstrip(".") for a in node.names]
+            modules += [n if _module_file(n) else base for n in names]
+    return [n for n in modules if n and _module_file(n)]
+
+
+_BODIES = ("body", "orelse", "finalbody", "handlers", "cases")
+
+
+def _statements(tree: ast.AST, *, types: bool) -> Iterator[ast.AST]:
+    """The tree and all statements in it, also inside functions; expressions are not looked into, which is most of a tree.
+    ``types``: also those under ``if TYPE_CHECKING``; types decide no result."""
+    queue = [tree]
+    while queue:
+        node = queue.pop()
+        if not types and isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING":
+            continue
+        yield node
+        queue += [child for name in _BODIES for child in getattr(node, name, ())]
+
+
+@cache
+def _module_tree(name: str) -> ast.Module:
+    """The module without its docstrings: words do not decide results."""
+    tree = ast.parse(_module_file(name).read_text(encoding="utf-8"))
+    for node in _statements(tree, types=True):
+        if hasattr(node, "body"):
+            node.body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+    return tree
+
+
+@cache
+def _module_hash(name: str) -> str:
+    return sha(ast.dump(_module_tree(name)))
+
+
+def contents(declared: dict[str, Any]) -> dict[str, str]:
+    """What stands for models and paths in a key: a revision, or a hash of the content."""
+    hashes = {k: _model_fingerprint(v) for k, v in declared.items() if k in MODELS}
+    hashes |= {k: _judge_fingerprint(v) for k, v in declared.items() if k in JUDGES | {"judge"} and v is not None}
+    if declared.get("dataset_path") is not None:
+        read = [_files_hash(v, declared["dataset_path"]) for k, v in declared.items() if k in DATASETS]
+        hashes["dataset_path"] = read[0] if len(read) == 1 else sha(" ".join(read))
+    if declared.get("engine"):
+        from underseer import engines
+
+        hashes["engine"] = engines.identity(declared["engine"], declared["precision"])
+    return hashes
+
+
+@cache
+def _model_fingerprint(spec: str) -> str:
+    from underseer.models import loading
+
+    return loading.fingerprint(spec)
+
+
+def _judge_fingerprint(value: str) -> str:
+    """Identity of the model that a judge is, or is trained from; ``?label=`` names one of its classes."""
+    kind, colon, model = judge_parts(value)
+    name, query, label = model.partition("?label=")
+    return kind + colon + (_model_fingerprint(name) if name else "") + query + label
+
+
+@cache
+def _files_hash(dataset: str, value: str) -> str:
+    """SHA-256 over the content of the files that a data set is read from."""
+    from underseer import data
+
+    return sha(" ".join(data.sha256(file) for file in data.local_files(dataset, value)))
+
+
+def sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

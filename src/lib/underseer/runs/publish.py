@@ -1,0 +1,95 @@
+"""Publish the report of a finished plan in ``reports/<name>/``, or render a stored one once more."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from underseer import paths, store
+from underseer.errors import UserError
+from underseer.runs.plan import Plan
+
+
+def publish(plan: Plan) -> Path:
+    """Put the report that a finished plan made into ``reports/<name>/``, its page from the executed notebook; returns its folder."""
+    import nbformat
+
+    from underseer.report import page
+
+    output = store.Output(plan.report.place)
+
+    def fill(fresh: Path) -> None:
+        shutil.copytree(output.file("report"), fresh, dirs_exist_ok=True)
+        page.write(nbformat.read(output.file("notebook.ipynb"), 4), fresh)
+
+    return _place(plan.name, fill, output)
+
+
+def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
+    """Render tables, figures and pages once more, from a stored ``results.json`` alone, by the report's notebook as it is now."""
+    from underseer.report import case, page
+    from underseer.runs.pipelines import REPORTS
+
+    results = json.loads(output.file("results.json").read_text(encoding="utf-8"))
+    if texts and (results.get("case_study") or {}).get("kind") == "continuation":
+        texts = texts | case.case_texts(results["case_study"], output.table("predictions"))
+    notebook = paths.ROOT / "notebooks" / f"{REPORTS[results['pipeline']]}.ipynb"
+    return _place(name, lambda fresh: page.render(notebook, results, fresh, texts), output)
+
+
+def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> Path:
+    """Fill ``reports/<name>/`` anew and whole, and rebuild the page that leads to all of its profile."""
+    from underseer.report import page
+
+    folder = paths.home() / "reports" / name
+    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    for file in ("results.json", "notebook.ipynb"):
+        if (output.path / file).is_file():
+            shutil.copy(output.path / file, fresh / file)
+    fill(fresh)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+    page.write_index(paths.home() / "reports", name.split("/")[0])
+    return folder
+
+
+def newest_report(name: str) -> store.Output:
+    """The newest finished report of an experiment; one that was promoted is of what was explored.
+
+    Raises:
+        UserError: when there is none.
+    """
+    reports = [o for o in store.outputs() if "name" in o.parameters and "promoted_from" not in o.manifest]
+    named = [o for o in reports if o.parameters["name"] == name and (o.path / "results.json").is_file()]
+    if not named:
+        names = sorted({o.parameters["name"] for o in reports})
+        there = f"there are {', '.join(names)}" if names else "none has run yet"
+        raise UserError(
+            f"{name}: no finished report of that name; {there}. Make it with: underseer run params/{name}.yaml"
+        )
+    return max(named, key=lambda o: o.manifest["finished"])
+
+
+def is_published(plan: Plan) -> bool:
+    """Whether ``reports/<name>/`` shows the results of this very plan."""
+    shown = paths.home() / "reports" / plan.name / "results.json"
+    made = plan.report.place / "results.json"
+    return shown.is_file() and made.is_file() and shown.read_bytes() == made.read_bytes()
+
+
+def texts(report: store.Output) -> dict[str, str]:
+    """The test texts of a report's data, by id, unsafe ones too; of the loop those of its case study, answers as well."""
+    from underseer.report import collect_selfmoa as loop
+    from underseer.report import collect_w2s
+
+    results = json.loads(report.file("results.json").read_text(encoding="utf-8"))
+    if results["pipeline"] == "selfmoa":
+        return loop.case_texts(results["case_study"], loop.evaluated(report.manifest["variants"]))
+    keys = [k for cell in report.manifest["variants"] for k in cell["roles"].values()]
+    found = [o for k in dict.fromkeys(keys) if (o := store.read("w2s/1_data", k))]
+    return {i: t for output in found for i, t in collect_w2s.test_texts(output).items()}

@@ -1,0 +1,82 @@
+"""Exploratory runs: a notebook run by hand writes into a fresh folder below ``scratch/``, and no keyed result changes.
+
+The folder has a manifest as keyed results have, and with it what ran: the notebook's file, the values that differ from the
+experiment file, and every cell of the kernel. Nothing in the run store, no plan and no report of an experiment reads it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from underseer import paths, store
+from underseer.runs.by_hand import Choice, cells
+from underseer.runs.plan import varied
+from underseer.runs.run import Run, provenance
+
+
+def fresh(stage: str) -> Path:
+    """A new folder for an exploratory run, named by the time: ``scratch/<pipeline>/<stage>/<YYYYMMDD-HHMMSS>[-n]``."""
+    name = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for n in itertools.count(1):
+        folder = paths.scratch(stage) / (name if n == 1 else f"{name}-{n}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("itertools.count does not end")
+
+
+class ScratchRun(Run):
+    """A stage run by hand. ``choice`` says which instance of the experiment it stands beside, and what it reads."""
+
+    scratch = True
+
+    def __init__(self, choice: Choice, folder: Path) -> None:
+        self._choice = choice
+        self._begun = max(len(cells()) - 1, 0)
+        self._name = str(folder.relative_to(paths.home()))
+        names = {key: output.name for key, output in choice.stand_ins.items()}
+        super().__init__(varied(choice.planned, choice.values, names), choice.inputs(), folder)
+        self._marks["scratch"] = True
+
+    def _announce(self) -> None:
+        choice, planned = self._choice, self._choice.planned.parameters
+        self._differs = {n: [v, planned[n]] for n, v in self.instance.parameters.items() if v != planned[n]}
+        lines = [f"exploratory: {self.instance.stage} by hand; results go to {self._name}; no keyed result changes"]
+        selected = "".join(f", {n} = {v!r}" for n, v in choice.sets.items())
+        own = "; ".join(f"{n} = {v!r}, there {there!r}" for n, (v, there) in self._differs.items())
+        lines.append(f"parameters: {choice.file}{selected}{'; but ' + own if own else ''}")
+        inputs = ", ".join(f"{r} x{len(o)}" if len(o) > 1 else f"{r} {o[0].name}" for r, o in self._inputs.items())
+        lines.append(f"inputs: {inputs or 'none'}")
+        lines += [f"  {output.name} in place of {name}" for name, output in choice.replaced().items()]
+        print("\n".join(lines))  # noqa: T201
+
+    def provenance(self) -> dict[str, Any]:
+        """As for a keyed result, marked as exploratory."""
+        return {"exploratory": True, **super().provenance(), "report": self._name}
+
+    def finish(self) -> None:
+        """Write the manifest. May be called again, after more was saved."""
+        choice = self._choice
+        record = self._record() | {
+            "key": self._work.name,
+            "experiment": choice.file,
+            "set": choice.sets,
+            "differs": self._differs,
+            "scratch": choice.scratch,
+            "in_place_of": {output.name: name for name, output in choice.replaced().items()},
+            "notebook": f"notebooks/{self.instance.stage}.ipynb",
+            "cells": cells(),
+            "begun": self._begun,
+            "provenance": provenance(),
+        }
+        self._work.mkdir(parents=True, exist_ok=True)
+        store.write_manifest(self._work, record)
+        print(  # noqa: T201
+            f'exploratory result in {self._name}; a later notebook reads it with scratch = "{self._name}"; '
+            f"keep it with: .venv/bin/underseer promote {self._name}"
+        )
