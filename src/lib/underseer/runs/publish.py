@@ -22,7 +22,8 @@ def publish(plan: Plan) -> Path:
     output = store.Output(plan.report.place)
 
     def fill(fresh: Path) -> None:
-        shutil.copytree(output.file("report"), fresh, dirs_exist_ok=True)
+        # Content alone is copied: what the store holds is read-only, and a published report may be edited.
+        shutil.copytree(output.file("report"), fresh, dirs_exist_ok=True, copy_function=shutil.copyfile)
         page.write(nbformat.read(output.file("notebook.ipynb"), 4), fresh)
 
     return _place(plan.name, fill, output)
@@ -30,14 +31,23 @@ def publish(plan: Plan) -> Path:
 
 def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
     """Render tables, figures and pages once more, from a stored ``results.json`` alone, by the report's notebook as it is now."""
-    from underseer.report import case, page
-    from underseer.runs.pipelines import REPORTS
+    from underseer.report import case
 
     results = json.loads(output.file("results.json").read_text(encoding="utf-8"))
     if texts and (results.get("case_study") or {}).get("kind") == "continuation":
         texts = texts | case.case_texts(results["case_study"], output.table("predictions"))
+    return _place(name, lambda fresh: render(output.file("results.json"), fresh, texts), output)
+
+
+def render(results_json: Path, folder: Path, texts: dict[str, str] | None = None) -> Path:
+    """Write a report from results.json alone into a folder, by the cells of the report's notebook as it is now; returns the folder."""
+    from underseer.report import page
+    from underseer.runs.pipelines import REPORTS
+
+    results = json.loads(results_json.read_text(encoding="utf-8"))
     notebook = paths.ROOT / "notebooks" / f"{REPORTS[results['pipeline']]}.ipynb"
-    return _place(name, lambda fresh: page.render(notebook, results, fresh, texts), output)
+    page.render(notebook, results, folder, texts)
+    return folder
 
 
 def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> Path:
@@ -50,7 +60,7 @@ def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> P
     fresh.mkdir(parents=True)
     for file in ("results.json", "notebook.ipynb"):
         if (output.path / file).is_file():
-            shutil.copy(output.path / file, fresh / file)
+            shutil.copyfile(output.path / file, fresh / file)
     fill(fresh)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
