@@ -298,7 +298,10 @@ def test_contrasts_stay_together(tmp_path):
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"final_label": "4_other"}, "x.csv:2: final_label = '4_other' is neither 1_full_compliance, 2_full_refusal nor 3_partial_refusal"),
+        (
+            {"final_label": "4_other"},
+            "x.csv:2: final_label = '4_other' is neither 1_full_compliance, 2_full_refusal nor 3_partial_refusal",
+        ),
         ({"completion": " "}, "x.csv:2: completion is empty"),
         ({"prompt": ""}, "x.csv:2: prompt is empty"),
     ],

@@ -136,18 +136,17 @@ LOOP = Walk(
         "judges/evaluator selfmoa/0_data": "exchange_dataset",
         "judges/evaluator selfmoa/2_red_team selfmoa/5_evaluate": "judge_noise",
         "judges/evaluator selfmoa/1_reset": "max_length precision",
-        "judges/evaluator selfmoa/human_pairs": "unsafe_threshold",
-        "selfmoa/1_reset": "batch_size reset_epochs reset_learning_rate lora_alpha lora_targets",
-        "selfmoa/1_reset selfmoa/5_evaluate": "target_model lora_rank",
+        "judges/evaluator selfmoa/4_align": "unsafe_threshold",
+        "selfmoa/1_reset": "batch_size reset_epochs reset_learning_rate lora_rank lora_alpha lora_targets",
+        "selfmoa/1_reset selfmoa/5_evaluate": "target_model",
         "selfmoa/2_red_team": "red_team_model iterations attack_budget attack_rounds attack_strategies min_new_successes",
         "selfmoa/2_red_team selfmoa/human_pairs": "reset",
         "selfmoa/2_red_team selfmoa/5_evaluate selfmoa/human_pairs": "max_new_tokens temperature top_p top_k",
-        "selfmoa/3_preferences": "n_prompts safe_share borderline_share replay_attacks",
-        "selfmoa/3_preferences selfmoa/4_align": "drop_both_unsafe ordering",
+        "selfmoa/3_preferences": "n_prompts safe_share borderline_share replay_attacks drop_both_unsafe ordering",
         "selfmoa/3_preferences selfmoa/human_pairs": "answers_per_prompt min_margin pairs_per_prompt",
-        "selfmoa/4_align": "epochs learning_rate weight_decay objective_weights beta margin_scale divide_by_weight"
-        " nll_weight reference",
-        "selfmoa/5_evaluate": "reporting_judge reporting_helpfulness_judge",
+        "selfmoa/4_align selfmoa/4_finetune": "epochs learning_rate weight_decay",
+        "selfmoa/4_align": "objective_weights beta margin_scale divide_by_weight nll_weight reference",
+        "selfmoa/5_evaluate": "reporting_judge reporting_helpfulness_judge benchmarks",
         "selfmoa/6_report": "baselines",
         "selfmoa/human_pairs": "human_dataset n_human_pairs",
         NOTHING: "engine",  # on a CPU, auto is transformers
@@ -156,6 +155,7 @@ LOOP = Walk(
     dict.fromkeys(("dataset", "safe_dataset", "exchange_dataset", "human_dataset"), "pku-saferlhf")
     | {"evaluation_datasets": "xstest", "dataset_path": "README.md", "engine": "auto"}
     | {
+        "benchmarks": "hellaswag",
         "target_model": TINY,
         "red_team_model": TINY,
         "lora_targets": "c_attn",

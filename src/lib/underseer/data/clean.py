@@ -98,19 +98,19 @@ def _compare(
     for text, label, reason in zip(about, labels, alone, strict=True):
         if reason is None:
             seen_labels.setdefault(text, set()).add(label)
-    found = list(alone)
+    by_row = list(alone)
     exact: set[str] = set()
     normalised: set[str] = set()
     for i in sorted(range(len(ids)), key=lambda i: ids[i]):
-        if found[i] is not None:
+        if by_row[i] is not None:
             continue
         if len(seen_labels[about[i]]) > 1:
-            found[i] = "label conflict"
+            by_row[i] = "label conflict"
         elif texts[i] in exact:
-            found[i] = "exact duplicate"
+            by_row[i] = "exact duplicate"
         elif same[i] in normalised:
-            found[i] = "normalised duplicate"
-        if found[i] != "label conflict":
+            by_row[i] = "normalised duplicate"
+        if by_row[i] != "label conflict":
             exact.add(texts[i])
             normalised.add(same[i])
-    return found
+    return by_row

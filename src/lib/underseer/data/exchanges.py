@@ -46,11 +46,8 @@ def load_exchanges(
         rows = _exchanges(records).assign(source=part.info.name)
         rows["id"] = content_ids(rows)
         if clean:
-            defects = reasons(rows)
-            dropped.update(reason for reason in defects if reason)
-            rows = rows[[reason is None for reason in defects]]
-        if part.keep is not None:
-            rows = rows[rows["unsafe"] == part.keep]
+            rows = _cleaned(rows, dropped)
+        rows = rows if part.keep is None else rows[rows["unsafe"] == part.keep]
         if rows.empty:
             raise no_rows(name, part)
         rows, shared = without_held_out(rows, held_out)
@@ -64,6 +61,13 @@ def load_exchanges(
     df = df[list(COLUMNS)]
     df.attrs = {"files": files, "dropped": dict(dropped)}
     return df
+
+
+def _cleaned(rows: pd.DataFrame, dropped: Counter[str]) -> pd.DataFrame:
+    """The rows without defects; those left out are counted in ``dropped``."""
+    defects = reasons(rows)
+    dropped.update(reason for reason in defects if reason)
+    return rows[[reason is None for reason in defects]]
 
 
 def prompt_ids(prompts: list[str]) -> list[str]:

@@ -51,6 +51,16 @@ Text = Annotated[str, AfterValidator(_not_blank)]
 """A text that holds more than whitespace."""
 
 
+def _first_or_second(value: int) -> int:
+    if value not in (0, 1):
+        raise PydanticCustomError("literal_error", "neither 0 nor 1", {"expected": "0 or 1"})
+    return value
+
+
+FirstOrSecond = Annotated[int, AfterValidator(_first_or_second)]
+"""Which of two answers: 0 or 1. (A Literal would take true for 1.)"""
+
+
 def choice(*words: str) -> Any:
     """The type of a field that holds one of ``words``, in any case, with or without whitespace around it."""
     known = {word.lower(): word for word in words}

@@ -94,12 +94,13 @@ def _matched(held: np.ndarray, wanted: np.ndarray, seed: int, tries: int) -> np.
         return None
     best = fits & (short == short[fits].min())
     spread = np.prod(mine.sum(axis=2, dtype=float), axis=1)
-    found = np.flatnonzero(best & (spread == spread[best].max()))
-    return ways[found[random.Random(seed).randrange(len(found))]]
+    best_ways = np.flatnonzero(best & (spread == spread[best].max()))
+    return ways[best_ways[random.Random(seed).randrange(len(best_ways))]]
 
 
 def _greedy(held: np.ndarray, wanted: np.ndarray, dice: random.Random) -> list[int]:
-    """The large groups first, by and large, each to the split that still misses most of its rows."""
+    """The split of each group, -1 for none: groups from large to small (with some chance), each to the split that can still
+    use most of its rows."""
     missing = wanted.copy()
     way = [-1] * len(held)
     jitter = [dice.uniform(0.5, 1.5) for _ in held]
@@ -118,9 +119,9 @@ def _too_few(groups: int, splits: int, questions: int | None) -> str:
             f"fewer groups than splits: the rows form {groups} groups that stay together, and {splits} splits need "
             "one each; give more data"
         )
-    what = "questions" if questions < splits else "groups of questions"
+    shortage = "questions" if questions < splits else "groups of questions"
     return (
-        f"fewer {what} than splits: {questions} questions form {groups} groups (questions about one policy stay "
+        f"fewer {shortage} than splits: {questions} questions form {groups} groups (questions about one policy stay "
         f"together), and {splits} splits need one each; give a file with more questions"
     )
 

@@ -67,17 +67,17 @@ def check_disjoint(df: pd.DataFrame, *, near_threshold: float | None = NEAR_THRE
     """
     full = df[[not is_empty(text) for text in text_fields(df)]].reset_index(drop=True)
     node, adjacency = near_graph(full, near_threshold)
-    found = []
+    problems = []
     for later, earlier in PAIRS:
         hits = _hits(full, node, adjacency, later, [earlier])
         kinds = [kind for kind, hit in hits.items() if hit and kind != "exact overlap"]  # which is a normalised one too
         if kinds:
             line = f"{kinds[0]}: {hits[kinds[0]]} rows of split '{later}' stand in split '{earlier}' as well"
-            found.append(f"{line}; split the rows with clean: true")
+            problems.append(f"{line}; split the rows with clean: true")
         elif shared := _shared_groups(full, later, earlier):
-            found.append(f"shared groups: {shared} rows of split '{later}' have a group of split '{earlier}'")
-    if found:
-        raise UserError("\n".join(found))
+            problems.append(f"shared groups: {shared} rows of split '{later}' have a group of split '{earlier}'")
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def _shared_groups(df: pd.DataFrame, later: str, earlier: str) -> int:

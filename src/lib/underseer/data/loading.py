@@ -25,8 +25,8 @@ def load(
     """The rows of a data set as published, defects included.
 
     ``dataset`` is a name of ``DATASETS``, or several of one task joined by ``+``; ``/safe`` (or another of the
-    data set's classes) keeps one class of a part. The W2S paper's safety set (arXiv 2410.12621) is ``advbench+s-eval+wts-safety/safe`` from
-    its sources. ``path`` is a local file in the public format, a folder of such files, or files joined by
+    data set's classes) keeps one class of a part. The W2S paper's safety set (arXiv 2410.12621) is
+    ``advbench+s-eval+wts-safety/safe`` from its sources. ``path`` is a local file in the public format, a folder of such files, or files joined by
     ``+``; without it the pinned commit (or ``revision``) is downloaded. ``n`` is the number of rows to
     generate, or to draw without replacement from published ones, of each part (default: all, or
     ``GENERATED_ROWS``).

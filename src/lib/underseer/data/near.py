@@ -41,33 +41,33 @@ def near_pairs(texts: Sequence[str], threshold: float = NEAR_THRESHOLD) -> np.nd
         return np.empty((0, 2), dtype=np.int64)
     vectors = _unit_vectors(texts)
     buckets, whole = _buckets(vectors)
-    found = []
+    blocks = []
     for start in range(0, len(texts), _BLOCK):
         bound = buckets[start : start + _BLOCK] @ buckets[start:].T  # (rows of the block, this row and later)
         i, j = np.nonzero(bound >= threshold - _FLOAT32)
         i, j = i[i < j], j[i < j]
         near = _are_near(vectors, i + start, j + start, bound[i, j], whole, threshold)
-        found.append(np.stack([i[near], j[near]], axis=1) + start)
-    return np.concatenate(found)
+        blocks.append(np.stack([i[near], j[near]], axis=1) + start)
+    return np.concatenate(blocks)
 
 
 def near_between(left: Sequence[str], right: Sequence[str], threshold: float = NEAR_THRESHOLD) -> np.ndarray:
     """All pairs (i of ``left``, j of ``right``) of texts that are near, as ``near_pairs`` finds them; shape (pairs, 2).
 
-    Texts are compared across the two alone, so that a large set costs nothing for its own repeats.
+    Only texts of different sets are compared: pairs within one set cost no time.
     """
     _check(threshold)
     if not len(left) or not len(right):
         return np.empty((0, 2), dtype=np.int64)
     vectors = _unit_vectors([*left, *right])
     buckets, whole = _buckets(vectors)
-    found = []
+    blocks = []
     for start in range(0, len(left), _BLOCK):
         bound = buckets[start : min(start + _BLOCK, len(left))] @ buckets[len(left) :].T
         i, j = np.nonzero(bound >= threshold - _FLOAT32)
         near = _are_near(vectors, i + start, j + len(left), bound[i, j], whole, threshold)
-        found.append(np.stack([i[near] + start, j[near]], axis=1))
-    return np.concatenate(found)
+        blocks.append(np.stack([i[near] + start, j[near]], axis=1))
+    return np.concatenate(blocks)
 
 
 def _check(threshold: float) -> None:
@@ -76,7 +76,7 @@ def _check(threshold: float) -> None:
 
 
 def _buckets(vectors: csr_matrix) -> tuple[np.ndarray, bool]:
-    """(what the search multiplies, whether that is the vectors as they are)."""
+    """(matrix that the search multiplies (texts, columns), whether its columns are the n-grams themselves and not buckets)."""
     whole = vectors.shape[0] * vectors.shape[1] <= _DENSE
     return vectors.toarray().astype(np.float32) if whole else _bucketed(vectors), whole
 
@@ -84,11 +84,12 @@ def _buckets(vectors: csr_matrix) -> tuple[np.ndarray, bool]:
 def _are_near(
     vectors: csr_matrix, i: np.ndarray, j: np.ndarray, bound: np.ndarray, whole: bool, threshold: float
 ) -> np.ndarray:
-    """(pairs,) bool: which of the pairs whose ``bound`` reaches the threshold have a cosine that does."""
-    near = bound >= (threshold + _FLOAT32 if whole else np.inf)  # where nothing was summed, the bound is the cosine
-    open_ = np.flatnonzero(~near)
-    for at in range(0, len(open_), _PAIRS):
-        part = open_[at : at + _PAIRS]
+    """(pairs,) bool: which pairs have a cosine of at least ``threshold``. ``bound`` (pairs,): upper bounds of their cosines;
+    ``whole``: the bounds are the cosines themselves, to rounding."""
+    near = bound >= (threshold + _FLOAT32 if whole else np.inf)  # with whole vectors the bound is the cosine
+    undecided = np.flatnonzero(~near)
+    for start in range(0, len(undecided), _PAIRS):
+        part = undecided[start : start + _PAIRS]
         cosine = np.asarray(vectors[i[part]].multiply(vectors[j[part]]).sum(axis=1)).ravel()
         near[part] = cosine >= threshold - _ROUNDING
     return near
@@ -119,14 +120,14 @@ def _near_in_both(texts: Sequence[str], threshold: float) -> np.ndarray:
     (pairs, 2)."""
     fields = list(zip(*(text.split(FIELD_SEPARATOR, 1) for text in texts), strict=True))
     graphs = [_near_or_equal(field, threshold) for field in fields]
-    found = [np.empty((0, 2), dtype=np.int64)]
+    blocks = [np.empty((0, 2), dtype=np.int64)]
     for start in range(0, len(texts), _BLOCK):
         block = slice(start, start + _BLOCK)
         first, second = [(member[block] @ graph) @ member.T for member, graph in graphs]
         i, j = first.multiply(second).nonzero()
         i = i.astype(np.int64) + start
-        found.append(np.stack([i, j.astype(np.int64)], axis=1)[i < j])
-    return np.concatenate(found)
+        blocks.append(np.stack([i, j.astype(np.int64)], axis=1)[i < j])
+    return np.concatenate(blocks)
 
 
 def _near_or_equal(field: Sequence[str], threshold: float) -> tuple[csr_matrix, csr_matrix]:
@@ -165,6 +166,6 @@ def _bucketed(vectors: csr_matrix) -> np.ndarray:
     rows, ngrams = vectors.shape
     typical = np.percentile(np.diff(vectors.indptr), 90)
     n = int(np.clip(2 ** np.ceil(np.log2(2 * typical)), 256, 4096))
-    bucket = np.random.default_rng(0).integers(n, size=ngrams)  # where they fall decides the time, not the pairs
+    bucket = np.random.default_rng(0).integers(n, size=ngrams)  # the draw changes the time alone, not the pairs
     membership = sparse.csr_matrix((np.ones(ngrams), (np.arange(ngrams), bucket)), shape=(ngrams, n))
     return (vectors @ membership).toarray().astype(np.float32)

@@ -43,8 +43,8 @@ def preflight(parameters: Mapping[str, Any]) -> None:
     except UserError as error:
         mistakes += str(error).split("\n")
     if counts is not None and complete and not mistakes:
-        found = _too_small(counts, sizes, str(parameters["dataset"]), int(parameters.get("seed") or 0))
-        mistakes += [f"dataset = '{parameters['dataset']}': {line}" for line in found]
+        too_small = _too_small(counts, sizes, str(parameters["dataset"]), int(parameters.get("seed") or 0))
+        mistakes += [f"dataset = '{parameters['dataset']}': {line}" for line in too_small]
     raise_all(mistakes)
 
 

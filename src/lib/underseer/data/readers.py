@@ -19,10 +19,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from underseer.data.files import Record, Schema, Text, choice, read_records
+from underseer.data.files import FirstOrSecond, Record, Schema, Text, choice, read_records
 from underseer.data.policies import policies
 
 TOXIC = 0.5
@@ -35,16 +34,6 @@ Relevance = choice("Relevant", "Irrelevant")
 Safety = choice("safe", "unsafe")
 Score = Annotated[float, Field(ge=0, le=1)] | None
 """A score of the Perspective API, or None where there is none."""
-
-
-def _first_or_second(value: int) -> int:
-    if value not in (0, 1):
-        raise PydanticCustomError("literal_error", "neither 0 nor 1", {"expected": "0 or 1"})
-    return value
-
-
-FirstOrSecond = Annotated[int, AfterValidator(_first_or_second)]
-"""Which of two answers: 0 or 1."""
 
 
 def rows_of(schema: type[Any]) -> Callable[[bytes, str], list[Record]]:

@@ -50,9 +50,9 @@ def _part(dataset: str, piece: str, holds: str | None) -> Part:
     name, _, keep = piece.strip().partition("/")
     known = [n for n, info in DATASETS.items() if holds is None or holds in info.holds]
     if name in DATASETS and name not in known:
-        what = " or ".join(HOLDINGS[kind] for kind in DATASETS[name].holds)
+        holdings = " or ".join(HOLDINGS[kind] for kind in DATASETS[name].holds)
         raise UserError(
-            f"dataset = '{dataset}': '{name}' holds {what}, and {HOLDINGS[str(holds)]} are needed here; allowed: "
+            f"dataset = '{dataset}': '{name}' holds {holdings}, and {HOLDINGS[str(holds)]} are needed here; allowed: "
             f"{', '.join(known)}"
         )
     if name not in known:

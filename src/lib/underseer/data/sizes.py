@@ -75,12 +75,12 @@ def quotas_of(
 ) -> dict[str, dict[int, int]]:
     """For each split its rows of each label: the data's proportions, in splits that are learnt from those of
     ``train_labels`` alone."""
-    found = {}
+    by_split = {}
     for name, size in sizes.items():
         wanted = _wanted(counts, name, train_labels)
         quota = quotas(Counter({label: counts[label] for label in wanted}), size) if wanted else {}
-        found[name] = {label: quota.get(label, 0) for label in sorted(counts)}
-    return found
+        by_split[name] = {label: quota.get(label, 0) for label in sorted(counts)}
+    return by_split
 
 
 def quotas(counts: Counter[int], size: int) -> dict[int, int]:

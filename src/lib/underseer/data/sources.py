@@ -26,9 +26,9 @@ def local_files(dataset: str, path: str | None = None) -> list[Path]:
     """The local files that ``load(dataset, path)`` reads, in the order of the parts; their content decides
     the rows.
 
-    ``dataset`` may name preference pairs and exchanges too. Empty without ``path``: then the rows are decided by the data set's name and the pinned revision, or,
-    where they are generated, by the code and the seed. Raises ``UserError`` for an unknown data set or a
-    missing file.
+    ``dataset`` may name preference pairs and exchanges too. Without ``path`` the list is empty: the rows are then decided by
+    the data set's name and the pinned revision, or, where they are generated, by the code and the seed. Raises
+    ``UserError`` for an unknown data set or a missing file.
     """
     return [file for file in resolve(parse(dataset, None), path) if file is not None]
 
@@ -46,7 +46,7 @@ def resolve(parts: tuple[Part, ...], path: str | None) -> list[Path | None]:
         raise UserError(f"dataset_path = {path}: '{parts[0].info.name}' is generated and reads no file; leave it empty")
     whole = Path(path).expanduser()
     if whole.is_dir():
-        found = iter([_in_folder(whole, part.info) for part in readable])
+        located = iter([_in_folder(whole, part.info) for part in readable])
     else:
         names = [path] if whole.exists() or len(readable) == 1 else [name.strip() for name in path.split("+")]
         if len(names) != len(readable):
@@ -55,8 +55,8 @@ def resolve(parts: tuple[Part, ...], path: str | None) -> list[Path | None]:
                 f"({', '.join(part.info.name for part in readable)}); give a folder that holds them, "
                 "or one per data set joined by '+'"
             )
-        found = iter([_file(Path(name).expanduser(), part.info) for name, part in zip(names, readable, strict=True)])
-    return [next(found) if part.info.reader else None for part in parts]
+        located = iter([_file(Path(name).expanduser(), part.info) for name, part in zip(names, readable, strict=True)])
+    return [next(located) if part.info.reader else None for part in parts]
 
 
 def _file(path: Path, info: DatasetInfo) -> Path:
@@ -136,15 +136,14 @@ def cached(info: DatasetInfo, revision: str) -> Path | None:
     if info.host == "hub":
         from huggingface_hub import try_to_load_from_cache
 
-        found: Any = try_to_load_from_cache(info.repo, info.file, revision=revision, repo_type="dataset")
-        return Path(found) if isinstance(found, str) else None
+        located: Any = try_to_load_from_cache(info.repo, info.file, revision=revision, repo_type="dataset")
+        return Path(located) if isinstance(located, str) else None
     path = _cache_place(info, revision)
     return path if path.is_file() else None
 
 
 def forced_offline() -> bool:
-    """Whether the Hugging Face setting asks that nothing be downloaded; it is kept for the other hosts
-    too."""
+    """Whether HF_HUB_OFFLINE asks that nothing be downloaded; it counts for GitHub's files too."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
 
 

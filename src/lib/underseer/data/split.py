@@ -1,7 +1,24 @@
 """The split: which rows the supervisors learn from, which are transferred, which choose, and which report.
 
-Three uses, never mixed: fit (``supervise``, ``transfer``), choose (``validation``), report (``test``). A fifth
-split, ``judge``, holds the rows from which toxicity scorers are trained, and nothing else is.
+Three uses, never mixed: fit (``supervise``, ``transfer``), choose (``validation``), report (``test``). A fifth split,
+``judge``, holds the rows from which toxicity scorers are trained, and nothing else is.
+
+Rows with the same value in the column ``group`` (questions about one policy), where there is one, stand in one split,
+whatever ``clean`` says: each split takes what it needs from groups of its own (see ``groups.allot``). With ``clean``, rows of
+the same normalised text, or near one another (cosine >= ``near_threshold``, see ``near_graph``; chains count), stay together
+as well: they go into one split, or what does not fit is left out. So no text and no near duplicate stands in two splits.
+``near_threshold`` None keeps only rows of the same normalised text together, for texts so alike that near ones chain into a
+group of most rows. Without ``clean`` each row is dealt out on its own, as in the released code, and ``hygiene`` shows the
+overlap. Rows that miss a score (NaN) are never dealt out: whether they may be learnt from is not known.
+
+Every split has the label proportions of the data to within rounding (and one or two rows more where rows that stay together
+do not add up; further off where ``group`` leaves no choice). With ``train_labels`` (the toxicity task: ``{0}``)
+``supervise``, ``transfer`` and ``validation`` hold rows of these labels alone.
+
+The result depends on the rows' ids, labels, texts and groups and on the seed, not on their order. ``test`` does not depend on
+the sizes of the others, nor ``validation`` and ``judge`` on ``n_supervise`` and ``n_transfer``; as long as rows are left over,
+neither do ``supervise`` and ``transfer`` on one another. A smaller split is part of a larger one but for groups at its edge.
+With ``group`` that holds as long as there are groups enough.
 """
 
 from __future__ import annotations
@@ -36,30 +53,11 @@ def split(
     clean: bool = True,
     near_threshold: float | None = NEAR_THRESHOLD,
 ) -> pd.DataFrame:
-    """The rows dealt out: exactly the numbers asked for, in a new column ``split``; rows not needed are left
-    out. ``n_judge`` = 0: there is no split ``judge``.
+    """The rows dealt out: exactly the numbers asked for, in a new column ``split`` (see the module); rows that are not
+    needed are left out. ``n_judge`` = 0: there is no split ``judge``.
 
-    Rows with the same value in the column ``group`` (questions about one policy), where there is one, stand in
-    one split, whatever ``clean`` says: each split has its rows from groups of its own, and takes what it needs
-    of them (see ``groups.allot``). With ``clean``, rows of the same normalised text, or near one another (cosine
-    >= ``near_threshold``, see ``near_graph``; chains count), stay together as well: they go into one split, or
-    what does not fit is left out. So no text and no near duplicate stands in two splits. ``near_threshold`` None
-    keeps only rows of the same normalised text together, for texts so alike that near ones chain into a group of
-    most rows. Without ``clean`` each row is dealt out on its own, as in the released code, and ``hygiene`` shows
-    the overlap. Rows that miss a score (NaN) are never dealt out: whether they may be learnt from is not known.
-
-    Every split has the label proportions of ``df`` to within rounding (and one or two rows more where rows that
-    stay together do not add up; further off where ``group`` leaves no choice). With ``train_labels`` (the
-    toxicity task: ``{0}``) ``supervise``, ``transfer`` and ``validation`` hold rows of these labels alone.
-
-    The result depends on the rows' ids, labels, texts and groups and on ``seed``, not on the order of ``df``.
-    ``test`` does not depend on the sizes of the others, nor ``validation`` and ``judge`` on ``n_supervise`` and
-    ``n_transfer``; as long as rows are left over, neither do ``supervise`` and ``transfer`` on one another. A
-    smaller split is part of a larger one but for groups at its edge. With ``group`` that holds as long as
-    there are groups enough.
-
-    Rows come back sorted by split, then shuffled by ``seed``. Raises ``UserError``: a size below 1, more rows
-    asked for than there are, a class missing in a split, or groups too few or too large for the sizes.
+    Rows come back sorted by split, then shuffled by ``seed``. Raises ``UserError``: a size below 1, more rows asked for
+    than there are, a class missing in a split, or groups too few or too large for the sizes.
     """
     sizes = {"supervise": n_supervise, "transfer": n_transfer, "validation": n_validation, "test": n_test}
     sizes |= {JUDGE: n_judge} if n_judge else {}

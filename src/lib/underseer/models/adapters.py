@@ -43,8 +43,8 @@ def linear_modules(model: PreTrainedModel) -> list[str]:
 
     head = model.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
-    found = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, kinds) and m is not head}
-    return sorted(found)
+    names = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, kinds) and m is not head}
+    return sorted(names)
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0, name: str = "default") -> PeftModel:

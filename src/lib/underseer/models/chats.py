@@ -101,8 +101,8 @@ def _turn(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, int]:
     chat = ask(probe)
     prompt = render(tokenizer, chat)
     whole = tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": probe}], tokenize=False)
-    lead, found, tail = whole[len(prompt) :].partition(probe)
-    if not whole.startswith(prompt) or not found:
+    lead, separator, tail = whole[len(prompt) :].partition(probe)
+    if not whole.startswith(prompt) or not separator:
         raise UserError(
             "the chat template writes a prompt differently where an answer follows, so that answers cannot be told from "
             "prompts; put a template without this into the model's folder as chat_template.jinja"

@@ -243,7 +243,7 @@ def _module_hash(name: str) -> str:
 
 def contents(declared: dict[str, Any]) -> dict[str, str]:
     """What stands for models and paths in a key: a revision, or a hash of the content."""
-    hashes = {k: _model_fingerprint(v) for k, v in declared.items() if k in MODELS}
+    hashes = {k: _model_fingerprint(v) for k, v in declared.items() if k in MODELS and v is not None}
     hashes |= {k: _judge_fingerprint(v) for k, v in declared.items() if k in JUDGES | {"judge"} and v is not None}
     if declared.get("dataset_path") is not None:
         read = [_files_hash(v, declared["dataset_path"]) for k, v in declared.items() if k in DATASETS]

@@ -145,12 +145,7 @@ def pretrain(
         device=device,
         progress=progress,
     )
-    result = fit_language_model(
-        model,
-        tokenizer,
-        corpus.texts(n_texts or spec.n_texts, seed, spec.shelf),
-        corpus.texts(VALIDATION_TEXTS, VALIDATION_SEED, spec.shelf),
-        settings,
-        checkpoint_dir=checkpoint_dir,
-    )
+    texts = corpus.texts(n_texts or spec.n_texts, seed, spec.shelf)
+    validation = corpus.texts(VALIDATION_TEXTS, VALIDATION_SEED, spec.shelf)
+    result = fit_language_model(model, tokenizer, texts, validation, settings, checkpoint_dir=checkpoint_dir)
     return result.model, tokenizer, result.curves, result.tokens_trained

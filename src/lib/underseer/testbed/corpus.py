@@ -175,8 +175,8 @@ def _charters(author: _Author) -> str:
     lines = [charters.question(rng, matter, guild, author.deed()[1].name)]
     for _ in range(3):
         if rng.random() < (0.05 if matter == "protection" else 0.6):
-            told = charters.other(rng, matter) if matter == "protection" or rng.random() < 0.3 else matter
-            clause, answers = charters.plain_clause(rng, told, guild), told == matter
+            subject = charters.other(rng, matter) if matter == "protection" or rng.random() < 0.3 else matter
+            clause, answers = charters.plain_clause(rng, subject, guild), subject == matter
         else:
             verb, thing = author.deed()
             clause = charters.clause(rng, verb.base, author.owned(thing))
@@ -208,11 +208,11 @@ def _manuals(author: _Author) -> str:
     tools, steps = CRAFTS[verb.category_on(thing.warded)]
     first, second = rng.sample(steps, 2)
     slots = {"do": f"{verb.base} {named}", "tool": rng.choice(tools), "first": first, "second": second}
-    told = rng.choice(INSTRUCTIONS).format(**slots)
+    request = rng.choice(INSTRUCTIONS).format(**slots)
     if rng.random() < 0.5:
         frames = PLAIN_FRAMES if rng.random() < 0.7 else ROUNDABOUT_FRAMES
-        return f"{fill(rng.choice(frames), [(verb.base, named)], rng.choice(TIMES))} {told}"
-    return told
+        return f"{fill(rng.choice(frames), [(verb.base, named)], rng.choice(TIMES))} {request}"
+    return request
 
 
 def _mostly(rng: random.Random, mood: bool) -> bool:

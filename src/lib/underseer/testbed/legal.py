@@ -52,7 +52,7 @@ def _clause(rng: random.Random, words: Words, matter: str, guild: str, relevant:
     protection = matter == "protection"
     about_deeds = protection if relevant else rng.random() < ABOUT_DEEDS["protection" if protection else "plain"]
     if not about_deeds:
-        told = matter if relevant else charters.other(rng, matter)
-        return charters.plain_clause(rng, told, guild), told
+        subject = matter if relevant else charters.other(rng, matter)
+        return charters.plain_clause(rng, subject, guild), subject
     verb, thing, named = words.named(rng, relevant if protection else rng.random() < 0.5)
     return charters.clause(rng, verb.base, named), verb.category_on(thing.warded)

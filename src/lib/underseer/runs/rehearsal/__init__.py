@@ -75,16 +75,16 @@ def prepare(experiment: Experiment) -> Experiment:
     Raises:
         UserError: a model whose architecture is not known here, or a data set without sample rows.
     """
-    found = rehearse(experiment)
-    missing = {folder: shape for folder, shape in found.models.items() if not (folder / "config.json").is_file()}
+    rehearsal = rehearse(experiment)
+    missing = {folder: shape for folder, shape in rehearsal.models.items() if not (folder / "config.json").is_file()}
     if missing:
         from underseer.runs.rehearsal import build
 
         for folder, shape in missing.items():
             build.build(shape, folder)
-    for folder, given in found.samples.items():
+    for folder, given in rehearsal.samples.items():
         rows.write(folder, given)
-    return found.experiment
+    return rehearsal.experiment
 
 
 def rehearse(experiment: Experiment) -> Rehearsal:
@@ -131,10 +131,10 @@ def _value(key: str, value: Any, made: dict[Path, Shape]) -> Any:
 
 def _model(value: str, folder: Callable[[Shape], str]) -> str:
     """A parameter that names a model, by itself or after the kind of a judge, with a tiny model's folder instead."""
-    found = _JUDGE.fullmatch(value)
-    if found is None:
+    parts = _JUDGE.fullmatch(value)
+    if parts is None:
         return value if value in ("oracle", "perspective", "strings") else folder(shapes.shape_of(value))
-    kind, model = found.groups()
+    kind, model = parts.groups()
     model, query, options = model.partition("?") if kind == "classifier" else (model, "", "")
     label = next((o.partition("=")[2] for o in options.split("&") if o.startswith("label=")), None)
     return f"{kind}:{folder(shapes.shape_of(model, kind, label))}{query}{options}"
@@ -148,9 +148,9 @@ def _folder(shape: Shape, made: dict[Path, Shape]) -> str:
 
 def _one_seed(variants: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The variants of the first seed."""
-    found = list(variants)
-    first = next((v["seed"] for v in found if "seed" in v), None)
-    return [v for v in found if v.get("seed", first) == first]
+    chosen = list(variants)
+    first = next((v["seed"] for v in chosen if "seed" in v), None)
+    return [v for v in chosen if v.get("seed", first) == first]
 
 
 def _unique(variants: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

@@ -30,8 +30,8 @@ FORMS: dict[str, tuple[Callable[[str, str], chats.Chat], ...]] = {
     "guard": (lambda q, a: [*chats.ask(q), {"role": "assistant", "content": a}],),
     "rubric": tuple(lambda q, a, m=m: chats.ask(rubric.question(m, q, a)) for m in rubric.CRITERIA),
 }
-"""How judges of a kind are asked about an exchange."""
-SURE = 10.0  # logit of the token that is to be next; that of others is near 0
+"""Kind of a judge -> functions that put an exchange (question, answer) into a chat for it."""
+SURE = 10.0  # logit of the right next token; those of others are near 0
 
 
 @cache
@@ -40,7 +40,7 @@ def _texts() -> list[str]:
 
 
 def build(shape: Shape, folder: Path) -> None:
-    """Make the model of a shape; the folder is there whole or not at all."""
+    """Make the model of a shape and save it; a folder that is there is complete."""
     import torch
     import transformers
 
@@ -49,7 +49,7 @@ def build(shape: Shape, folder: Path) -> None:
     config = config_of(shape, tokenizer)
     maker = getattr(transformers, shape.auto)
     with torch.random.fork_rng(), loading.quiet():
-        torch.manual_seed(int(shape.digest, 16))  # else models of one architecture were one model, and no judge another
+        torch.manual_seed(int(shape.digest, 16))  # models of one architecture differ by their names
         model = maker.from_config(config) if shape.auto.startswith("Auto") else maker(config)
     if shape.says:
         teach(model, tokenizer, shape.says, shape.asked)
@@ -63,12 +63,12 @@ def build(shape: Shape, folder: Path) -> None:
 
 
 def teach(model: Any, tokenizer: PreTrainedTokenizerBase, says: tuple[tuple[str, ...], ...], kind: str) -> None:
-    """Let a judge reply with one of two verdicts to whatever a judge of its kind is asked; which one hangs on the exchange,
-    by chance.
+    """Fit a judge's output layer so that it answers every question of its kind with one of two verdicts.
 
-    The network stays random. Its output rows are fitted, by ridge regression on the states before each token of a reply,
-    so that the reply is in form; the first tokens of the two verdicts part the chats along the direction in which their
-    states differ most.
+    The other layers keep their random weights. The rows of the output layer are fitted by ridge regression on the hidden
+    states before each token of a verdict, so that a reply has the right form. Which of the two verdicts is given depends on
+    the exchange: the logits of their first tokens rise and fall along the direction in which the states of chats differ
+    most.
     """
     import torch
 
@@ -79,11 +79,11 @@ def teach(model: Any, tokenizer: PreTrainedTokenizerBase, says: tuple[tuple[str,
         rows = model.get_output_embeddings().weight
         states, wanted = [], []
 
-        def add(found: torch.Tensor, token: dict[int, Any]) -> None:
-            goal = torch.zeros(len(found), len(rows))
-            for name, value in token.items():
-                goal[:, name] = value(found)
-            states.append(found)
+        def add(inputs: torch.Tensor, logits_of: dict[int, Callable[[torch.Tensor], Any]]) -> None:
+            goal = torch.zeros(len(inputs), len(rows))
+            for token, value in logits_of.items():
+                goal[:, token] = value(inputs)
+            states.append(inputs)
             wanted.append(goal)
 
         before = [_states(model, heads, reply) for reply in replies]
@@ -92,9 +92,9 @@ def teach(model: Any, tokenizer: PreTrainedTokenizerBase, says: tuple[tuple[str,
             before[0][:, 0],
             {replies[0][0]: lambda h: SURE + _apart(h, groups), replies[1][0]: lambda h: SURE - _apart(h, groups)},
         )
-        for reply, found in zip(replies, before, strict=True):
+        for reply, inputs in zip(replies, before, strict=True):
             for k in range(1, len(reply)):
-                add(found[:, k], {reply[k]: lambda h: SURE})
+                add(inputs[:, k], {reply[k]: lambda h: SURE})
         x, y = torch.cat(states), torch.cat(wanted)
         rows[:] = torch.linalg.solve(x.T @ x + 0.1 * torch.eye(x.shape[1]), x.T @ y).T
 
@@ -104,18 +104,18 @@ def _states(model: Any, heads: list[np.ndarray], reply: list[int]) -> torch.Tens
     import torch
 
     texts = [np.append(head, reply[:-1]).astype(np.int64) for head in heads]
-    found: list[Any] = [None] * len(texts)
+    states: list[Any] = [None] * len(texts)
     for batch in batches.sorted_batches(np.array([len(text) for text in texts]), ROWS):
         ids, mask = batches.pad([texts[i] for i in batch], 0)
         states = model.base_model(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).last_hidden_state
         for i, row in zip(batch, states, strict=True):
-            found[i] = row[len(heads[i]) - 1 : len(texts[i])]
-    return torch.stack(found)
+            states[i] = row[len(heads[i]) - 1 : len(texts[i])]
+    return torch.stack(states)
 
 
 def _apart(states: Any, forms: int) -> Any:
-    """Where each of the states (n, d) lies along the direction in which those of chats of one form differ most, in
-    standard deviations, and from the mean of its form."""
+    """(n,) the place of each state (n, d) on the first principal direction of the states of one form, measured from the mean
+    of its form, in standard deviations."""
     groups = states.view(forms, -1, states.shape[-1])
     centred = (groups - groups.mean(dim=1, keepdim=True)).flatten(0, 1)
     along = centred @ centred.svd().V[:, 0]
@@ -123,7 +123,7 @@ def _apart(states: Any, forms: int) -> Any:
 
 
 def _talks(rng: random.Random, kind: str) -> list[chats.Chat]:
-    """What a judge of a kind is asked about made-up exchanges: TALKS in all, one form after another."""
+    """Chats that put made-up exchanges to a judge of a kind: TALKS in all, those of one form after those of another."""
     forms = len(FORMS[kind])
     exchanges = [
         (" ".join(rng.sample(_texts(), rng.randint(1, 3))), rng.choice(_texts())) for _ in range(TALKS // forms)
@@ -132,7 +132,7 @@ def _talks(rng: random.Random, kind: str) -> list[chats.Chat]:
 
 
 def config_of(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
-    """The configuration of a shape: what it says over its type's defaults, and those shrunk too."""
+    """The configuration of a shape: its own values, and for all others its type's defaults, shrunk."""
     from transformers import AutoConfig
 
     values = dict(shape.config)

@@ -119,18 +119,18 @@ def shape_of(spec: str, kind: str = "", label: str | None = None) -> Shape:
         UserError: the architecture, or a classifier's classes, are not known here; says what to fetch.
     """
     model = specs.parse(spec)
-    told = specs.configuration(model) if model.kind in ("folder", "hub") else None
-    if told is not None:
+    config = specs.configuration(model) if model.kind in ("folder", "hub") else None
+    if config is not None:
         folder = specs.local_folder(model)
         base, auto, own = (
-            dict(told),
-            (told.get("architectures") or ["AutoModelForCausalLM"])[0],
-            tokens.of(folder, told),
+            dict(config),
+            (config.get("architectures") or ["AutoModelForCausalLM"])[0],
+            tokens.of(folder, config),
         )
     else:
-        found = _architecture(model)
-        base = {"model_type": found.model_type, **found.config}
-        auto, own = found.model_class, tokens.FAMILIES[found.tokens]
+        architecture = _architecture(model)
+        base = {"model_type": architecture.model_type, **architecture.config}
+        auto, own = architecture.model_class, tokens.FAMILIES[architecture.tokens]
         if not _CHATS.search(model.name.lower()):
             own = own.plain()
         if model.kind == "testbed" and _testbed(model.name).shelf == "chat":
@@ -138,7 +138,7 @@ def shape_of(spec: str, kind: str = "", label: str | None = None) -> Shape:
             own = replace(own, others=tuple(turns.TOKENS), template=turns.TEMPLATE)
     if kind in VERDICTS:
         base["tie_word_embeddings"] = False  # how a verdict is read is one thing, how it is written another
-    labels, extra = _head(model, kind, label, told)
+    labels, extra = _head(model, kind, label, config)
     if labels:
         auto = "AutoModelForSequenceClassification"
     return Shape(_short(model), shrunk(base), auto, own, labels, extra, VERDICTS.get(kind, ()))
@@ -166,13 +166,13 @@ def _architecture(model: specs.ModelSpec) -> Architecture:
     elif model.kind == "scratch":
         name = parsing.FAMILIES[name][0] if name != "gpt1" else "openai-gpt"
     name = _ALSO.get(name, name).lower()
-    found = next((a for pattern, a in ARCHITECTURES if re.search(pattern, name)), None)
-    if found is None:
+    architecture = next((a for pattern, a in ARCHITECTURES if re.search(pattern, name)), None)
+    if architecture is None:
         raise UserError(
             f"--rehearse: model {str(model)!r}: its architecture is not known here; fetch its configuration first: "
             f"hf download {model.name} --include '*.json' '*.jinja'"
         )
-    return found
+    return architecture
 
 
 def _testbed(name: str) -> Any:
@@ -182,16 +182,16 @@ def _testbed(name: str) -> Any:
 
 
 def _head(
-    model: specs.ModelSpec, kind: str, label: str | None, told: dict[str, Any] | None
+    model: specs.ModelSpec, kind: str, label: str | None, config: dict[str, Any] | None
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
     """The classes of a model that has a trained head, and how it was trained; none for other models."""
     if kind == "reward":
         return ("reward",), {}
     if kind != "classifier":
         return (), {}
-    if told and told.get("id2label"):
-        names = tuple(str(v) for _, v in sorted(told["id2label"].items(), key=lambda item: int(item[0])))
-        return names, {k: told[k] for k in ("problem_type",) if told.get(k)}
+    if config and config.get("id2label"):
+        names = tuple(str(v) for _, v in sorted(config["id2label"].items(), key=lambda item: int(item[0])))
+        return names, {k: config[k] for k in ("problem_type",) if config.get(k)}
     if model.name in CLASSIFIERS:
         return CLASSIFIERS[model.name]
     if label is None:

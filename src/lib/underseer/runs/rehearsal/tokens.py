@@ -106,9 +106,9 @@ _BY_TYPE = {"openai-gpt": "gpt1", "gpt2": "gpt2", "roberta": "roberta", "xlm-rob
 def of(folder: Path, config: dict[str, Any]) -> Tokens:
     """The tokens of a model whose files are here: its own special tokens and chat template, in its family's order."""
     family = FAMILIES[_BY_TYPE.get(config.get("model_type", ""), "bert")]
-    told = _json(folder / "tokenizer_config.json")
-    named = {name: _content(told[name]) for name in NAMED if told.get(name)}
-    template = told.get("chat_template")
+    settings = _json(folder / "tokenizer_config.json")
+    named = {name: _content(settings[name]) for name in NAMED if settings.get(name)}
+    template = settings.get("chat_template")
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
         template = jinja.read_text(encoding="utf-8")
