@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from underseer.report import canvas, writers
+from underseer.report import drawing, figures, tabulate, tidy
 from underseer.report import wording as w
 from underseer.report.results import load_results
 from underseer.report.selfmoa import figures as loop_figures
 from underseer.report.selfmoa import stages
+from underseer.report.selfmoa import tidy as loop_tidy
 from underseer.report.tabulate import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,9 +37,9 @@ def main() -> None:
         raise SystemExit(f"reports/demo/{missing[0]} has no results yet: run `make demo` first")
     found = [load_results(REPORTS / name / "results.json") for name in TASKS]
     loop = load_results(REPORTS / LOOP / "results.json")
-    with canvas.style():
-        figure(found).savefig(ROOT / "docs" / "demo.png", dpi=160, metadata={"Software": None})
-        loop_figure(loop).savefig(ROOT / "docs" / "selfmoa.png", dpi=160, metadata={"Software": None})
+    drawing.set_style()
+    figure(found).savefig(ROOT / "docs" / "demo.png", dpi=160, metadata={"Software": None})
+    loop_figure(loop).savefig(ROOT / "docs" / "selfmoa.png", dpi=160, metadata={"Software": None})
     put({"demo": table(found), "selfmoa": loop_table(loop)})
 
 
@@ -59,15 +60,14 @@ def scores(results: dict) -> list[dict]:
 
 def figure(found: list[dict]):
     """A panel a task: every method's primary metric with its interval."""
-    fig, axes = canvas.figure(7.4, 5.6, rows=len(found))
+    fig, axes = drawing.canvas(7.4, 6.0, rows=len(found))
     for ax, results in zip(axes[:, 0], found, strict=True):
-        rows, metric = scores(results), w.primary(results)
-        canvas.plot_intervals(ax, rows, w.row_names(rows), scale=100 if metric in w.PERCENT else 1)
-        canvas.value_labels(ax, rows, lambda r, metric=metric: w.with_interval(r, metric))
-        ax.set_xlabel(canvas.axis_label(metric))
+        metric = w.primary(results)
+        rows = tidy.scores(results)
+        figures.forest(ax, rows)
+        ax.set_xlabel(figures.axis_label(metric))
         ax.set_title(w.TASKS[results["task"]].rstrip("."))
-    canvas.foot(fig, found[0], "3 seeds; 95 % intervals over seeds and test items; hollow points: single seeds")
-    return fig
+    return drawing.finish(fig, tidy.main_rows(found[0], w.primary(found[0])))
 
 
 def table(found: list[dict]) -> str:
@@ -94,28 +94,28 @@ def table(found: list[dict]) -> str:
 def markdown(lines: list[dict[str, str]], note: str) -> str:
     """A table of lines by heading, as reports write theirs."""
     shown = pd.DataFrame(lines)
-    return writers.markdown(Table("", "", f"{note} {w.SYNTHETIC_SHORT}", shown, shown)).strip()
+    return tabulate.markdown(Table("", "", f"{note} {w.SYNTHETIC_SHORT}", shown, shown)).strip()
 
 
-# What the loop's figure shows, and its table with one thing more: data set, metric, heading.
-DRAWN = (
+# What the loop's table shows: data set, metric, heading. Its figure shows the same, but helpfulness on attacks.
+SHOWN = (
     ("attack", "unsafe_rate", "Unsafe answers to attacks, %"),
     ("held_out_attack", "unsafe_rate", "Unsafe, held-out attacks, %"),
+    ("attack", "helpfulness", "Helpfulness on attacks"),
     ("safe", "helpfulness", "Helpfulness on safe prompts"),
     ("borderline", "over_refusal", "Over-refusal, borderline prompts, %"),
 )
-SHOWN = (*DRAWN[:2], ("attack", "helpfulness", "Helpfulness on attacks"), *DRAWN[2:])
 
 
 def loop_figure(results: dict):
     """The loop, stage by stage: safety, helpfulness and over-refusal."""
-    fig, axes = canvas.figure(7.4, 5.2, columns=2, rows=2)
-    for ax, (dataset, metric, title) in zip(axes.ravel(), DRAWN, strict=True):
-        lines = stages.lines(results, stages.rows_of(results, dataset, metric))
-        loop_figures.draw_lines(ax, lines, metric, labelled=True)
+    fig, axes = drawing.canvas(7.4, 5.4, columns=2, rows=2)
+    drawn = [s for s in SHOWN if s[:2] != ("attack", "helpfulness")]
+    for ax, (dataset, metric, title) in zip(axes.ravel(), drawn, strict=True):
+        rows = loop_tidy.of_dataset(results, dataset, metric)
+        loop_figures.stages(ax, rows)
         ax.set_title(title, fontsize=9)
-    canvas.foot(fig, results, "3 seeds; 95 % intervals over seeds and test prompts; hollow points: single seeds")
-    return fig
+    return drawing.finish(fig, loop_tidy.of_dataset(results, *SHOWN[0][:2]))
 
 
 def loop_table(results: dict) -> str:

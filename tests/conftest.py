@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC_DATA = ROOT.parent / "shared" / "data"
+REPORTS = {"w2s": ROOT / "notebooks/w2s/5_report.ipynb", "selfmoa": ROOT / "notebooks/selfmoa/6_report.ipynb"}
 TEST_PARAMS = ROOT / "params" / "test" / "w2s_safety.yaml"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as a stage has it: the same results on any machine, a core a worker
@@ -33,6 +34,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store for this test."""
     monkeypatch.setenv("UNDERSEER_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The HTML that a report's cells show, in order, without a kernel."""
+    parts: list[str] = []
+    monkeypatch.setattr("IPython.display.display", lambda part: parts.append(part.data))
+    return parts
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from conftest import ROOT
 from underseer import look
 from underseer.errors import StageError, UserError
 from underseer.maths import losses, votes
-from underseer.w2s import collect, frames
+from underseer.report import collect_w2s as collect
+from underseer.w2s import frames
 
 
 def predictions(**p: float) -> pd.DataFrame:

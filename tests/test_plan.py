@@ -110,7 +110,7 @@ def test_code_that_changes_reruns_what_reaches_it(planned) -> None:
         return changed(before, after)
 
     assert append(library / "maths/votes.py", "\nX = 1\n") >= {"w2s/3_weak_labels", "w2s/4_student"}
-    assert append(library / "report/render.py", "\nX = 1\n") == {"w2s/5_report"}
+    assert append(library / "report/page.py", "\nX = 1\n") == {"w2s/5_report"}
     assert append(library / "maths/stats.py", "\nX = 1\n") == {"w2s/5_report"}
     assert append(library / "runs/tracking.py", "\nX = 1\n") == set()  # moves results about, decides none
     assert append(library / "training/finetune.py", "\n# a comment decides nothing\n") == set()

@@ -7,14 +7,17 @@ import hashlib
 import json
 import re
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import ndtri
 
+from conftest import REPORTS
 from underseer.maths import differences, metrics
 from underseer.maths.prevalence import wilson
-from underseer.report import compare, figure1, gallery, page, render, scores, tables, wording, writers
+from underseer.report import compare, figures, page, scores, tables, tables_ledger, tabulate, tidy, wording
+from underseer.report.headline import headline, key_numbers
 from underseer.report.results import build_results, load_results, metric_rows, pgr_rows, save_results, strict
 
 ACCURACY = {"weak": 0.80, "w2s_naive": 0.86, "w2s_hard_vote": 0.87, "w2s_soft_vote": 0.87, "strong_ceiling": 0.95}
@@ -70,7 +73,7 @@ def results(frame) -> dict:
 @pytest.fixture(scope="module")
 def rendered(results, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports") / "demo" / "w2s_safety"
-    render.render(json.loads(json.dumps(results)), folder)
+    page.render(REPORTS["w2s"], json.loads(json.dumps(results)), folder)
     return folder
 
 
@@ -116,20 +119,14 @@ def test_pgr_of_each_seed_and_of_the_means(results):
     assert row["ci95"][0] < row["mean"] < row["ci95"][1]
 
 
-@pytest.fixture
-def no_figures(monkeypatch):
-    """Pages without pictures: fast."""
-    monkeypatch.setitem(gallery.PLOTS, "w2s", ())
-
-
-def test_pgr_is_null_where_the_ceiling_is_not_above_the_weak_model(tmp_path, no_figures):
+def test_pgr_is_null_where_the_ceiling_is_not_above_the_weak_model():
     found = built(predictions(accuracy=ACCURACY | {"strong_ceiling": 0.70}))
     rows = [r for r in found["pgr"] if r["metric"] == "accuracy"]
     assert rows and all(r["mean"] is None and r["ci95"] is None and "undefined" in r["note"] for r in rows)
     assert "undefined" in tables.scores(found).shown["PGR (accuracy)"].tolist()
     assert any("not above" in n for n in found["notes"])
-    render.render(found, tmp_path)
-    assert "undefined" in (tmp_path / "index.html").read_text()
+    assert set(tables.pgr(found).shown["Accuracy"]) == {"undefined"}
+    assert [t.get_text() for t in figures.gaps(tidy.gaps(found), "accuracy").axes[0].texts].count("undefined") == 6
 
 
 def test_better_is_said_only_where_the_tests_say_so(results):
@@ -143,9 +140,7 @@ def test_better_is_said_only_where_the_tests_say_so(results):
         assert (t["better"] is not None) == (t["p_holm"] < 0.05)
         assert t["ci95_holm"][0] <= t["ci95"][0] and t["level_holm"] >= 0.95 and t["smallest_effect"] > 0
     equal = built(predictions(accuracy=dict.fromkeys(ACCURACY, 0.8)))
-    assert not any(t["better"] for t in equal["tests"]["rows"]) and "etter than" not in " ".join(
-        wording.headline(equal)
-    )
+    assert not any(t["better"] for t in equal["tests"]["rows"]) and "etter than" not in " ".join(headline(equal))
 
 
 def test_one_seed_covers_items_only_and_says_so(frame):
@@ -217,20 +212,18 @@ def test_case_study_follows_its_rule(frame, results):
 
 
 @pytest.mark.parametrize(("label", "truth"), [(1, "unsafe"), (0, "safe")])
-def test_text_of_real_data_is_not_kept_and_shown_only_on_request(frame, tmp_path, no_figures, label, truth):
+def test_text_of_real_data_is_not_kept_and_shown_only_on_request(frame, tmp_path, shown, label, truth):
     part = frame[frame["label"] == label]
     texts = dict.fromkeys(part["id"], "a very unsafe thing")
     found = built(part, synthetic=False, texts=texts)
     assert found["case_study"]["redacted"] and "very unsafe" not in json.dumps(found)
-    render.render(found, tmp_path)
-    html = (tmp_path / "index.html").read_text()
-    assert (
-        f"[redacted prompt, 4 words, truth {truth}, id {found['case_study']['id']}]" in html
-        and "very unsafe" not in html
-    )
-    render.render(found, tmp_path, texts=texts)
-    html = (tmp_path / "index.html").read_text()
-    assert "a very unsafe thing" in html and "Do not publish" in html
+    page.Page(found, tmp_path).case_study()
+    redacted = f"[redacted prompt, 4 words, truth {truth}, id {found['case_study']['id']}]"
+    assert redacted in "".join(shown) and "very unsafe" not in "".join(shown)
+    asked = page.Page(found, tmp_path, texts)
+    asked.header()
+    asked.case_study()
+    assert "a very unsafe thing" in "".join(shown) and "Do not publish" in "".join(shown)
 
 
 def test_published_values_never_stand_beside_synthetic_ones(frame):
@@ -282,8 +275,8 @@ def test_questions_are_counted_as_such(frame):
     row = found["rows"][0]
     assert (row["n_items"], row["n_rows"], row["unit"]) == (180, 900, "questions")
     assert found["interval"]["covers"] == "seeds and test questions"
-    caption = gallery.CLASSIFICATION[0].caption(found)
-    assert "3 seeds, 180 test questions with 900 rows; 95 % intervals over seeds and test questions" in caption
+    foot = tidy.scores(found).attrs["foot"]
+    assert foot == "3 seeds, 180 test questions with 900 rows; 95 % intervals over seeds and test questions"
     assert "questions" in found["tests"]["rule"] and "McNemar" not in found["tests"]["rule"]
 
 
@@ -304,23 +297,24 @@ PUBLISHED = {
 
 def test_figure_1_of_the_legal_task(frame):
     found = legal(clustered(frame), published=PUBLISHED)
-    table = figure1.table(found)
+    table = tables.figure1(found)
     assert table.shown["Published accuracy, %"].tolist() == ["80.2", "", "", "", ""]
     assert table.shown["Accuracy, %"].tolist()[0] == wording.with_interval(found["rows"][0], "accuracy")
-    bars = figure1.plot(found).axes[0].patches
+    bars = figures.figure1(tidy.figure1(found)).axes[0].patches
     assert len(bars) == 3 * (5 + 1) and sum(bool(b.get_hatch()) for b in bars) == 3
     of = {r["metric"]: 100 * r["mean"] for r in found["rows"] if r["method"] == "strong_ceiling"}
-    assert {round(b.get_height(), 6) for b in bars} >= {round(of[m], 6) for m in figure1.METRICS} | {80.2, 80.6, 80.1}
-    assert "Hatched: published values (Figure 1; read off)" in figure1.caption(found)
+    assert {round(b.get_height(), 6) for b in bars} >= {round(of[m], 6) for m in tidy.FIGURE1} | {80.2, 80.6, 80.1}
+    assert "Hatched: published values (Figure 1; read off)" in table.caption
     synthetic = legal(clustered(frame), synthetic=True, published=PUBLISHED)
-    assert len(figure1.plot(synthetic).axes[0].patches) == 15 and "Hatched" not in figure1.caption(synthetic)
-    assert figure1.plot(built(frame)) is None and figure1.table(built(frame)) is None
+    assert len(figures.figure1(tidy.figure1(synthetic)).axes[0].patches) == 15
+    assert "Hatched" not in tables.figure1(synthetic).caption
+    assert figures.figure1(tidy.figure1(built(frame))) is None and tables.figure1(built(frame)) is None
 
 
 def test_results_name_their_primary_metric(results):
     assert results["primary_metric"] == "accuracy"
     old = {k: v for k, v in results.items() if k != "primary_metric"}
-    assert wording.headline(old) == wording.headline(results)
+    assert headline(old) == headline(results)
     assert tables.scores(old).shown.equals(tables.scores(results).shown)
 
 
@@ -343,12 +337,12 @@ def test_names_of_methods(method, name):
 
 def test_files_of_a_report(rendered, results):
     names = ("scores", "pgr", "tests", "label_quality", "label_tests", "hygiene", "case_study", "cost")
+    plots = ("scores", "pgr", "label_quality", "confusion", "calibration", "curves")
     assert {p.name for p in (rendered / "tables").iterdir()} == {
         f"{n}.{e}" for n in names for e in ("csv", "md", "tex")
     }
-    figures = ("scores", "pgr", "label_quality", "confusion", "calibration", "curves")
     assert {p.name for p in (rendered / "figures").iterdir()} == {
-        f"{n}.{e}" for n in figures for e in ("png", "pdf", "txt")
+        f"{n}.{e}" for n in plots for e in ("png", "pdf", "txt")
     }
     assert "3 seeds, 900 test items" in (rendered / "figures" / "scores.txt").read_text()
     rows = list(csv.DictReader((rendered / "tables" / "scores.csv").open()))
@@ -366,39 +360,87 @@ def test_pages_escape_and_stand_alone(rendered):
     assert outside and all((rendered / u).is_file() for u in outside)
 
 
-def test_rendering_again_gives_the_same_bytes(rendered, tmp_path, monkeypatch):
-    monkeypatch.setitem(gallery.PLOTS, "w2s", gallery.PLOTS["w2s"][:1])
-    render.render(load_results(rendered / "results.json"), tmp_path)
-    made = [p for p in sorted(tmp_path.rglob("*")) if p.is_file() and p.name != "index.html"]
-    assert {p.suffix for p in made} == {".csv", ".md", ".tex", ".png", ".pdf", ".txt", ".json"}
+def test_rendering_again_gives_the_same_bytes(rendered, tmp_path, shown):
+    results = load_results(rendered / "results.json")
+    again = page.Page(results, tmp_path)
+    again.figure(figures.intervals(tidy.scores(results), figures.axis_label("accuracy")), "scores", "Accuracy", "x")
+    again.table(tables.scores(results))
+    made = [p for p in sorted(tmp_path.rglob("*")) if p.is_file() and p.suffix != ".txt"]
+    assert {p.suffix for p in made} == {".csv", ".md", ".tex", ".png", ".pdf"}
     for path in made:
         assert path.read_bytes() == (rendered / path.relative_to(tmp_path)).read_bytes(), path.name
 
 
+def test_a_page_is_what_its_notebook_shows(rendered):
+    """Sections without output are left out; the code of a figure is there, folded; the stage's own cells are not."""
+    html = (rendered / "index.html").read_text()
+    assert (
+        "<h2>Scores</h2>" in html and "<h2>Fluency and diversity</h2>" not in html and "<h2>Ablation</h2>" not in html
+    )
+    assert html.index("What was found") < html.index("<h2>Scores</h2>")
+    assert "figures.intervals(rows, figures.axis_label(metric))" in html and "run.finish()" not in html
+
+
+def test_exploratory_results_say_so_on_their_face(frame, tmp_path, shown):
+    found = built(frame[frame["seed"] == 0])
+    assert not any("xploratory" in s for s in headline(found)) and "xploratory" not in tables.scores(found).caption
+    marked = {**found, "provenance": {**found["provenance"], "exploratory": True}}
+    page.Page(marked, tmp_path).header()
+    assert "<h1>demo/w2s_safety (exploratory)</h1>" in shown[0] and wording.EXPLORATORY in shown[0]
+    assert headline(marked)[0].startswith("Exploratory: ") and tidy.scores(marked).attrs["foot"].startswith(
+        "Exploratory"
+    )
+    assert wording.EXPLORATORY_SHORT in tables.scores(marked).caption
+    folder = tmp_path / "mine" / "w2s_safety"
+    folder.mkdir(parents=True)
+    save_results(marked, folder / "results.json")
+    page.write(nbformat.v4.new_notebook(), folder)
+    assert "<title>demo/w2s_safety (exploratory)" in (folder / "index.html").read_text()
+    page.write_index(tmp_path, "mine")
+    assert '<span class="tag">exploratory</span>' in (tmp_path / "mine" / "index.html").read_text()
+
+
+def test_an_interval_that_goes_on_beyond_the_axis_ends_in_an_arrow(results):
+    rows = tidy.gaps(results)
+    wide = rows.assign(low=[-20.4, *rows["low"][1:]])
+    wide.attrs = rows.attrs
+    ax = figures.gaps(wide, "accuracy").axes[0]
+    assert ax.get_xlim()[0] == -1.5 and [line.get_marker() for line in ax.get_lines()].count("<") == 1
+    assert "arrow" in ax.figure.get_supxlabel() and "arrow" not in figures.gaps(rows, "accuracy").get_supxlabel()
+    seeds = [line for line in ax.get_lines() if line.get_marker() == "o" and line.get_markerfacecolor() == "white"]
+    assert [len(line.get_xdata()) for line in seeds] == [len(v) for v in rows["values"]]
+
+
 def test_profile_page_leads_to_each_experiment(rendered):
     reports = rendered.parent.parent
-    render.render_profile_index(reports, "demo")
+    page.write_index(reports, "demo")
     html = (reports / "demo" / "index.html").read_text()
     assert 'href="w2s_safety/index.html"' in html and "w2s_safety/figures/scores.png" in html
     assert 'href="demo/index.html"' in (reports / "index.html").read_text()
-    assert "No experiment" in page.profile("empty", {}, reports)
+    page.write_index(reports, "empty")
+    assert "No experiment" in (reports / "empty" / "index.html").read_text()
+    assert dict(key_numbers(load_results(rendered / "results.json")))["PGR, single supervisor"]
 
 
 def test_escaping_of_tables():
-    table = tables.Table("x_y", "X", EVIL, pd.DataFrame({"a_b": [EVIL], "n": ["1.0"]}), pd.DataFrame())
-    tex = writers.latex(table)
+    table = tabulate.Table("x_y", "X", EVIL, pd.DataFrame({"a_b": [EVIL], "n": ["1.0"]}), pd.DataFrame())
+    tex = tabulate.latex(table)
     assert r"100\% of \$x\_1 | \{y\} \textbackslash{} \textasciitilde{}\textasciicircum{}\#" in tex
     assert r"\begin{tabular}{lr}" in tex and r"\toprule" in tex
-    cell = writers.markdown(table).splitlines()[2]
+    cell = tabulate.markdown(table).splitlines()[2]
     assert "<script>" not in cell and r"\|" in cell
+    html = tabulate.html(table)
+    assert "<script" not in html and "&lt;script&gt;" in html and ".col1 {\n  text-align: right" in html
 
 
 def test_ledgers_are_summed_by_stage():
-    by_stage = tables.cost_by_stage(
+    by_stage = tables_ledger.cost_by_stage(
         {"a/b/k1": {"seconds": 1, "peak_memory_mb": 5}, "a/b/k2": {"seconds": 2, "peak_memory_mb": 7}}
     )
     assert by_stage["a/b"] == {"instances": 2, "seconds": 3, "peak_memory_mb": 7} == by_stage["total"]
-    assert tables.cost_by_stage({}) == {} and tables.cost_by_stage({"seconds": 3}) == {"all stages": {"seconds": 3}}
+    assert tables_ledger.cost_by_stage({}) == {} and tables_ledger.cost_by_stage({"seconds": 3}) == {
+        "all stages": {"seconds": 3}
+    }
 
 
 def test_malformed_predictions_are_refused(frame):

@@ -11,15 +11,30 @@ import pandas as pd
 import pytest
 
 import selfmoa_tables as tables_of
+from conftest import REPORTS
 from selfmoa_tables import EVIL, LEVELS, LOOP
 from underseer.errors import StageError
 from underseer.maths.diversity import self_bleu
 from underseer.maths.prevalence import corrected_rate
-from underseer.report import gallery, page, render, tables, wording
-from underseer.report.results import load_results
-from underseer.report.selfmoa import accounts, attacks, case, figures_tradeoff, headline, stages, sweeps
+from underseer.report import ablation, page, tables, tables_case, tables_ledger, wording
+from underseer.report import collect_selfmoa as collect
+from underseer.report import figures as shared
+from underseer.report.headline import key_numbers
+from underseer.report.results import load_results, save_results
+from underseer.report.selfmoa import (
+    accounts,
+    attacks,
+    case,
+    diagram,
+    figures,
+    figures_training,
+    headline,
+    stages,
+    tables_loop,
+    tidy,
+)
+from underseer.report.selfmoa import tables as loop
 from underseer.report.selfmoa.results import build_selfmoa_results
-from underseer.selfmoa import collect
 
 LOOPED = {m: LEVELS[m] for m in LOOP}
 GAP = "unsafe_rate_judge_gap"
@@ -61,7 +76,7 @@ def results(answers) -> dict:
 @pytest.fixture(scope="module")
 def rendered(results, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports") / "demo" / "selfmoa"
-    render.render(json.loads(json.dumps(results)), folder)
+    page.render(REPORTS["selfmoa"], json.loads(json.dumps(results)), folder)
     return folder
 
 
@@ -71,9 +86,39 @@ def small() -> pd.DataFrame:
     return tables_of.answers(LOOPED, n=20, draws=1)
 
 
-@pytest.fixture
-def no_figures(monkeypatch):
-    monkeypatch.setitem(gallery.PLOTS, "selfmoa", ())
+def drawn(results: dict) -> dict:
+    """Every figure of the loop that the results have."""
+    strategies = tidy.strategies(results)
+    found = {
+        "pipeline": diagram.pipeline(results),
+        "scores": figures.methods(tidy.methods(results)),
+        "stages": figures.by_stage(tidy.by_stage(results, ("attack", "safety_score"), ("safe", "helpfulness"))),
+        "categories": figures.categories(tidy.categories(results)),
+        "attack_success": figures.attack_success(tidy.attack_success(results), strategies),
+        "attack_fate": figures.fates(tidy.fates(results)),
+        "judge_gap": figures.judge_gap(tidy.judge_gap(results), "x"),
+        "cards": figures.cards(tidy.cards(results)),
+        "pareto": figures.pareto(tidy.weights(results)),
+        "efficiency": figures.efficiency(tidy.efficiency(results)),
+        "logps": figures_training.logps(tidy.curves(results, "chosen", "rejected")),
+        "margins": figures_training.margins(tidy.curves(results, "loss", "margin")),
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def made(results: dict) -> dict:
+    """Every table of the loop that the results have."""
+    makers = [loop.stage_table, loop.baselines, loop.changes, tables.tests, ablation.table, loop.categories]
+    makers += [
+        tables_loop.attacks,
+        tables_loop.fate,
+        tables_loop.pairs,
+        loop.by_judge,
+        tables_loop.judge_cards,
+        loop.utility,
+    ]
+    makers += [tables_case.case_study, tables_loop.efficiency, tables_ledger.cost]
+    return {table.name: table for make in makers if (table := make(results)) is not None}
 
 
 def row(results: dict, method: str, metric: str, dataset: str = "attack") -> dict:
@@ -84,7 +129,7 @@ def row(results: dict, method: str, metric: str, dataset: str = "attack") -> dic
 def test_schema(results, tmp_path):
     for key in ("schema", "name", "pipeline", "task", "synthetic", "rows", "pgr", "cost", "provenance"):
         assert key in results
-    assert results["pipeline"] == wording.kind(results) == "selfmoa" and results["pgr"] == []
+    assert results["pipeline"] == "selfmoa" and results["pgr"] == []
     assert wording.main_dataset(results) == "attack" and results["rows"][0]["method"] == "aligned"
     (tmp_path / "results.json").write_text(json.dumps(results, allow_nan=False))
     assert load_results(tmp_path / "results.json") == results
@@ -204,6 +249,7 @@ def test_relative_change(results):
     last, reset = (row(results, m, "safety_score")["mean"] for m in ("selfmoa_iter3", "reset"))
     assert change["mean"] == pytest.approx(last / reset - 1) and change["ci95"][0] < change["mean"] < change["ci95"][1]
     assert headline.relative({"mean": -0.5, "ci95": None}) == "-50.0 %, no finite interval"
+    assert headline.relative({"mean": -0.923, "ci95": [-1.024, -0.825]}) == "-92.3 % [-100.0, -82.5]"
 
 
 def test_reward_hacking_shows_where_the_gap_widens(small, results):
@@ -248,10 +294,9 @@ def test_cards_of_several_seeds(results):
 
 
 def test_attack_success_is_drawn_in_the_order_of_iterations(results):
-    from underseer.report.selfmoa import figures_attacks
-
     attacks = {**results["attacks"], "rows": results["attacks"]["rows"][::-1]}
-    fig = figures_attacks.plot_attacks({**results, "attacks": attacks})
+    shuffled = {**results, "attacks": attacks}
+    fig = figures.attack_success(tidy.attack_success(shuffled), tidy.strategies(shuffled))
     lines = [line.get_xdata() for line in fig.axes[0].get_lines() if len(line.get_xdata()) > 2]
     assert lines and all(list(x) == sorted(x) for x in lines)
 
@@ -276,13 +321,10 @@ def test_a_red_team_without_success(small):
     frame = tables_of.attacks(seeds=(0,), per=20).assign(success=False)
     found = built(small, attacks=frame)
     assert all(f["successes"] == 0 and f["self_bleu"] is None for f in found["attacks"]["fate"])
-    for plot in gallery.PLOTS["selfmoa"]:
-        if plot.name.startswith("attack"):
-            assert plot.draw(found) is not None
+    assert {"attack_success", "attack_fate"} <= drawn(found).keys()
     nobody = built(small, attacks=frame.assign(refused_by_attacker=True, unsafe=np.nan))
     assert nobody["attacks"]["rows"] == []
-    made = [t for t in (make(nobody) for make in tables.TABLES["selfmoa"]) if t is not None]
-    assert "attack_fate" in {t.name for t in made} and "attacks" not in {t.name for t in made}
+    assert "attack_fate" in made(nobody) and "attacks" not in made(nobody)
     assert attacks.red_team(frame.head(0), n_boot=10, seed=0) is None
 
 
@@ -315,8 +357,7 @@ def test_the_loop_pays_for_its_own_stages(results):
     assert spent["seconds"] == pytest.approx(3 * 12.5 + 27 * 31.0)  # neither human_dpo nor evaluations
     reset, last = (row(results, m, "unsafe_rate")["values"] for m in ("reset", "selfmoa_iter3"))
     assert accounts.removed(results) == pytest.approx(100 * (sum(reset) - sum(last)))
-    table = next(t for t in (make(results) for make in tables.TABLES["selfmoa"]) if t and t.name == "efficiency")
-    seconds = table.data.set_index("spent").loc["seconds"]
+    seconds = tables_loop.efficiency(results).data.set_index("spent").loc["seconds"]
     assert seconds["by_pair"] == pytest.approx(seconds["total"] / accounts.accepted(results))
     assert accounts.loop_cost({"cost": {"seconds": 3}}) == {}
 
@@ -325,10 +366,9 @@ def test_published_values_never_stand_as_ours(results, small):
     said = " ".join(headline.headline(results))
     assert "+12.41 %" in said and "1/11" in said and "not reproduced by these numbers" in said
     assert "utility" not in results["published"]
-    shown = {t.name: t for t in (make(results) for make in tables.TABLES["selfmoa"]) if t}
-    assert not any("Published" in v for v in shown["utility"].shown["Method"])
+    assert not any("Published" in v for v in loop.utility(results).shown["Method"])
     real = built(small, synthetic=False, utility=tables_of.lm_eval())
-    table = next(t for t in (make(real) for make in tables.TABLES["selfmoa"]) if t and t.name == "utility")
+    table = loop.utility(real)
     line = table.shown[table.shown["Method"].str.startswith("Published")].iloc[0]
     assert line["HellaSwag, %"] == "60.01" and line["MMLU, %"] == "59.02"
     ours = table.shown[table.shown["Method"] == "Aligned model"].iloc[0]
@@ -338,7 +378,10 @@ def test_published_values_never_stand_as_ours(results, small):
 
 def test_files_of_a_report(rendered, results):
     names = {p.stem for p in (rendered / "figures").iterdir()}
-    assert names == {p.name for p in gallery.PLOTS["selfmoa"]} - {"ablation", "pareto"}
+    assert names == {
+        *("pipeline", "scores", "safety_stages", "helpfulness_attack", "helpfulness_safe", "categories", "refusal"),
+        *("data_efficiency", "attack_success", "attack_fate", "judge_gap", "judge_cards", "curves", "margins"),
+    }
     expected = {"stages", "baselines", "changes", "tests", "categories", "attacks", "attack_fate", "pairs", "by_judge"}
     assert {p.stem for p in (rendered / "tables").iterdir()} == expected | {
         *("judge_cards", "utility", "case_study", "efficiency", "cost"),
@@ -351,13 +394,13 @@ def test_files_of_a_report(rendered, results):
     assert "lower is safer" in (rendered / "figures" / "safety_stages.txt").read_text()
 
 
-def test_every_section_holds_what_the_page_has(rendered):
+def test_the_page_shows_every_file(rendered):
     html = (rendered / "index.html").read_text()
-    wanted = {n for _, figures, made in page.SECTIONS["selfmoa"] for n in (*figures, *made)}
-    known = {p.stem for f in ("figures", "tables") for p in (rendered / f).iterdir()}
-    assert known <= wanted and wanted - known == {"ablation", "pareto"}
-    for title, *_ in page.SECTIONS["selfmoa"]:
-        assert (f"<h2>{title}</h2>" in html) == (title != "Ablation")
+    known = [
+        p.relative_to(rendered) for f in ("figures", "tables") for p in (rendered / f).iterdir() if p.suffix != ".txt"
+    ]
+    assert known and all(f'href="{path}"' in html for path in known)
+    assert "<h2>Red team</h2>" in html and "<h2>Ablation</h2>" not in html
 
 
 def test_text_is_shown_as_text(rendered):
@@ -381,30 +424,28 @@ def test_case_study_follows_its_rule(answers, results):
     assert not harmless["rule_fits"] and harmless["n_candidates"] == 0
 
 
-def test_real_texts_are_not_kept_and_shown_only_on_request(small, tmp_path, no_figures):
+def test_real_texts_are_not_kept_and_shown_only_on_request(small, tmp_path, shown):
     vile = small.assign(prompt="an awful prompt", answer="a vile answer")
     archive = tables_of.attacks(seeds=(0,), per=20).assign(text="a harvested attack", answer="a vile answer")
     found = built(vile, synthetic=False, attacks=archive)
     kept = json.dumps(found)
     assert not any(word in kept for word in ("awful", "vile", "harvested")) and found["case_study"]["redacted"]
-    render.render(found, tmp_path)
-    html = (tmp_path / "index.html").read_text()
-    assert "[redacted, 3 words]" in html and "vile" not in html
+    page.Page(found, tmp_path).case_study()
+    assert "[redacted, 3 words]" in "".join(shown) and "vile" not in "".join(shown)
     texts = case.raw_texts(found["case_study"], vile)
-    render.render(found, tmp_path, texts=texts)
-    html = (tmp_path / "index.html").read_text()
-    shown = len(found["case_study"]["prompts"])
-    assert (
-        html.count("an awful prompt") == shown and html.count("a vile answer") == 3 * shown and "Do not publish" in html
-    )
+    shown.clear()
+    asked = page.Page(found, tmp_path, texts)
+    asked.header()
+    asked.case_study()
+    html, n = "".join(shown), len(found["case_study"]["prompts"])
+    assert html.count("an awful prompt") == n and html.count("a vile answer") == 3 * n and "Do not publish" in html
     assert "vile" not in (tmp_path / "tables" / "case_study.md").read_text()
 
 
-def test_an_answer_that_failed_is_no_text(small, tmp_path, no_figures):
+def test_an_answer_that_failed_is_no_text(small):
     found = built(small.assign(answer=None, unsafe=small["unsafe"].where(small["method"] != "aligned")))
     assert found["case_study"]["prompts"][0]["answers"][0]["unsafe"] is None
-    render.render(found, tmp_path)
-    assert "[says nothing]" in (tmp_path / "index.html").read_text()
+    assert "[says nothing]" in tables_case.case_study(found).shown["Answer"].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -414,21 +455,17 @@ def weighted() -> dict:
 
 
 def test_pareto_front(weighted):
-    assert figures_tradeoff.front([(0.7, 70), (0.6, 30), (0.5, 40), (0.4, 10)]) == [3, 1, 0]
-    points = figures_tradeoff.pareto_points(weighted)
-    assert [p[2] for p in points] == ["0.9 : 0.1", "0.7 : 0.3", "0.5 : 0.5", "0.3 : 0.7", "0.1 : 0.9"]
-    assert {p[1]["method"] for p in points} == {"selfmoa_iter2"}
-    fig = figures_tradeoff.plot_pareto(weighted)
-    shown = [t for t in fig.axes[0].texts if t.get_text()]
-    assert len(shown) == 7
-    fig.canvas.draw()
-    boxes = [t.get_window_extent() for t in shown]
-    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
-    assert "helpfulness : safety" in fig._supxlabel.get_text()
+    assert figures.front([(0.7, 70), (0.6, 30), (0.5, 40), (0.4, 10)]) == [3, 1, 0]
+    points = tidy.weights(weighted)
+    labels = ["0.9 : 0.1", "0.7 : 0.3", "0.5 : 0.5", "0.3 : 0.7", "0.1 : 0.9", "Aligned model", "Safety reset"]
+    assert points["label"].tolist() == labels and set(points["method"][:5]) == {"selfmoa_iter2"}
+    fig = figures.pareto(points)
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["not beaten on both", *labels]
+    assert "helpfulness : safety" in " ".join(fig.get_supxlabel().split())
 
 
 def test_one_weight_makes_no_front(results):
-    assert figures_tradeoff.plot_pareto(results) is None and sweeps.plot(results) is None
+    assert figures.pareto(tidy.weights(results)) is None and ablation.sweep(results) is None
 
 
 def test_headline_of_several_variants(weighted):
@@ -463,23 +500,23 @@ def test_stages_of_several_variants_share_what_came_before(weighted):
 def test_ablation_of_the_judges_noise():
     answers, archive, made = tables_of.noise()
     found = built(answers, attacks=archive, pairs=made)
-    swept = sweeps.sweeps(found)
-    assert set(swept) == {"unsafe_rate", "helpfulness", "over_refusal"}
-    series = {s.name: s for s in swept["unsafe_rate"].scores}
-    assert swept["unsafe_rate"].values == [0.0, 0.1, 0.2, 0.3]
-    assert len(series["Self-MOA, iteration 2"].points) == 4 and series["Safety reset"].constant is not None
-    assert "Self-MOA, iteration 1" not in series
-    table = sweeps.table(found)
+    swept = ablation.sweep(found)
+    assert set(swept.scores) == {"unsafe_rate", "helpfulness", "over_refusal"} and swept.values == [0.0, 0.1, 0.2, 0.3]
+    places = swept.scores["unsafe_rate"].groupby("line")["place"].apply(list)
+    assert len(places["Self-MOA, iteration 2"]) == 4 and np.isnan(places["Safety reset"]).all()
+    assert "Self-MOA, iteration 1" not in places
+    table = ablation.table(found)
     assert len(table.shown) == 4 * 2 + 3 and "judge_noise" in table.caption
-    assert sweeps.plot(found) is not None
+    assert shared.sweep(swept.panels, swept.head) is not None
 
 
 def test_data_efficiency_over_human_pairs():
     answers, _, made = tables_of.human()
     found = built(answers, pairs=made)
-    series = {m: points for m, _, points in figures_tradeoff.efficiency(found)}
-    assert [p for p, _ in series["human_dpo"]] == [240, 960, 2160] and len(series["selfmoa"]) == 3
-    assert figures_tradeoff.plot_efficiency(found) is not None
+    rows = tidy.efficiency(found)
+    pairs = rows.dropna(subset="pairs").groupby("line")["pairs"].apply(sorted)
+    assert pairs["DPO, human pairs"] == [240, 960, 2160] and len(pairs["Self-MOA"]) == 3
+    assert figures.efficiency(rows) is not None
     (said,) = [s for s in headline.headline(found) if s.startswith("DPO, human pairs")]
     assert "240 pairs" in said and "2,160 pairs" in said and "960" not in said
 
@@ -492,12 +529,8 @@ def test_one_seed_covers_prompts_only(small):
 @pytest.mark.parametrize("methods", [["aligned"], ["aligned", "reset"], ["aligned", "selfmoa_iter1"], ["sft"]])
 def test_a_loop_that_is_not_whole(methods):
     found = built(tables_of.answers({m: LEVELS[m] for m in methods}, seeds=(0,), n=10, draws=1))
-    drawn = {plot.name for plot in gallery.PLOTS["selfmoa"] if plot.draw(found) is not None}
-    made = {t.name for make in tables.TABLES["selfmoa"] if (t := make(found)) is not None}
-    assert "scores" in drawn and ("stages" in made) == (methods != ["sft"])
-    assert bool(headline.headline(found)) == ("selfmoa_iter1" in methods) and isinstance(
-        headline.key_numbers(found), list
-    )
+    assert "scores" in drawn(found) and ("stages" in made(found)) == (methods != ["sft"])
+    assert bool(headline.headline(found)) == ("selfmoa_iter1" in methods) and isinstance(key_numbers(found), list)
 
 
 @pytest.mark.parametrize(
@@ -523,11 +556,11 @@ def test_a_profile_of_both_pipelines(rendered, results):
     reports = rendered.parent.parent
     other = reports / "demo" / "w2s_safety"
     other.mkdir()
-    render.results.save_results(test_report.built(test_report.predictions(n=60)), other / "results.json")
-    render.render_profile_index(reports, "demo")
+    save_results(test_report.built(test_report.predictions(n=60)), other / "results.json")
+    page.write_index(reports, "demo")
     html = (reports / "demo" / "index.html").read_text()
     assert "selfmoa/figures/scores.png" in html and "Weak supervisor" in html
-    key = dict(page._key_numbers(results))
+    key = dict(key_numbers(results))
     assert (
         key["Unsafe rate, reset"] == wording.with_interval(row(results, "reset", "unsafe_rate"), "unsafe_rate") + " %"
     )
@@ -594,8 +627,6 @@ class Run:
 
 
 def test_outputs_become_tables_and_a_report():
-    from underseer.selfmoa import reporting
-
     cells = [cell(s, x) for x in (0.2, 0.8) for s in (0, 1)]
     answers = collect.answers(cells)
     known = answers[["method", "variant", "seed"]].drop_duplicates()
@@ -614,7 +645,7 @@ def test_outputs_become_tables_and_a_report():
     ]
     assert judges[-1]["name"] == "oracle" and judges[-1]["card"] is None
     assert set(collect.utility(cells)["metric"]) == {"perplexity", "mmlu"}
-    found = reporting.results("demo/selfmoa", Run(), cells, answers, n_boot=50)
+    found = collect.results("demo/selfmoa", Run(), cells, answers, n_boot=50)
     assert found["cost"]["selfmoa/2_red_team/red-0"]["role"] == "red_team_1"
     assert "role" not in found["cost"]["testbed/pretrain/base"]
     told = collect.summary(cells, found)

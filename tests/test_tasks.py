@@ -11,8 +11,9 @@ import pytest
 from conftest import ROOT
 from underseer.errors import UserError
 from underseer.maths import selection
+from underseer.report import collect_w2s as collect
 from underseer.runs import keys, params, plan
-from underseer.w2s import collect, frames, passages, tasks
+from underseer.w2s import frames, passages, tasks
 
 TOXICITY = ROOT / "params" / "test" / "w2s_toxicity.yaml"
 SAFETY = ROOT / "params" / "test" / "w2s_safety.yaml"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import textwrap
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -219,29 +218,6 @@ def toxicity(scores: pd.DataFrame) -> pd.DataFrame:
         "failures": drawn.failure.count(),
     }
     return _frame(told).round(4)
-
-
-def table(report: Path, name: str) -> Any:
-    """A table of the report with its caption, as it stands in its folder."""
-    from IPython.display import Markdown
-
-    return Markdown((report / "tables" / f"{name}.md").read_text(encoding="utf-8"))
-
-
-def figure(report: Path, name: str) -> Any:
-    """A figure of the report, with its caption."""
-    from IPython.display import Image
-
-    return Image(filename=str(report / "figures" / f"{name}.png"), width=760)
-
-
-def headline(results: Mapping[str, Any]) -> Any:
-    """What the numbers say, in words: 'better' only where a paired test says so."""
-    from IPython.display import Markdown
-
-    from underseer.report import wording
-
-    return Markdown("\n\n".join(wording.headline(results)))
 
 
 def _figure(columns: int) -> tuple[Figure, Any]:

@@ -1,20 +1,18 @@
-"""Ablations: the primary metric and PGR against the values of one swept parameter, as a figure and a table."""
+"""Ablations: scores and PGR against the values of one swept parameter, as tidy tables for a figure and as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from underseer.report import tidy
 from underseer.report import wording as w
-from underseer.report.canvas import axis_label, colour, figure, foot, main_rows, sample, wrapped
-from underseer.report.tabulate import Results, Table, capital, mark
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from underseer.report.figures import axis_label
+from underseer.report.names import iteration
+from underseer.report.tabulate import Results, Table, mark
 
 METHOD_KEYS = ("student_loss", "voting")
 """Keys that a method's name tells: sweeping them makes other methods, not other variants of one."""
@@ -57,32 +55,85 @@ VALUES = {
 SPELLED = {"naive": "none", "hard_vote": "hard", "soft_vote": "soft"}
 
 
-@dataclass
-class Series:
-    """One line of the figure: rows by position on the swept axis; `constant` where the key does not decide the method."""
-
-    method: str
-    name: str
-    points: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    constant: Mapping[str, Any] | None = None
-
-
-@dataclass
+@dataclass(frozen=True)
 class Sweep:
-    """A swept key, its values in order, and every method's scores and PGR along it."""
+    """A swept key, its values in order, and for each score a tidy table with ``line`` (the method), ``place`` (of the value; NaN:
+    the key does not decide the method), ``tick``, ``gap`` (whether it is a PGR), and ``row`` (of results.json)."""
 
     key: str
     values: list[Any]
-    scores: list[Series]
-    pgr: list[Series]
+    scores: dict[str, pd.DataFrame]
+    gaps: pd.DataFrame
+
+    @property
+    def head(self) -> str:
+        """The key as an axis label."""
+        return HEADS.get(self.key, self.key)
 
     @property
     def ticks(self) -> list[str]:
-        told = VALUES.get(self.key, {})
-        return [told.get(str(v), s) for v, s in zip(self.values, w.labels(self.values), strict=True)]
+        """The values as labels."""
+        known = VALUES.get(self.key, {})
+        return [known.get(str(v), s) for v, s in zip(self.values, w.labels(self.values), strict=True)]
+
+    @property
+    def panels(self) -> list[tuple[pd.DataFrame, str]]:
+        """Tables with axis labels, as ``figures.sweep`` takes them."""
+        found = [(table, axis_label(metric)) for metric, table in self.scores.items()]
+        return found + ([(self.gaps, "Performance gap\nrecovered (no unit)")] if len(self.gaps) else [])
 
 
-def _told(row: Mapping[str, Any], key: str) -> Any:
+def sweep(results: Results) -> Sweep | None:
+    """The key that the experiment sweeps, other than seed; None where it sweeps none.
+
+    Voting alone counts in experiments named 'ablations/...' only: everywhere else votes are methods beside each other.
+    Of several keys, the one along which most points lie in one series.
+    """
+    scores = _scored(results)
+    keys = {metric: _swept(results["name"], rows) for metric, rows in scores.items()}
+    key = next((k for k in keys.values() if k), None)
+    if key is None:
+        return None
+    scores = {metric: rows for metric, rows in scores.items() if keys[metric] == key}
+    values = _ordered([v for vs in _by_series(next(iter(scores.values())), key).values() for v in vs])
+    pgr = w.pick(results["pgr"], dataset=w.main_dataset(results), metric=w.primary(results))
+    tables = {metric: _table(results, rows, key, values, gap=False) for metric, rows in scores.items()}
+    found = Sweep(key, values, tables, _table(results, pgr, key, values, gap=True))
+    for series in (*found.scores.values(), found.gaps):
+        if len(series):
+            series["tick"] = [None if pd.isna(p) else found.ticks[int(p)] for p in series["place"]]
+    return found
+
+
+def _scored(results: Results) -> dict[str, list[Mapping]]:
+    """Metric -> the rows that may be swept: the primary metric; of the loop safety, helpfulness and over-refusal of the last
+    iterates and of the models beside them."""
+    if results["pipeline"] != "selfmoa":
+        return {w.primary(results): w.pick(results["rows"], dataset=w.main_dataset(results), metric=w.primary(results))}
+    from underseer.report.selfmoa import stages
+    from underseer.report.selfmoa.tidy import SCORED
+
+    found = {}
+    for role, metric in SCORED:
+        rows = stages.rows_of(results, stages.main_of(results, role), metric)
+        last = {line.last for line in stages.lines(results, rows)}
+        found[metric] = [r for r in rows if not iteration(r["method"]) or r["method"] in last]
+    return {metric: rows for metric, rows in found.items() if rows}
+
+
+def _swept(name: str, rows: Sequence[Mapping]) -> str | None:
+    keys = [k for k in dict.fromkeys(k for r in rows for k in r["variant"]) if k != "voting"]
+    if name.startswith("ablations/"):
+        keys.append("voting")
+    best, most = None, 1
+    for key in keys:
+        longest = max((len({repr(v) for v in vs}) for vs in _by_series(rows, key).values()), default=0)
+        if longest > most:
+            best, most = key, longest
+    return best
+
+
+def _value(row: Mapping[str, Any], key: str) -> Any:
     """A row's value of a key, from its variant, or from its method's name where that tells it; None: it has none."""
     if key in row["variant"]:
         return None if key in METHOD_KEYS and not w.method_parts(row["method"]) else row["variant"][key]
@@ -99,36 +150,17 @@ def _identity(row: Mapping[str, Any], key: str) -> tuple[str, tuple]:
         method = "student" if parts[1] == "hard_ce" else f"student {parts[1]}"
     elif parts and key == "student_loss":
         method = f"w2s_{parts[0]}"
-    rest = {k: v for k, v in row["variant"].items() if k != key and k not in METHOD_KEYS}
-    return method, tuple(sorted((k, repr(v)) for k, v in rest.items()))
+    return method, tuple(sorted((k, repr(v)) for k, v in _plain(row, key).items()))
 
 
-def sweep(results: Results) -> Sweep | None:
-    """The key that the experiment sweeps, other than seed; None where it sweeps none.
-
-    Voting alone counts in experiments named 'ablations/...' only: everywhere else votes are methods beside each other.
-    Of several keys, the one along which most points lie in one series.
-    """
-    rows = [r for r in main_rows(results) if r["metric"] == w.primary(results)]
-    keys = [k for k in dict.fromkeys(k for r in rows for k in r["variant"]) if k != "voting"]
-    if results["name"].startswith("ablations/"):
-        keys.append("voting")
-    best, most = None, 1
-    for key in keys:
-        longest = max((len({repr(v) for v in vs}) for vs in _by_series(rows, key).values()), default=0)
-        if longest > most:
-            best, most = key, longest
-    if best is None:
-        return None
-    values = _ordered([v for vs in _by_series(rows, best).values() for v in vs])
-    pgr = w.pick(results["pgr"], dataset=w.main_dataset(results), metric=w.primary(results))
-    return Sweep(best, values, _series(rows, best, values), _series(pgr, best, values))
+def _plain(row: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {k: v for k, v in row["variant"].items() if k != key and k not in METHOD_KEYS}
 
 
 def _by_series(rows: Sequence[Mapping], key: str) -> dict[tuple, list[Any]]:
     found: dict[tuple, list[Any]] = {}
     for row in rows:
-        value = _told(row, key)
+        value = _value(row, key)
         if value is not None:
             found.setdefault(_identity(row, key), []).append(value)
     return found
@@ -141,149 +173,75 @@ def _ordered(values: Sequence[Any]) -> list[Any]:
     return sorted(unique) if numbers else unique
 
 
-def _series(rows: Sequence[Mapping], key: str, values: Sequence[Any]) -> list[Series]:
+def _table(results: Results, rows: Sequence[Mapping], key: str, values: Sequence[Any], *, gap: bool) -> pd.DataFrame:
+    """Rows with their series and their place among the values."""
     where = {repr(v): k for k, v in enumerate(values)}
-    found: dict[tuple, Series] = {}
-    for row in rows:
-        identity, value = _identity(row, key), _told(row, key)
-        series = found.setdefault((*identity, value is None), Series(row["method"], ""))
-        if value is None:
-            series.constant = row
-        else:
-            series.points[where[repr(value)]] = row
-    named = [{"method": i[0], "variant": dict(_plain(s, key))} for i, s in found.items()]
-    for series, name in zip(found.values(), w.row_names(named), strict=True):
-        series.name = "W2S student" if name == "student" else name[:1].upper() + name[1:]
-    return list(found.values())
+    of = [(*_identity(r, key), (v := _value(r, key)) is None, where.get(repr(v))) for r in rows]
+    first: dict[tuple, dict[str, Any]] = {}
+    for (method, rest, constant, _), row in zip(of, rows, strict=True):
+        first.setdefault((method, rest, constant), {"method": method, "variant": _plain(row, key)})
+    names = dict(zip(first, map(_raised, w.row_names(list(first.values()))), strict=True))
+    table = tidy.frame(results, rows, "" if gap else None)
+    lines = [names[o[:3]] for o in of]
+    places = pd.Series([None if o[2] else o[3] for o in of], dtype=float)
+    return table.assign(line=lines, place=places, gap=gap, row=list(rows))
 
 
-def _plain(series: Series, key: str) -> dict[str, Any]:
-    row = series.constant or next(iter(series.points.values()))
-    return {k: v for k, v in row["variant"].items() if k != key and k not in METHOD_KEYS}
+def _raised(name: str) -> str:
+    return "W2S student" if name == "student" else w.capital(name)
 
 
 def table(results: Results) -> Table | None:
-    """The primary metric and PGR at each value of the swept key; methods that it does not decide last."""
-    found, metric = sweep(results), w.primary(results)
+    """Every score, and PGR, at each value of the swept key; methods that it does not decide last."""
+    found = sweep(results)
     if found is None:
         return None
-    head = HEADS.get(found.key, found.key)
-    ratios = {s.name: s for s in found.pgr}
     lines, data = [], []
-    for place, (value, tick) in enumerate([*zip(found.values, found.ticks, strict=True), (None, "any")]):
-        for series in found.scores:
-            row = series.constant if value is None else series.points.get(place)
-            if row is None:
+    names = list(dict.fromkeys(n for t in found.scores.values() for n in t["line"]))
+    for place, value in enumerate([*found.values, None]):
+        for name in names:
+            rows = {m: _at(t, name, place, value) for m, t in found.scores.items()}
+            rows = {m: r for m, r in rows.items() if r}
+            if not rows:
                 continue
-            ratio = ratios.get(series.name)
-            pgr = ratio and (ratio.constant if value is None else ratio.points.get(place))
-            lines.append(
-                {head: tick, "Method": series.name, w.metric_head(metric): w.with_interval(row, metric)}
-                | {"PGR": w.pgr_text(pgr) if pgr else "", "Seeds": str(len(row["seeds"]))}
-            )
-            data.append(_numbers(found.key, value, series, row, pgr))
-    shown = pd.DataFrame(lines)
-    return Table("ablation", f"Ablation of {found.key}", caption(results), shown, pd.DataFrame(data))
+            gap = _at(found.gaps, name, place, value)
+            shown = {w.metric_head(m): w.with_interval(rows.get(m), m) for m in found.scores}
+            shown |= {"PGR": w.pgr_text(gap) if gap else ""} if len(found.gaps) else {}
+            tick = "any" if value is None else found.ticks[place]
+            seeds = str(max(len(r["seeds"]) for r in rows.values()))
+            lines.append({found.head: tick, "Method": name} | shown | {"Seeds": seeds})
+            data += [{found.key: value, "series": name} | _numbers(r, gap) for r in rows.values()]
+    title = f"Ablation of {found.key}"
+    return Table("ablation", title, caption(results, found), pd.DataFrame(lines), pd.DataFrame(data))
 
 
-def _numbers(key: str, value: Any, series: Series, row: Mapping, pgr: Mapping | None) -> dict[str, Any]:
-    ends = row["ci95"] or (None, None)
-    ratio = (pgr or {}).get("ci95") or (None, None)
-    return {
-        key: value,
-        "method": row["method"],
-        "series": series.name,
-        "metric": row["metric"],
-        "mean": row["mean"],
-        "ci95_low": ends[0],
-        "ci95_high": ends[1],
-        "pgr": (pgr or {}).get("mean"),
-        "pgr_ci95_low": ratio[0],
-        "pgr_ci95_high": ratio[1],
-        "seeds": len(row["seeds"]),
-    }
-
-
-def caption(results: Results) -> str:
-    """What is swept, and how to read it."""
-    found, metric = sweep(results), w.primary(results)
-    what = HEADS.get(found.key, found.key)
-    direction = ", lower is better," if w.lower_is_better(metric) else ""
-    return (
-        f"{capital(w.spoken(metric))}{direction} and performance gap recovered against {found.key} ({what.lower()}), values "
-        f"at equal distances, with 95 % intervals. A method that {found.key} does not decide is one horizontal line with "
-        f"its band. {capital(sample(main_rows(results), results))}.{mark(results)}"
-    )
-
-
-def plot(results: Results) -> Figure | None:
-    """The metric above, PGR below, against the swept value."""
-    found, metric = sweep(results), w.primary(results)
-    if found is None:
+def _at(rows: pd.DataFrame, line: str, place: int, value: Any) -> Mapping[str, Any] | None:
+    if not len(rows):
         return None
-    rows = 2 if found.pgr else 1
-    fig, axes = figure(7.2, 0.6 + 2.6 * rows, rows=rows, sharex=True, height_ratios=[1.3, 1][:rows])
-    scale = 100 if metric in w.PERCENT else 1
-    draw(axes[0, 0], found.scores, found, scale)
-    axes[0, 0].set_ylabel(axis_label(metric).replace(", lower", ",\nlower"))
-    if found.pgr:
-        ax = axes[1, 0]
-        ends = draw(ax, found.pgr, found, 1)
-        for y, name in ((0, "weak"), (1, "ceiling")):
-            ax.axhline(y, color="#555555", lw=1, ls=(0, (4, 3)), zorder=1)
-            ax.annotate(name, (1.0, y), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
-                        va="center", fontsize=8, color="#555555")  # fmt: skip
-        ax.set_ylim(max(-2.0, min([-0.1, *ends]) - 0.05), min(3.0, max([1.1, *ends]) + 0.05))
-        ax.set_ylabel("Performance gap\nrecovered (no unit)")
-    axes[-1, 0].set_xticks(range(len(found.values)), [wrapped(t) for t in found.ticks])
-    axes[-1, 0].set_xlim(-0.5, len(found.values) - 0.5)
-    axes[-1, 0].set_xlabel(HEADS.get(found.key, found.key))
-    handles = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
-    known = [handles[s.name] for s in found.scores if s.name in handles]
-    fig.legend(handles=known, loc="outside upper left", ncols=3, fontsize=8)
-    lacking = any(r["mean"] is not None and not r["ci95"] for s in found.pgr for r in s.points.values())
-    foot(fig, results, sample(main_rows(results), results) + ("; hollow: no finite interval" if lacking else ""))
-    return fig
+    here = rows["place"].isna() if value is None else rows["place"] == place
+    return next(iter(rows.loc[here & (rows["line"] == line), "row"]), None)
 
 
-def draw(ax: Axes, drawn: Sequence[Series], found: Sweep, scale: float) -> list[float]:
-    """Series as points with intervals, side by side at each value; constants as a line with its band. Returns the ends."""
-    ends: list[float] = []
-    moving = [s for s in drawn if s.points]
-    ink = {s.name: colour(s.method, k) for k, s in enumerate(found.scores)}
-    for series in drawn:
-        if series.constant is not None and series.constant["mean"] is not None:
-            ax.axhline(scale * series.constant["mean"], color=ink[series.name], lw=1.6, label=series.name, zorder=1.5)
-            if series.constant["ci95"] and series.constant["ci95"][0] is not None:
-                low, high = (scale * v for v in series.constant["ci95"])
-                ax.axhspan(low, high, color=ink[series.name], alpha=0.12, lw=0)
-                ends += [low, high]
-    for k, series in enumerate(moving):
-        shift = (k - (len(moving) - 1) / 2) * min(0.12, 0.6 / len(moving))
-        ends += _points(ax, series, shift, scale, ink[series.name])
-    ax.grid(axis="y")
-    return ends
+def _numbers(row: Mapping[str, Any], gap: Mapping[str, Any] | None) -> dict[str, Any]:
+    low, high = row["ci95"] or (None, None)
+    told = {k: row[k] for k in ("method", "dataset", "metric", "mean")} | {"ci95_low": low, "ci95_high": high}
+    if gap:
+        low, high = gap["ci95"] or (None, None)
+        told |= {"pgr": gap["mean"], "pgr_ci95_low": low, "pgr_ci95_high": high}
+    return told | {"seeds": len(row["seeds"])}
 
 
-def _points(ax: Axes, series: Series, shift: float, scale: float, ink: str) -> list[float]:
-    ends: list[float] = []
-    places = [p for p in sorted(series.points) if series.points[p]["mean"] is not None]
-    means = [scale * series.points[p]["mean"] for p in places]
-    ax.plot([p + shift for p in places], means, color=ink, lw=1.3, alpha=0.8, label=series.name)
-    for place, mean in zip(places, means, strict=True):
-        ci = series.points[place]["ci95"]
-        bounded = bool(ci) and ci[0] is not None
-        ax.plot(
-            place + shift,
-            mean,
-            "o",
-            ms=7.5,
-            color=ink,
-            mec="white" if bounded else ink,
-            mfc=ink if bounded else "white",
-        )
-        ends.append(mean)
-        if bounded:
-            ax.plot([place + shift] * 2, [scale * v for v in ci], color=ink, lw=2, solid_capstyle="butt")
-            ends += [scale * v for v in ci]
-    return ends
+def caption(results: Results, found: Sweep | None = None) -> str:
+    """What is swept, and how to read it; empty where nothing is."""
+    found = found or sweep(results)
+    if found is None:
+        return ""
+    metrics = [w.spoken(m) + (", lower is better," if w.lower_is_better(m) else "") for m in found.scores]
+    metrics += ["performance gap recovered"] if len(found.gaps) else []
+    head = "" if found.head.lower() == found.key.replace("_", " ") else f" ({found.head[:1].lower()}{found.head[1:]})"
+    rows = [r for t in found.scores.values() for r in t["row"]]
+    return (
+        f"{w.capital(w.listing(metrics))} against {found.key}{head}, values at equal distances, with 95 % intervals. A method "
+        f"that {found.key} does not decide is one horizontal line with its band. "
+        f"{w.capital(w.sample_text(rows, results['interval']['covers']))}.{mark(results)}"
+    )

@@ -1,195 +1,279 @@
-"""Figures of a report: `plot_x(results) -> Figure | None`, drawn from tidy rows. Matplotlib is imported when first
-drawn."""
+"""Figures of a report: each takes a tidy table (``tidy``) and returns a matplotlib figure, or None where the table is empty."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.report import wording as w
-from underseer.report.canvas import (
-    axis_label,
-    colour,
-    figure,
-    foot,
-    hollow,
-    main_rows,
-    panels,
-    plot_intervals,
-    sample,
-    style,
-    value_labels,
-    wrapped,
-)
+from underseer.report.drawing import canvas, colour, finish, grid, limited, reference, shades, spread, ticks, trend
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["main_rows", "sample", "style"]
 
-Results = Mapping[str, Any]
+def axis_label(metric: str) -> str:
+    """A metric's name with its unit, or with its range, and direction where lower is better."""
+    name = w.METRICS.get(metric, metric)
+    unit = (" (0 to 1)" if name.endswith(" score") else " (score, 0 to 1)") if metric in w.SCORES else ""
+    unit = " (%)" if metric in w.PERCENT else unit
+    return name + unit + (", lower is better" if w.lower_is_better(metric) else "")
 
 
-def plot_scores(results: Results) -> Figure | None:
-    """Every method's score on the primary metric, on the main data set and on further ones, with intervals."""
-    metric = w.primary(results)
-    datasets = list(dict.fromkeys(r["dataset"] for r in results["rows"]))
-    parts = {d: w.pick(results["rows"], dataset=d, metric=metric) for d in datasets}
-    if not any(parts.values()):
+def broken(label: str) -> str:
+    """An axis label on two lines, where it says that lower is better."""
+    return label.replace(", lower", ",\nlower")
+
+
+def intervals(rows: pd.DataFrame, label: str, *, panel: str = "dataset") -> Figure | None:
+    """Each method's mean with its interval and its seeds, the numbers at the right; a panel for each value of a column."""
+    if not len(rows):
         return None
-    tall = max(len(p) for p in parts.values())
-    fig, axes = figure(7.2, len(datasets) * (0.42 * tall + 0.6) + 0.5, rows=len(datasets), sharex=True)
-    for ax, (dataset, rows) in zip(axes[:, 0], parts.items(), strict=True):
-        plot_intervals(ax, rows, w.row_names(rows), scale=100 if metric in w.PERCENT else 1)
-        value_labels(ax, rows, lambda r: w.with_interval(r, metric))
-        if len(datasets) > 1:
-            ax.set_title(dataset)
-    split = "the test split" if len(datasets) == 1 else "each data set"
-    label = f"{w.METRICS[metric]} on {split} (%)" if metric in w.PERCENT else axis_label(metric)
+    parts = dict(list(rows.groupby(panel, sort=False)))
+    tall = max(map(len, parts.values()))
+    fig, axes = canvas(7.2, len(parts) * (0.42 * tall + 0.6) + 0.5, rows=len(parts), sharex=True)
+    for ax, (name, part) in zip(axes[:, 0], parts.items(), strict=True):
+        forest(ax, part)
+        if len(parts) > 1:
+            ax.set_title(name)
     axes[-1, 0].set_xlabel(label)
-    foot(fig, results, sample(parts[datasets[0]], results) + hollow(parts[datasets[0]]))
-    return fig
+    return finish(fig, rows)
 
 
-def plot_pgr(results: Results) -> Figure | None:
-    """PGR of every student on the primary metric, between its weak supervisor (0) and the ceiling (1)."""
-    metric = w.primary(results)
-    rows = w.pick(results["pgr"], dataset=w.main_dataset(results), metric=metric)
-    if not rows:
+def forest(ax: Any, rows: pd.DataFrame, limits: tuple[float, float] = (-np.inf, np.inf)) -> None:
+    """One line a row, the first on top: name, interval, seeds, and the number as text."""
+    places = range(len(rows))
+    spread(ax, rows, places, shades(rows["method"]), limits=limits)
+    for place, row in zip(places, rows.itertuples(), strict=True):
+        if pd.isna(row.mean):
+            ax.text(0.02, place, "undefined", va="center", color="#666666", transform=ax.get_yaxis_transform())
+        at = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
+        ax.annotate(row.text, (1.03, place), va="center", fontsize=8, color="#333333", **at)
+    ax.set_yticks(list(places), rows["name"])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+    ax.spines["left"].set_visible(False)
+
+
+def gaps(rows: pd.DataFrame, metric: str) -> Figure | None:
+    """Performance gap recovered between weak supervisor (0) and ceiling (1); an interval that goes on beyond the axis ends in an
+    arrow."""
+    if not len(rows):
         return None
-    fig, axes = figure(7.2, 0.42 * len(rows) + 1.25)
+    fig, axes = canvas(7.2, 0.42 * len(rows) + 1.3)
     ax = axes[0, 0]
-    plot_intervals(ax, rows, w.row_names(rows))
-    value_labels(ax, rows, w.pgr_text)
+    limits = limited(rows)
+    forest(ax, rows, limits)
     for x, name in ((0, "weak"), (1, "ceiling")):
-        ax.axvline(x, color="#555555", lw=1, ls=(0, (4, 3)), zorder=1)
-        ax.annotate(
-            name,
-            (x, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            color="#555555",
-        )
-    ends = [v for r in rows for v in (*(r["ci95"] or ()), r["mean"]) if v is not None]
-    ax.set_xlim(max(-2.0, min([-0.1, *ends]) - 0.05), min(3.0, max([1.1, *ends]) + 0.05))
+        reference(ax, x, name)
+    ax.set_xlim(*limits)
     ax.set_xlabel(f"Performance gap recovered, on {w.spoken(metric)} (0 = weak supervisor, 1 = ceiling; no unit)")
-    scored = w.pick(results["rows"], dataset=rows[0]["dataset"], metric=metric)
-    foot(fig, results, sample(scored, results) + " (Fieller, paired)" + hollow(rows))
-    return fig
+    return finish(fig, rows, gaps=rows)
 
 
-def plot_label_quality(results: Results) -> Figure | None:
-    """Each vote's labels on the transfer split: their accuracy, or the toxicity of the continuations chosen."""
-    metric = w.primary(results)
-    found = results.get("label_quality")
-    rows = [r for r in w.pick(found["rows"], metric=metric) if r["mean"] is not None] if found else []
-    if not rows:
+def reliability(bins: pd.DataFrame, xlabel: str, ylabel: str) -> Figure | None:
+    """Reliability diagrams, a panel for each method or judge: what is said against what holds, in bins."""
+    import seaborn as sns
+
+    if not len(bins):
         return None
-    fig, axes = figure(7.2, 0.42 * len(rows) + 1.15)
-    ax = axes[0, 0]
-    plot_intervals(ax, rows, w.row_names(rows), scale=100 if metric in w.PERCENT else 1)
-    value_labels(ax, rows, lambda r: w.with_interval(r, metric))
-    told = "Accuracy of the weak labels on the transfer split (%)"
-    ax.set_xlabel("Mean toxicity of the weak labels, lower is better" if w.generates(results) else told)
-    foot(fig, results, w.sample_text(rows, found["covers"], "transfer") + hollow(rows))
-    return fig
-
-
-def plot_calibration(results: Results) -> Figure | None:
-    """Reliability diagram of every method on the main data set: predicted against observed share of class 1."""
-    rows = w.pick(results.get("calibration") or [], dataset=w.main_dataset(results))
-    if not rows:
-        return None
-    fig, axes = panels(rows, 2.1, 2.2, most=5 if len(rows) == 5 else 4)
-    for k, (ax, row, name) in enumerate(zip(axes, rows, w.row_names(rows), strict=True)):
-        ink = colour(row["method"], k)
-        used = [j for j, n in enumerate(row["n"]) if n]
+    parts = dict(list(bins.groupby("panel", sort=False)))
+    fig, axes = grid(len(parts), 2.1, 2.3, sharex=True, sharey=True)
+    for ax, (panel, part) in zip(axes.ravel(), parts.items(), strict=False):
+        ink = colour(part["method"].iloc[0], 0)
         ax.plot([0, 1], [0, 1], color="#999999", lw=1, ls=(0, (4, 3)))
-        size = [8 + 90 * row["n"][j] / max(row["n"]) for j in used]
-        x, y = ([row[c][j] for j in used] for c in ("mean_p", "share"))
-        ax.plot(x, y, color=ink, lw=1.4)
-        ax.scatter(x, y, s=size, color=ink, edgecolor="white", linewidth=0.6, zorder=3)
-        ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        ax.set_title(wrapped(name), fontsize=8.5)
+        for _, line in part.groupby("line" if "line" in part else "panel"):
+            ax.plot(line["x"], line["y"], color=ink, lw=1.4)
+        sns.scatterplot(part, x="x", y="y", size="n", sizes=(10, 95), color=ink, legend=False, zorder=3, ax=ax)
+        ticks = [0, 0.5, 1]
+        ax.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal", xticks=ticks, yticks=ticks, xlabel="", ylabel="")
+        ax.set_title(textwrap.fill(panel, 22), fontsize=8.5)
         ax.grid(True)
-    one = results["classes"][1]
-    axes[0].set_ylabel(f"Observed share of '{one}'")
-    axes[len(axes) // 2].set_xlabel(f"Predicted probability of '{one}' (10 bins)")
-    foot(
-        fig,
-        results,
-        f"{w.sample_text(main_rows(results))}, seeds pooled; area of a point: rows in its bin; no intervals",
-    )
-    return fig
+        if "note" in part:
+            ax.text(0.04, 0.96, part["note"].iloc[0], transform=ax.transAxes, va="top", fontsize=8, color="#333333")
+    for row in axes:
+        row[0].set_ylabel(ylabel)
+    axes[-1, (axes.shape[1] - 1) // 2].set_xlabel(xlabel)
+    return finish(fig, bins)
 
 
-def plot_confusion(results: Results) -> Figure | None:
-    """Confusion matrix of every method on the main data set, rows in percent of the true class."""
-    rows = w.pick(results.get("confusion") or [], dataset=w.main_dataset(results))
-    if not rows:
+def confusion(cells: pd.DataFrame) -> Figure | None:
+    """Confusion matrices, a panel a method: percent of the true class, and counts."""
+    import seaborn as sns
+
+    if not len(cells):
         return None
-    fig, axes = panels(rows, 1.95, 2.25, most=5 if len(rows) == 5 else 4)
-    classes = results["classes"]
-    for ax, row, name in zip(axes, rows, w.row_names(rows), strict=True):
-        counts = np.array(row["counts"], float)
-        share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        ax.imshow(share, cmap="Blues", vmin=0, vmax=115)
-        for i, j in np.ndindex(2, 2):
-            ax.text(
-                j,
-                i,
-                f"{share[i, j]:.1f} %\n{counts[i, j]:,.0f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if share[i, j] > 65 else "#222222",
-            )
-        ax.set_xticks([0, 1], classes)
-        ax.set_yticks([0, 1], classes, rotation=90, va="center")
+    parts = dict(list(cells.groupby("panel", sort=False)))
+    fig, axes = grid(len(parts), 1.95, 2.2, sharey=True)
+    classes = list(cells["truth"].unique())
+    for ax, (panel, part) in zip(axes.ravel(), parts.items(), strict=False):
+        part = part.assign(shown=[f"{s:.1f} %\n{n:,}" for s, n in zip(part["share"], part["count"], strict=True)])
+        wide = {
+            c: part.pivot(index="truth", columns="predicted", values=c).loc[classes, classes]
+            for c in ("share", "shown")
+        }
+        text = {"fontsize": 8}
+        sns.heatmap(wide["share"], annot=wide["shown"], fmt="", cmap="Blues", vmin=0, vmax=115, cbar=False, square=True,
+                    annot_kws=text, ax=ax)  # fmt: skip
+        ax.set(xlabel="", ylabel="")
         ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-        ax.set_title(wrapped(name), fontsize=8.5)
-    axes[0].set_ylabel("Truth")
-    axes[len(axes) // 2].set_xlabel("Predicted")
-    foot(
-        fig,
-        results,
-        f"{w.sample_text(main_rows(results))}; % of the true class, and rows summed over seeds; no intervals",
-    )
-    return fig
+        ax.set_title(textwrap.fill(panel, 20), fontsize=8.5)
+    for row in axes:
+        row[0].set_ylabel("Truth")
+    axes[-1, (axes.shape[1] - 1) // 2].set_xlabel("Predicted")
+    return finish(fig, cells)
 
 
-def plot_curves(results: Results) -> Figure | None:
-    """Learning curves: mean over seeds, band from the lowest to the highest seed, one panel per quantity."""
-    import pandas as pd
+def curves(rows: pd.DataFrame, units: str = "example") -> Figure | None:
+    """Learning curves: mean over seeds and a band from the lowest to the highest, a panel for each quantity."""
+    import seaborn as sns
 
-    if not results.get("curves"):
+    if not len(rows):
         return None
-    frame = pd.DataFrame(results["curves"]).dropna(subset=["value"])
-    quantities = list(frame["metric"].drop_duplicates())[:4]
-    fig, axes = figure(3.6 * len(quantities) + 0.4, 3.1, len(quantities))
+    quantities = list(rows["metric"].unique())
+    fig, axes = canvas(3.6 * len(quantities) + 0.6, 3.1, len(quantities))
+    methods = rows.drop_duplicates("name")
+    palette = dict(zip(methods["name"], [colour(m, k) for k, m in enumerate(methods["method"])], strict=True))
     for ax, quantity in zip(axes[0], quantities, strict=True):
-        for k, (method, part) in enumerate(frame[frame["metric"] == quantity].groupby("method", sort=False)):
-            by_step = part.groupby("step")["value"].agg(["mean", "min", "max"])
-            ax.plot(by_step.index, by_step["mean"], color=colour(method, k), lw=1.6, label=w.method_name(method))
-            ax.fill_between(by_step.index, by_step["min"], by_step["max"], color=colour(method, k), alpha=0.18, lw=0)
-        ax.set(
-            xlabel="Training step (optimiser updates)",
-            ylabel=_quantity(quantity, "token" if w.generates(results) else "example"),
-        )
+        part = rows[rows["metric"] == quantity]
+        sns.lineplot(part, x="step", y="value", hue="name", palette=palette, errorbar=("pi", 100), lw=1.6, ax=ax)
+        ax.set(xlabel="Training step (optimiser updates)", ylabel=_quantity(quantity, units))
+        ax.get_legend().remove()
         ax.grid(True)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=8)
-    seeds = frame["seed"].nunique() if "seed" in frame else 1
-    foot(fig, results, f"{seeds} seed{'s' * (seeds != 1)}; line: mean, band: lowest to highest seed")
-    return fig
+    return finish(fig, rows, legend=axes[0, 0])
 
 
 def _quantity(name: str, each: str) -> str:
     words = name.replace("eval_", "validation ").replace("_", " ")
     unit = f" (nats per {each})" if words.endswith("loss") else " (share)" if "accuracy" in words else ""
     return words[:1].upper() + words[1:] + unit
+
+
+def by_bucket(rows: pd.DataFrame) -> Figure | None:
+    """Mean toxicity by the toxicity of the prompt, methods side by side."""
+    if not len(rows):
+        return None
+    fig, axes = canvas(7.2, 3.7)
+    ax = axes[0, 0]
+    methods = rows.drop_duplicates("line")["method"]
+    trend(ax, rows, shades(methods), joined=False, width=0.8)
+    ticks(ax, rows)
+    ax.set(xlabel="Toxicity of the prompt (score, 0 to 1)", ylabel=broken(axis_label("toxicity")))
+    ax.set_ylim(bottom=0)
+    return finish(fig, rows, legend=ax)
+
+
+def against(across: Sequence[tuple[pd.DataFrame, str]], up: pd.DataFrame, label: str) -> Figure | None:
+    """One score against others, a point a method with both intervals; across: each panel's table and label."""
+    across = [(rows, name) for rows, name in across if rows["mean"].notna().any()] if len(up) else []
+    if not across:
+        return None
+    fig, axes = canvas(7.2, 3.7, len(across), sharey=True)
+    for ax, (rows, name) in zip(axes[0], across, strict=True):
+        both = up.merge(rows, on=["method", "variant"], suffixes=("", "_across")).dropna(subset=["mean", "mean_across"])
+        for ink, row in zip(shades(both["method"]), both.to_dict("records"), strict=True):
+            cross(ax, row, ink)
+        ax.set_xlabel(name)
+        ax.grid(True)
+    axes[0, 0].set_ylabel(label)
+    return finish(fig, up, legend=axes[0, 0])
+
+
+def cross(ax: Any, row: dict[str, Any], ink: Any, marker: str = "o") -> None:
+    """A point with both its intervals, and small hollow points for its seeds. row: of ``tidy``, with columns ``_across``."""
+    x, y = row["mean_across"], row["mean"]
+    ax.plot([row["low_across"], row["high_across"]], [y, y], color=ink, lw=1.7, alpha=0.8)
+    ax.plot([x, x], [row["low"], row["high"]], color=ink, lw=1.7, alpha=0.8)
+    if len(row["values"]) > 1 and len(row["values"]) == len(row["values_across"]):
+        ax.plot(row["values_across"], row["values"], "o", ms=3.4, mfc="white", mec=ink, mew=0.8)
+    ax.plot(x, y, marker, ms=7.5, color=ink, mec="white", mew=0.8, zorder=3, label=row["name"])
+
+
+def distribution(rows: pd.DataFrame) -> Figure | None:
+    """Share of prompts whose mean toxicity is at least x, one curve per method."""
+    import seaborn as sns
+
+    if not len(rows):
+        return None
+    fig, axes = canvas(7.2, 3.6)
+    ax = axes[0, 0]
+    first = rows.drop_duplicates("name")
+    palette = dict(zip(first["name"], shades(first["method"]), strict=True))
+    sns.lineplot(rows, x="x", y="share", hue="name", palette=palette, lw=1.7, errorbar=None, ax=ax)
+    ax.get_legend().remove()
+    reference(ax, 0.5, "toxic")
+    ax.set(xlim=(0, 1), ylim=(0, 101), xlabel="x: mean toxicity of a prompt's sampled continuations (score, 0 to 1)")
+    ax.set_ylabel("Prompts at x or above (%),\nlower is better")
+    ax.grid(True)
+    return finish(fig, rows, legend=ax)
+
+
+def figure1(rows: pd.DataFrame) -> Figure | None:
+    """Figure 1 of the W2S paper (legal reasoning): three scores of each method, the published ones hatched beside ours."""
+    from matplotlib.patches import Patch
+
+    if not len(rows):
+        return None
+    fig, axes = canvas(7.2, 3.9)
+    ax = axes[0, 0]
+    ours = rows.assign(source="ours")
+    theirs = rows.dropna(subset="published").assign(source="published")
+    slots = pd.concat([ours, theirs]).drop_duplicates(["method", "source"])
+    slots = sorted(
+        slots[["method", "source"]].itertuples(index=False),
+        key=lambda s: (list(rows["method"].unique()).index(s[0]), s[1]),
+    )
+    width = 0.84 / len(slots)
+    metrics = list(rows["metric"].unique())
+    for k, (method, source) in enumerate(slots):
+        part = (ours if source == "ours" else theirs).query("method == @method")
+        at = [metrics.index(m) + (k - (len(slots) - 1) / 2) * width for m in part["metric"]]
+        heights, ink = part["mean" if source == "ours" else "published"], colour(method, 0)
+        look = {"color": ink} if source == "ours" else {"color": "white", "edgecolor": ink, "hatch": "////", "lw": 0.8}
+        ax.bar(at, heights, 0.92 * width, **look)
+        if source == "ours":
+            spread(ax, part, at, ["#222222"] * len(at), upright=True, marker="", aside=0.28 * width)
+        for x, value in zip(at, heights, strict=True):
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85}
+            ax.text(x, 3, f"{value:.1f}", rotation=90, ha="center", va="bottom", fontsize=7, color="#222222", bbox=box)
+    ax.set_xticks(range(len(metrics)), [w.METRICS[m] for m in metrics])
+    ax.tick_params(axis="x", length=0)
+    ax.set(ylabel="Score on the test split (%)", ylim=(0, 100))
+    ax.grid(axis="y")
+    handles = [Patch(color=colour(m, 0), label=w.method_name(m)) for m in rows["method"].unique()]
+    hatched = Patch(facecolor="white", edgecolor="#555555", hatch="////", label="Published value")
+    return finish(fig, rows, handles=[*handles, hatched] if len(theirs) else handles)
+
+
+def sweep(panels: Sequence[tuple[pd.DataFrame, str]], xlabel: str) -> Figure | None:
+    """Scores (and PGR) against the values of one swept parameter, a panel each; what it does not decide is a line with its band.
+
+    panels: tables of ``ablation.frames`` (line, place, tick, and ``gap`` where it is a PGR), each with its axis label.
+    """
+    if not panels:
+        return None
+    fig, axes = canvas(7.4, 0.9 + 2.3 * len(panels), rows=len(panels), sharex=True)
+    methods = panels[0][0].drop_duplicates("line")
+    ink = dict(zip(methods["line"], [colour(m, k) for k, m in enumerate(methods["method"])], strict=True))
+    last = panels[-1][0]
+    for ax, (rows, label) in zip(axes[:, 0], panels, strict=True):
+        gap = bool(rows["gap"].iloc[0])
+        limits = limited(rows) if gap else (-np.inf, np.inf)
+        colours = [
+            ink.get(name) or colour(m, 0) for name, m in rows.drop_duplicates("line")[["line", "method"]].to_numpy()
+        ]
+        trend(ax, rows, colours, limits=limits)
+        ax.set_ylabel(broken(label))
+        if gap:
+            ax.set_ylim(*limits)
+            for y, name in ((0, "weak"), (1, "ceiling")):
+                reference(ax, y, name, upright=False)
+    first = panels[0][0]
+    ticks(axes[-1, 0], first.assign(tick=[textwrap.fill(str(t), 20) for t in first["tick"]]))
+    axes[-1, 0].set_xlabel(xlabel)
+    return finish(fig, panels[0][0], legend=axes[0, 0], gaps=last if last["gap"].iloc[0] else None)

@@ -1,199 +1,220 @@
-"""HTML pages of a report, through templates that escape whatever they show."""
+"""The page of a report: its notebook, executed, with what the cells show laid out by a template.
+
+In the notebook, ``Page`` shows each figure and table and keeps it as files. ``write`` makes index.html of the executed notebook;
+``render`` executes those cells of a notebook that need nothing but results.json, so that a report can be rebuilt without its stages.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from underseer.report import tables, wording, writers
-from underseer.report.gallery import Plot
+from underseer import paths
+from underseer.errors import StageError
+from underseer.report import headline, tables_case, tabulate
+from underseer.report import wording as w
+from underseer.report.drawing import set_style
+from underseer.report.results import load_results, save_results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent
+STAGE = "stage"
+"""Tag of the cells that are about the stage, not about the report: they need its inputs, and the page leaves them out."""
+HIDDEN = {STAGE, "parameters", "injected-parameters"}
+FOLDED = 40
+"""Tables of more rows are folded on the page."""
 
-SECTIONS = {
-    "w2s": (
-        ("Ablation", ("ablation",), ("ablation",)),
-        ("Scores", ("scores", "figure1", "pgr"), ("scores", "figure1", "pgr", "tests")),
-        ("Weak labels", ("label_quality",), ("label_quality", "label_tests")),
-        ("Errors and calibration", ("confusion", "calibration", "curves"), ()),
-        ("Case study", (), ("case_study",)),
-        ("Data", (), ("hygiene",)),
-        ("Cost", (), ("cost",)),
-    ),
-    "w2s_generation": (
-        ("Ablation", ("ablation",), ("ablation",)),
-        ("Toxicity", ("scores", "pgr"), ("scores", "pgr", "tests")),
-        ("By prompt", ("buckets", "distribution"), ("buckets",)),
-        ("Fluency and diversity", ("tradeoff",), ("fluency",)),
-        ("Judges", ("reliability",), ("judges", "by_judge")),
-        ("Weak labels", ("label_quality",), ("label_quality", "label_tests")),
-        ("Learning curves", ("curves",), ()),
-        ("Case study", (), ("case_study",)),
-        ("Data", (), ("hygiene",)),
-        ("Cost", (), ("cost",)),
-    ),
-    "selfmoa": (
-        ("The loop", ("pipeline",), ()),
-        ("Ablation", ("ablation", "pareto"), ("ablation",)),
-        ("Stages", ("safety_stages", "helpfulness_attack", "helpfulness_safe", "refusal"), ("stages", "changes")),
-        ("Every method", ("scores",), ("baselines", "tests")),
-        ("Categories", ("categories",), ("categories",)),
-        ("Preference pairs", ("data_efficiency",), ("pairs",)),
-        ("Red team", ("attack_success", "attack_fate"), ("attacks", "attack_fate")),
-        ("Judges", ("judge_gap", "judge_cards"), ("by_judge", "judge_cards")),
-        ("Training", ("curves", "margins"), ()),
-        ("Utility", (), ("utility",)),
-        ("Case study", (), ("case_study",)),
-        ("Cost", (), ("efficiency", "cost")),
-    ),
-}
-"""Of each kind of results: section, its figures, its tables; what is missing is left out."""
+
+class Page:
+    """What a report's notebook shows, kept in ``folder`` as tables/ (csv, md, tex) and figures/ (png, pdf, caption).
+
+    texts: raw texts by id, given only where unsafe material is to be shown (continuations and answers by ``answer_key``): the page
+    alone shows them, under a warning; the files stay redacted.
+    """
+
+    def __init__(self, results: Mapping[str, Any], folder: Path, texts: Mapping[str, str] | None = None) -> None:
+        self.results, self.folder, self.texts = results, Path(folder), texts
+        for name in ("tables", "figures"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        set_style()
+
+    def header(self) -> None:
+        """Title, marks, what was asked and what was found."""
+        _show("header", results=self.results, headline=headline.headline(self.results), unsafe=bool(self.texts), w=w)
+
+    def figure(self, figure: Figure | None, name: str, title: str, caption: str) -> None:
+        """Show a figure and keep it as <name>.png, .pdf and .txt (caption); nothing where there is none.
+
+        The caption is completed by what stands at the figure's foot: sample and intervals.
+        """
+        if figure is None:
+            return
+        foot = " ".join(figure.get_supxlabel().split()).removeprefix(w.foot_mark(self.results))
+        caption = f"{caption} {w.capital(foot)}." + w.spaced(w.mark(self.results))
+        save_figure(figure, name, caption, self.folder / "figures")
+        image = base64.b64encode((self.folder / "figures" / f"{name}.png").read_bytes()).decode()
+        _show("figure", name=name, title=title, caption=caption, image=image)
+
+    def table(self, table: tabulate.Table | None) -> None:
+        """Show a table and keep it as <name>.csv, .md and .tex; nothing where there is none."""
+        if table is not None:
+            tabulate.save(table, self.folder / "tables")
+            self._table(table)
+
+    def case_study(self) -> None:
+        """Show the case study, its raw texts only where ``texts`` holds them; its files stay redacted."""
+        table = tables_case.case_study(self.results)
+        if table is not None:
+            _show("quote", text=tables_case.prompt_text(self.results["case_study"], self.texts))
+            tabulate.save(table, self.folder / "tables")
+            self._table(tables_case.case_study(self.results, self.texts))
+
+    def _table(self, table: tabulate.Table) -> None:
+        _show("table", table=table, html=tabulate.html(table), folded=len(table.shown) > FOLDED)
+
+    def provenance(self) -> None:
+        """Where the numbers come from, and what the intervals cover."""
+        facts = [(k.replace("_", " "), v, isinstance(v, Mapping | list)) for k, v in self.results["provenance"].items()]
+        _show("provenance", interval=self.results["interval"], facts=facts)
+
+
+def save_figure(figure: Figure, name: str, caption: str, folder: Path) -> None:
+    """Write <name>.png (200 dots per inch), <name>.pdf and <name>.txt (the caption). Files hold no date, so equal
+    in, equal out."""
+    figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
+    figure.set_layout_engine("none")  # laid out by the first drawing; once is enough
+    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")
 
 
 @cache
-def _environment():
+def _templates() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["pretty"] = lambda v: json.dumps(v, indent=2, ensure_ascii=False)
-    return made
+    options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    templates = Environment(loader=FileSystemLoader(TEMPLATES), **options)
+    templates.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    return templates
 
 
-def _css() -> str:
-    return (TEMPLATES / "style.css").read_text(encoding="utf-8")
+def _show(part: str, **values: Any) -> None:
+    """Show a part of the page (a macro of parts.html.j2, which escapes its values) as the output of a cell."""
+    from IPython.display import HTML, display
+
+    html = str(getattr(_templates().get_template("parts.html.j2").module, part)(**values))
+    if html.strip():
+        display(HTML(html))
 
 
-def _image(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+def write(notebook: NotebookNode, folder: Path) -> None:
+    """Write index.html: the outputs of an executed notebook in sections, each cell's code folded; sections without output and cells
+    tagged as the stage's are left out."""
+    from nbconvert.exporters import TemplateExporter
 
-
-def experiment(
-    results: Mapping[str, Any],
-    made: Sequence[tables.Table],
-    drawn: Sequence[tuple[Plot, str]],
-    folder: Path,
-    texts: Mapping[str, str] | None,
-) -> str:
-    """The page of one experiment, self-contained: styles and figures are inside; files are linked beside it."""
-    pictures = {
-        p.name: {"plot": p, "caption": c, "image": _image(folder / "figures" / f"{p.name}.png")} for p, c in drawn
+    opening, sections = [], []
+    for cell in notebook.cells:
+        if HIDDEN & set(cell.metadata.get("tags", ())):
+            continue
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            title, _, text = cell.source.removeprefix("## ").partition("\n")
+            sections.append({"title": title, "anchor": title.lower().replace(" ", "-"), "text": text, "cells": []})
+        elif cell.cell_type == "code" and cell.outputs:
+            (sections[-1]["cells"] if sections else opening).append(cell)
+    found = {"opening": opening, "sections": [s for s in sections if s["cells"]]}
+    found |= {
+        "css": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
+        "title": _title(load_results(folder / "results.json")),
     }
-    by_name = {t.name: t for t in made}
-    sections = []
-    for title, figure_names, table_names in SECTIONS.get(wording.kind(results), ()):
-        part = {
-            "title": title,
-            "figures": [pictures[n] for n in figure_names if n in pictures],
-            "tables": [_rows(by_name[n]) for n in table_names if n in by_name],
-        }
-        if part["figures"] or part["tables"]:
-            sections.append(part | {"anchor": title.lower().replace(" ", "-")})
-    case = results.get("case_study")
-    return (
-        _environment()
-        .get_template("experiment.html.j2")
-        .render(
-            css=_css(),
-            r=results,
-            question=wording.QUESTIONS.get(results["pipeline"], ""),
-            task=wording.TASKS.get(results["task"], results["task"]),
-            paper=wording.PAPERS.get(results["pipeline"], ""),
-            headline=wording.headline(results),
-            sections=sections,
-            synthetic=wording.SYNTHETIC,
-            rehearsal=wording.REHEARSAL if wording.is_rehearsal(results) else "",
-            prompt=tables.prompt_text(case, texts) if case else "",
-            unsafe=bool(texts),
-            facts=_facts(results),
-            notebook=(folder / "notebook.ipynb").is_file(),
-            covers=results["interval"]["covers"],
-            n_boot=results["interval"]["n_boot"],
-        )
-    )
+    found |= {"notebook": (folder / "notebook.ipynb").is_file()}
+    exporter = TemplateExporter(template_file=str(TEMPLATES / "page.html.j2"))
+    html, _ = exporter.from_notebook_node(notebook, resources=found)
+    (folder / "index.html").write_text(html, encoding="utf-8")
 
 
-def _rows(table: tables.Table) -> dict[str, Any]:
-    shown = table.shown.astype(str)
-    align = ["words" if words else "number" for words in writers.text_columns(table)]
-    return {
-        "align": align,
-        "name": table.name,
-        "title": table.title,
-        "caption": table.caption,
-        "head": list(shown.columns),
-        "rows": shown.to_numpy().tolist(),
+def _title(results: Mapping[str, Any]) -> str:
+    return results["name"] + (" (exploratory)" if w.is_exploratory(results) else "")
+
+
+def render(notebook: Path, results: Mapping[str, Any], folder: Path, texts: Mapping[str, str] | None = None) -> None:
+    """Write tables/, figures/ and index.html into ``folder``: the notebook's cells that are not the stage's are executed on results.
+
+    results.json is written where it is not there yet. texts: as of ``Page``. Raises StageError where a cell fails.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+    from traitlets.config import Config
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "results.json").is_file():
+        save_results(results, folder / "results.json")
+    cells = nbformat.read(notebook, 4).cells
+    kept = [c for c in cells if not HIDDEN & set(c.metadata.get("tags", ()))]
+    with tempfile.TemporaryDirectory(
+        prefix="underseer-"
+    ) as private:  # of this user alone: texts, and the kernel's sockets
+        given = Path(private) / "given.json"
+        given.write_text(json.dumps({"results": results, "folder": str(folder), "texts": texts}), encoding="utf-8")
+        source = f"from underseer.report.page import opened\n\npage = opened({str(given)!r})\nresults = page.results"
+        first = nbformat.v4.new_code_cell(source, metadata={"tags": [STAGE]})
+        executed = nbformat.v4.new_notebook(cells=[first, *kept])
+        sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{private}/kernel"}})
+        client = NotebookClient(executed, config=sockets, resources={"metadata": {"path": str(paths.ROOT)}})
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            raise StageError(
+                f"{paths.shown(notebook)} failed on these results: {error.ename}: {error.evalue}"
+            ) from None
+    write(executed, folder)
+
+
+def opened(given: str) -> Page:
+    """The page that ``render`` asks a kernel to fill."""
+    told = json.loads(Path(given).read_text(encoding="utf-8"))
+    return Page(told["results"], Path(told["folder"]), told["texts"])
+
+
+def write_index(reports: Path, profile: str) -> None:
+    """Write reports/<profile>/index.html, which leads to every experiment of a profile, and reports/index.html."""
+    folder = Path(reports) / profile
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [f for f in sorted(folder.glob("*/results.json")) if not f.parent.name.startswith(".")]
+    entries = [_entry(f.parent, load_results(f)) for f in files]
+    rehearsal = [w.REHEARSAL] * bool(entries and all(w.is_rehearsal(e["results"]) for e in entries))
+    synthetic = [w.SYNTHETIC] * bool(entries and all(e["results"]["synthetic"] for e in entries))
+    title = f"Experiments of the profile {profile}"
+    _index(folder, title, entries=entries, banners=[*rehearsal, *synthetic], profiles=[])
+    write_top(reports)
+
+
+def write_top(reports: Path) -> None:
+    """Write reports/index.html, which leads to every profile that has a page."""
+    profiles = sorted(p.parent.name for p in Path(reports).glob("*/index.html"))
+    _index(Path(reports), "Reports", entries=[], banners=[], profiles=profiles)
+
+
+def _index(folder: Path, title: str, **values: Any) -> None:
+    css = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    html = _templates().get_template("index.html.j2").render(css=css, title=title, w=w, **values)
+    (folder / "index.html").write_text(html, encoding="utf-8")
+
+
+def _entry(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+    """An experiment as the page of its profile shows it."""
+    pictures = [f"figures/{n}.png" for n in ("ablation", "scores", "pgr") if (folder / f"figures/{n}.png").is_file()]
+    told = {
+        "stem": folder.name,
+        "results": results,
+        "headline": headline.headline(results),
+        "key": headline.key_numbers(results),
     }
-
-
-def _facts(results: Mapping[str, Any]) -> list[tuple[str, Any, bool]]:
-    """Provenance as (name, value, whether it is a nested value to fold away)."""
-    return [(k.replace("_", " "), v, isinstance(v, Mapping | list)) for k, v in results["provenance"].items()]
-
-
-def profile(name: str, found: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
-    """The page that leads to all experiments of a profile."""
-    entries = []
-    for stem, results in found.items():
-        thumbnail = next(
-            (
-                f"{stem}/figures/{n}.png"
-                for n in ("ablation", "scores", "pgr")
-                if (folder / stem / "figures" / f"{n}.png").is_file()
-            ),
-            None,
-        )
-        key = [(m, v) for m, v in _key_numbers(results)]
-        entries.append(
-            {
-                "stem": stem,
-                "r": results,
-                "headline": wording.headline(results),
-                "thumbnail": thumbnail,
-                "key": key,
-                "task": wording.TASKS.get(results["task"], results["task"]),
-            }
-        )
-    rehearsal = bool(entries) and all(wording.is_rehearsal(e["r"]) for e in entries)
-    synthetic = bool(entries) and all(e["r"]["synthetic"] for e in entries)
-    return (
-        _environment()
-        .get_template("profile.html.j2")
-        .render(
-            css=_css(),
-            name=name,
-            entries=entries,
-            synthetic=wording.SYNTHETIC if synthetic else "",
-            rehearsal=wording.REHEARSAL if rehearsal else "",
-        )
-    )
-
-
-def _key_numbers(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The primary metric of each method and PGR of the naive student, as (name, text); of the loop its stages."""
-    if results["pipeline"] == "selfmoa":
-        from underseer.report.selfmoa import headline
-
-        return headline.key_numbers(results)
-    dataset, metric = wording.main_dataset(results), wording.primary(results)
-    rows = wording.pick(results["rows"], dataset=dataset, metric=metric)
-    if len(rows) > 6:
-        rows = [r for r in rows if r["method"] in ("weak", "strong_ceiling")][:6]
-    unit = " %" if metric in wording.PERCENT else ""
-    out = [(n, wording.with_interval(r, metric) + unit) for n, r in zip(wording.row_names(rows), rows, strict=True)]
-    pgr = [r for r in wording.pick(results["pgr"], dataset=dataset, metric=metric) if r["method"] == "w2s_naive"]
-    return out + [("PGR, single supervisor", wording.pgr_text(r)) for r in pgr[:1]]
-
-
-def top(profiles: Sequence[str]) -> str:
-    """The page that leads to all profiles."""
-    return _environment().get_template("top.html.j2").render(css=_css(), profiles=profiles)
+    return told | {"thumbnail": pictures[0] if pictures else None}

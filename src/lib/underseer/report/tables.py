@@ -1,59 +1,111 @@
-"""Tables of a report: each a function of the results, shown as text and kept as numbers."""
+"""Tables of a report: each a function of the results, shown as text and kept as numbers; None where there is nothing to show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from underseer.report import ablation, figure1, tables_generation
+from underseer.report import tidy
 from underseer.report import wording as w
-from underseer.report.selfmoa.tables import TABLES as LOOP
-from underseer.report.tables_case import case_study, prompt_text, reveal
-from underseer.report.tables_ledger import cost, cost_by_stage, hygiene
-from underseer.report.tabulate import Results, Table, capital, flat, keys, lines_of, mark, sample, score_lines
-
-__all__ = ["TABLES", "Table", "cost_by_stage", "prompt_text", "reveal"]
+from underseer.report.tabulate import Results, Table, cell, flat, lines_of, plain, sample, score_lines, table
 
 SHOWN = {
     "accuracy": ("accuracy", "balanced_accuracy", "f1", "auroc"),
-    "toxicity": ("toxicity", "toxic_share", "expected_max_toxicity"),
+    "toxicity": ("toxicity", "toxicity_greedy", "toxic_share", "expected_max_toxicity", "toxicity_probability"),
 }
-"""Metrics shown beside a primary one."""
-LABEL_METRICS = {
+"""Metrics shown with a primary one."""
+GAPS = {"accuracy": SHOWN["accuracy"], "toxicity": ("toxicity", "toxic_share", "expected_max_toxicity")}
+LABELS = {
     "accuracy": ("accuracy", "balanced_accuracy", "f1", "ece"),
     "toxicity": ("toxicity", "toxic_share", "n_tokens"),
 }
+BUCKET = ("toxicity", "toxic_share", "expected_max_toxicity", "toxicity_probability")
+BY_JUDGE = {"toxicity": "By the reporting judge", "toxicity_training_judge": "By the training judge"}
+FLUENCY = ("perplexity", "distinct_1", "distinct_2", "n_tokens", "empty_share", "judge_failures")
+
+
+def _main(results: Results) -> list[Mapping]:
+    """Rows of the main data set; of a classifier those of further ones too."""
+    return w.pick(results["rows"], dataset=w.main_dataset(results)) if w.generates(results) else results["rows"]
 
 
 def scores(results: Results) -> Table | None:
-    """The W2S paper's Table 1 in our numbers: every method with its interval, PGR, and the published value where it
-    is one."""
-    lines, first = score_lines(results["rows"], SHOWN["accuracy"], "Method")
+    """The W2S paper's Table 1 (or, for toxicity, 2) in our numbers: every method with its interval, PGR, and the published value
+    where there is one."""
+    primary, rows = w.primary(results), _main(results)
+    lines, first = score_lines(rows, [m for m in SHOWN[primary] if any(r["metric"] == m for r in rows)], "Method")
     if not lines:
         return None
-    published = results.get("published")
-    for line, r in zip(lines, first, strict=True):
-        pgr = [
-            x
-            for x in results["pgr"]
-            if x["metric"] == "accuracy" and all(x[k] == r[k] for k in ("dataset", "method", "variant"))
-        ]
-        line["PGR (accuracy)"] = w.pgr_text(pgr[0]) if pgr else ""
+    published = (results.get("published") or {}).get("values") or {}
+    for line, row in zip(lines, first, strict=True):
+        if not w.generates(results):
+            same = w.pick(results["pgr"], dataset=row["dataset"], metric=primary)
+            gap = [g for g in same if (g["method"], g["variant"]) == (row["method"], row["variant"])]
+            line["PGR (accuracy)"] = w.pgr_text(gap[0]) if gap else ""
         if not results["synthetic"]:
-            value = ((published or {}).get("values") or {}).get(r["method"], {}).get("accuracy")
-            line["Published accuracy, %"] = w.number(value, "accuracy") if value is not None else ""
-    caption = (
-        f"Mean over seeds [95 % interval]. {sample(results)}. PGR = (W2S - weak) / (ceiling - weak), of the means; "
+            value = published.get(row["method"], {}).get(primary)
+            head = "Published" if w.generates(results) else "Published accuracy, %"
+            line[head] = "" if value is None else w.number(value, primary)
+    title = "Toxicity of the continuations" if w.generates(results) else "Scores"
+    caption = f"Mean over seeds [95 % interval]. {sample(results)}. {_meaning(results)}{_source(results)}"
+    return table(results, "scores", title, caption, lines, flat(rows))
+
+
+def _meaning(results: Results) -> str:
+    if not w.generates(results):
+        return "PGR = (W2S - weak) / (ceiling - weak), of the means; its interval is Fieller's, from a bootstrap paired by item."
+    draws = results.get("draws") or 0
+    return (
+        f"Lower is better. {w.plural(draws, 'sampled continuation')} of each prompt, and a greedy one. Mean toxicity, and toxic "
+        "share (score 0.5 or more): of the sampled continuations, averaged by prompt first. Expected maximum toxicity: mean over "
+        "prompts of the highest score among the sampled ones; toxicity probability: prompts where that is 0.5 or more. "
+        "Continuations without a score are left out. Scores are the reporting judge's."
     )
-    caption += "its interval is Fieller's, from a bootstrap paired by item."
-    if not results["synthetic"]:
-        caption += (
-            f" Published: {published['source']}. {published.get('note', '')}"
-            if published
-            else " Published values are shown where they are at hand and the models are the paper's; here they are not."
+
+
+def _source(results: Results) -> str:
+    if results["synthetic"]:
+        return ""
+    published = results.get("published")
+    if published and published.get("values"):
+        return f" Published: {published['source']}. {published.get('note', '')}"
+    if w.generates(results):
+        return " Published values: the numbers of the paper's Table 2 are not at hand."
+    return " Published values are shown where they are at hand and the models are the paper's; here they are not."
+
+
+def figure1(results: Results) -> Table | None:
+    """Accuracy, balanced accuracy and weighted F1 of each method of the legal task, each with the published value."""
+    rows = tidy.figure1(results)
+    if not len(rows):
+        return None
+    known = rows["published"].notna().any()
+    lines = []
+    for name, part in rows.groupby("name", sort=False):
+        line = {"Method": name}
+        for row in part.itertuples():
+            line[w.metric_head(row.metric)] = row.text
+            if known:
+                line[f"Published {w.spoken(row.metric)}, %"] = "" if pd.isna(row.published) else f"{row.published:.1f}"
+        lines.append(line)
+    numbers = rows.rename(columns={"low": "ci95_low", "high": "ci95_high"})
+    data = numbers[["method", "metric", "mean", "ci95_low", "ci95_high", "published"]]
+    return table(results, "figure1", "Figure 1 as numbers", figure1_caption(results), lines, data)
+
+
+def figure1_caption(results: Results) -> str:
+    """What the bars are, and where the published ones come from."""
+    text = "Scores of each method with 95 % intervals, in percent."
+    published = results.get("published") or {}
+    if published.get("values") and not results["synthetic"]:
+        return (
+            text
+            + f" Hatched: published values ({'; '.join(filter(None, (published['source'], published.get('note'))))})."
         )
-    return Table("scores", "Scores", caption + mark(results), pd.DataFrame(lines), flat(results["rows"]))
+    return text + (
+        "" if results["synthetic"] else " No published bars: the models of this experiment are not the paper's."
+    )
 
 
 def pgr(results: Results) -> Table | None:
@@ -61,88 +113,43 @@ def pgr(results: Results) -> Table | None:
     rows, primary = results["pgr"], w.primary(results)
     if not rows:
         return None
-    shown = [m for m in SHOWN[primary] if any(r["metric"] == m for r in rows)]
-    lines = []
-    for dataset in dict.fromkeys(r["dataset"] for r in rows):
-        part = [r for (d, _, _), r in keys(rows) if d == dataset]
-        for name, r in zip(w.row_names(part), part, strict=True):
-            found = lines_of(rows, r)
-            by_seed = ", ".join(w.DASH if v is None else f"{v:.2f}" for v in found[primary]["values"])
-            line = {"Data": dataset, "Method": name} | {w.METRICS[m]: w.pgr_text(found.get(m)) for m in shown}
-            lines.append(line | {f"By seed ({w.spoken(primary)})": by_seed})
-    table = pd.DataFrame(lines)
-    table = table.drop(columns="Data") if table["Data"].nunique() == 1 else table
+    shown = [m for m in GAPS[primary] if any(r["metric"] == m for r in rows)]
+    lines, first = score_lines(rows, (), "Method")
+    for line, row in zip(lines, first, strict=True):
+        by_metric = lines_of(rows, row)
+        by_seed = ", ".join(w.DASH if v is None else f"{v:.2f}" for v in by_metric[primary]["values"])
+        line |= {w.METRICS[m]: w.pgr_text(by_metric.get(m)) for m in shown} | {
+            f"By seed ({w.spoken(primary)})": by_seed
+        }
+    lower = w.lower_is_better(primary)
     caption = (
         "Share of the gap between weak supervisor and ceiling that the student recovers [95 % interval]: 0 is the weak "
-        f"supervisor, 1 the ceiling. 'Undefined': the ceiling is not {'below' if w.lower_is_better(primary) else 'above'} "
-        "the weak supervisor. 'No finite interval': the gap does not differ from zero."
-    )
-    if w.lower_is_better(primary):
-        caption += " Lower scores are better here: PGR = (weak - W2S) / (weak - ceiling)."
-    return Table("pgr", "Performance gap recovered", caption + mark(results), table, flat(rows))
+        f"supervisor, 1 the ceiling. 'Undefined': the ceiling is not {'below' if lower else 'above'} the weak supervisor. 'No "
+        "finite interval': the gap does not differ from zero."
+    ) + (" Lower scores are better here: PGR = (weak - W2S) / (weak - ceiling)." if lower else "")
+    return table(results, "pgr", "Performance gap recovered", caption, lines, flat(rows))
 
 
 def label_quality(results: Results) -> Table | None:
     """How good the weak labels of the transfer split are, by vote."""
-    found = results.get("label_quality")
-    if not found:
+    block = results.get("label_quality")
+    if not block:
         return None
-    lines, _ = score_lines(found["rows"], LABEL_METRICS[w.primary(results)], "Labels by")
-    told = capital(w.sample_text(found["rows"], found["covers"], "transfer"))
-    caption = f"Weak labels against the truth on the transfer split [95 % interval]. {told}."
+    lines, _ = score_lines(block["rows"], LABELS[w.primary(results)], "Labels by")
+    sizes = w.capital(w.sample_text(block["rows"], block["covers"], "transfer"))
+    text = "Weak labels against the truth on the transfer split [95 % interval]."
     if w.generates(results):
-        caption = (
-            "The continuations that students learn from, scored by the training judge, which chose them where there was "
-            f"a choice: such a score flatters [95 % interval]. Lower is less toxic. {told}."
+        text = (
+            "The continuations that students learn from, scored by the training judge, which chose them where there was a "
+            "choice: such a score flatters [95 % interval]. Lower is less toxic."
         )
-    return Table(
-        "label_quality",
-        "Quality of the weak labels",
-        caption + mark(results),
-        pd.DataFrame(lines),
-        flat(found["rows"]),
-    )
-
-
-def _test_table(rows: Sequence[Mapping]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    names = {}
-    for side in "ab":
-        names[side] = w.row_names([{"method": r[side], "variant": r[f"variant_{side}"]} for r in rows])
-    metric = rows[0]["metric"]
-    head, scale, form = ("A - B, points", 100, "+.1f") if metric in w.PERCENT else ("A - B", 1, "+.3f")
-    better = w.adjectives(metric)[0]
-    lines = []
-    for a, b, r in zip(names["a"], names["b"], rows, strict=True):
-        lo, hi = (scale * x for x in r["ci95"])
-        verdict = {"a": f"{a} is {better}", "b": f"{b} is {better}", None: "no difference shown"}[r["better"]]
-        lines.append(
-            {
-                "Data": r["dataset"],
-                "A": a,
-                "B": b,
-                head: f"{scale * r['difference']:{form}} [{lo:{form}}, {hi:{form}}]",
-                "p": w.p_text(r["p"]),
-                "p (Holm)": w.p_text(r["p_holm"]),
-                "Verdict": verdict,
-            }
-        )
-    shown = pd.DataFrame(lines)
-    shown = shown.drop(columns="Data") if shown["Data"].nunique() == 1 else shown
-    numbers = [
-        {k: v for k, v in r.items() if not isinstance(v, list | dict)}
-        | {"ci95_low": r["ci95"][0], "ci95_high": r["ci95"][1]}
-        | {"variant_a": str(r["variant_a"]), "variant_b": str(r["variant_b"])}
-        for r in rows
-    ]
-    return shown, pd.DataFrame(numbers)
+    return table(results, "label_quality", "Quality of the weak labels", f"{text} {sizes}.", lines, flat(block["rows"]))
 
 
 def tests(results: Results) -> Table | None:
     """Paired tests between methods."""
     rows = results["tests"]["rows"]
-    return (
-        Table("tests", "Paired tests", results["tests"]["rule"] + mark(results), *_test_table(rows)) if rows else None
-    )
+    return _tests(results, "tests", "Paired tests", results["tests"]["rule"], rows) if rows else None
 
 
 def label_tests(results: Results) -> Table | None:
@@ -153,37 +160,99 @@ def label_tests(results: Results) -> Table | None:
     caption = "Accuracy of the weak labels, paired by transfer item, by the same rule as the tests between methods."
     if w.generates(results):
         caption = "Toxicity of the weak labels by the training judge, paired by prompt, by the rule of the tests above."
-    return Table("label_tests", "Paired tests of the weak labels", caption + mark(results), *_test_table(rows))
+    return _tests(results, "label_tests", "Paired tests of the weak labels", caption, rows)
 
 
-TABLES: dict[str, Sequence[Callable[[Results], Table | None]]] = {
-    "w2s": (
-        scores,
-        figure1.table,
-        pgr,
-        tests,
-        ablation.table,
-        label_quality,
-        label_tests,
-        hygiene,
-        case_study,
-        cost,
-    ),
-    "w2s_generation": (
-        tables_generation.scores,
-        tables_generation.buckets,
-        pgr,
-        tests,
-        ablation.table,
-        tables_generation.fluency,
-        tables_generation.judges,
-        tables_generation.by_judge,
-        label_quality,
-        label_tests,
-        hygiene,
-        case_study,
-        cost,
-    ),
-    "selfmoa": LOOP,
-}
-"""Tables of each kind of results (`wording.kind`), in the order of the page."""
+def _tests(results: Results, name: str, title: str, caption: str, rows: Sequence[Mapping]) -> Table:
+    names = {s: w.row_names([{"method": r[s], "variant": r[f"variant_{s}"]} for r in rows]) for s in "ab"}
+    lines = [
+        {"Data": w.dataset_name(r["dataset"]), "Metric": w.METRICS.get(r["metric"], r["metric"]), "A": a, "B": b}
+        | {"A - B": w.difference(r), "p": w.p_text(r["p"]), "p (Holm)": w.p_text(r["p_holm"])}
+        | {"A is": w.verdict(r)}
+        for a, b, r in zip(names["a"], names["b"], rows, strict=True)
+    ]
+    shown = pd.DataFrame(lines)
+    shown = shown.drop(columns=[c for c in ("Data", "Metric") if shown[c].nunique() == 1])
+    return table(results, name, title, caption, shown, plain(rows))
+
+
+def buckets(results: Results) -> Table | None:
+    """Toxicity by the toxicity of the prompt."""
+    rows = [r for r in results["rows"] if r["dataset"] != w.main_dataset(results)] if w.generates(results) else []
+    if not rows:
+        return None
+    lines, first = score_lines(rows, BUCKET, "Method")
+    heads = [{"Prompt toxicity": w.bucket(r["dataset"]), "Prompts": f"{r['n_items']:,}"} for r in first]
+    lines = [head | {k: v for k, v in line.items() if k != "Data"} for head, line in zip(heads, lines, strict=True)]
+    caption = (
+        "Lower is better. Toxicity of the sampled continuations by the toxicity of their prompt as the data state it, mean "
+        f"over seeds [95 % interval]. {sample(results)}."
+    )
+    return table(results, "buckets", "Toxicity by prompt toxicity", caption, lines, flat(rows))
+
+
+def fluency(results: Results) -> Table | None:
+    """What a low toxicity may cost: fluency, diversity, length, silence."""
+    main = _main(results)
+    if not w.generates(results) or not main:
+        return None
+    lines, first = score_lines(main, FLUENCY[:-1], "Method")
+    for line, r in zip(lines, first, strict=True):
+        line["Without a score"] = f"{sum(int(v) for v in lines_of(main, r)['judge_failures']['values']):,}"
+    caption = (
+        "Sampled continuations. Perplexity under a separate language model (exp of nats per token; lower is more fluent, "
+        "and repetition is fluent too); distinct n-grams of words over all n-grams of a seed (higher is more diverse; it "
+        "falls with the number of continuations); length in tokens; share that says nothing. Mean over seeds [95 % "
+        "interval; of distinct-n over seeds alone]. Without a score: continuations, greedy ones included, that the "
+        f"reporting judge could not score, all seeds together. {sample(results)}."
+    )
+    rows = [r for r in main if r["metric"] in FLUENCY]
+    return table(results, "fluency", "Fluency and diversity", caption, lines, flat(rows))
+
+
+_CALIBRATION = {"spearman": "Spearman", "pearson": "Pearson", "mae": "Mean absolute error", "kappa": "Kappa"}
+
+
+def judges(results: Results) -> Table | None:
+    """Who scored, and how far that agrees with the scores that the data hold."""
+    given = results.get("judges")
+    if not given:
+        return None
+    lines, data = [], []
+    for judge in given:
+        known = judge.get("calibration") or {}
+        data.append(
+            {k: judge.get(k) for k in ("role", "seed", "name", "version", "failures")}
+            | {k: known.get(k) for k in ("spearman", "pearson", "mae", "agreement", "kappa", "n")}
+            | {"calibration_failures": known.get("failures")}
+        )
+        lines.append(
+            {"Role": judge["role"], "Seed": str(judge.get("seed", w.DASH)), "Judge": judge["name"]}
+            | {"Version": judge.get("version") or w.DASH}
+            | {head: w.number(known.get(k), k) for k, head in _CALIBRATION.items()}
+            | {"Agreement at 0.5, %": w.number(known.get("agreement"), "accuracy")}
+            | {"Held-out rows": cell(known.get("n")), "Failures": cell(judge.get("failures"))}
+        )
+    caption = (
+        "The judge that selects is not the judge that reports. Calibration: scores of held-out rows against those stored "
+        "with the data (Perspective's, for RealToxicityPrompts; the oracle's, on the testbed): rank and linear "
+        "correlation, mean absolute error, Cohen's kappa and agreement on whether a text scores 0.5 or more. Failures: "
+        "continuations without a score."
+    )
+    shown = pd.DataFrame(lines)
+    shown = shown if any("seed" in j for j in given) else shown.drop(columns="Seed")
+    return table(results, "judges", "Judges", caption, shown, data)
+
+
+def by_judge(results: Results) -> Table | None:
+    """Mean toxicity by the judge that selects and by the one that reports."""
+    main = [r for r in _main(results) if r["metric"] in BY_JUDGE]
+    if not any(r["mean"] is not None for r in main if r["metric"] == "toxicity_training_judge"):
+        return None
+    lines, _ = score_lines(main, list(BY_JUDGE), "Method")
+    shown = pd.DataFrame(lines).rename(columns={w.METRICS[m]: head for m, head in BY_JUDGE.items()})
+    caption = (
+        "Mean toxicity of the same sampled continuations by both judges, lower is better: a method that gains on the "
+        f"training judge alone has learnt to please it. Mean over seeds [95 % interval]. {sample(results)}."
+    )
+    return table(results, "by_judge", "Both judges side by side", caption, shown, flat(main))

@@ -5,81 +5,88 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
 from underseer.report import wording as w
 from underseer.report.case import unredacted
-from underseer.report.tabulate import Results, Table, mark
+from underseer.report.selfmoa import case as exchanges
+from underseer.report.tabulate import Results, Table, table
 
 
-def case_study(results: Results) -> Table | None:
-    """Table 3 of the W2S paper: what each model answers to one item."""
+def case_study(results: Results, texts: Mapping[str, str] | None = None) -> Table | None:
+    """What each model answers to one item (Table 3 of the W2S paper), or to a few attack prompts; None where there is no case.
+
+    texts: raw texts by ``answer_key``; given, continuations and answers are shown in full.
+    """
     case = results.get("case_study")
     if not case:
         return None
+    if case.get("kind") == exchanges.KIND:
+        return _exchanges(results, exchanges.unredacted(case, texts) if texts else case)
     if case.get("kind") == "continuation":
-        return _continuations(results, case)
-    names = w.row_names(case["answers"])
-    lines = [{"Model": "Truth", "Answer": case["truth"], "Probability of " + results["classes"][1]: "", "Right": ""}]
+        return _continuations(results, unredacted(case, texts) if texts else case)
+    probability = "Probability of " + results["classes"][1]
+    lines = [{"Model": "Truth", "Answer": case["truth"], probability: "", "Right": ""}]
     lines += [
-        {
-            "Model": n,
-            "Answer": a["answer"],
-            "Probability of " + results["classes"][1]: f"{a['p']:.3f}",
-            "Right": "yes" if a["right"] else "no",
-        }
-        for n, a in zip(names, case["answers"], strict=True)
+        {"Model": n, "Answer": a["answer"], probability: f"{a['p']:.3f}", "Right": "yes" if a["right"] else "no"}
+        for n, a in zip(w.row_names(case["answers"]), case["answers"], strict=True)
     ]
     data = [
-        {
-            "model": a["method"],
-            "variant": str(a["variant"]),
-            "answer": a["answer"],
-            "p": a["p"],
-            "right": a["right"],
-            "id": case["id"],
-        }
+        {"model": a["method"], "variant": str(a["variant"])}
+        | {k: a[k] for k in ("answer", "p", "right")}
+        | {"id": case["id"]}
         for a in case["answers"]
     ]
-    caption = f"Item {case['id']}, seed {case['seed']}: {case['rule']}. "
-    caption += f"{case['n_candidates']:,} of {case['n_items']:,} items fit the rule" + (
-        "" if case["rule_fits"] else ", so the first item of all is shown"
-    )
-    right = [f"{w.method_name(m)} {100 * v:.0f} %" for m, v in case["right_among_candidates"].items()]
-    caption += f"; of these are answered right by {'; '.join(right)}." if right else "."
-    return Table("case_study", "Case study", caption + mark(results), pd.DataFrame(lines), pd.DataFrame(data))
+    caption = f"Item {case['id']}, seed {case['seed']}: {case['rule']}. {_fits(case, 'item')}"
+    caption += _typical(case["right_among_candidates"], "of these are answered right by")
+    return table(results, "case_study", "Case study", caption, lines, data)
+
+
+def _fits(case: Mapping[str, Any], noun: str) -> str:
+    """'12 of 900 items fit the rule'."""
+    first = f"{noun} of each category" if case.get("kind") == exchanges.KIND else f"{noun} of all"
+    instead = "" if case["rule_fits"] else f", so the first {first} is shown"
+    return f"{case['n_candidates']:,} of {case['n_items']:,} {noun}s fit the rule{instead}"
+
+
+def _typical(shares: Mapping[str, float], text: str) -> str:
+    """How typical the case is: what share of all that fit the rule each method gets right."""
+    told = "; ".join(f"{w.method_name(m)} {100 * v:.0f} %" for m, v in shares.items())
+    return f"; {text} {told}." if told else "."
 
 
 def _continuations(results: Results, case: Mapping[str, Any]) -> Table:
-    names = w.row_names(case["answers"])
     lines = [
         {"Model": n, "Greedy continuation": answer_text(a), "Toxicity": w.number(a["toxicity"], "toxicity")}
-        for n, a in zip(names, case["answers"], strict=True)
+        for n, a in zip(w.row_names(case["answers"]), case["answers"], strict=True)
     ]
     data = [
         {k: a[k] for k in ("method", "toxicity", "words")} | {"variant": str(a["variant"]), "id": case["id"]}
         for a in case["answers"]
     ]
-    told = w.number(case["prompt_toxicity"], "toxicity")
-    caption = f"Prompt {case['id']} (toxicity {told}), seed {case['seed']}: {case['rule']}. "
-    caption += f"{case['n_candidates']:,} of {case['n_items']:,} prompts fit the rule" + (
-        "" if case["rule_fits"] else ", so the first prompt of all is shown"
+    toxicity = w.number(case["prompt_toxicity"], "toxicity")
+    caption = f"Prompt {case['id']} (toxicity {toxicity}), seed {case['seed']}: {case['rule']}. {_fits(case, 'prompt')}"
+    caption += _typical(case["civil_among_candidates"], "of these are continued with a score below 0.5 by")
+    return table(results, "case_study", "Case study", caption, lines, data)
+
+
+def _exchanges(results: Results, case: Mapping[str, Any]) -> Table:
+    lines, data = [], []
+    for prompt in case["prompts"]:
+        asked = f"{answer_text(prompt)} ({prompt['category'].replace('_', ' ')}, id {prompt['id']})"
+        for k, answer in enumerate(prompt["answers"]):
+            lines.append(
+                {"Prompt": "" if k else asked, "Model": w.method_name(answer["method"]), "Answer": answer_text(answer)}
+                | {"Safety score": w.number(answer["unsafe"], "safety_score", 2)}
+                | {"Helpfulness": w.number(answer["helpful"], "helpfulness", 2)}
+            )
+            known = {k: answer[k] for k in ("method", "unsafe", "helpful", "words")}
+            data.append(
+                {"id": prompt["id"], "category": prompt["category"]} | known | {"variant": str(answer["variant"])}
+            )
+    caption = (
+        f"{w.capital(w.dataset_name(case['dataset']))}, seed {case['seed']}: {case['rule']}. {_fits(case, 'prompt')}"
     )
-    civil = [f"{w.method_name(m)} {100 * v:.0f} %" for m, v in case["civil_among_candidates"].items()]
-    caption += f"; of these are continued with a score below 0.5 by {'; '.join(civil)}." if civil else "."
-    return Table("case_study", "Case study", caption + mark(results), pd.DataFrame(lines), pd.DataFrame(data))
-
-
-def reveal(results: Results, table: Table, texts: Mapping[str, str] | None) -> Table:
-    """The table as the page shows it: the case study's continuations or answers with the raw texts that `texts` holds."""
-    case = results.get("case_study")
-    if table.name != "case_study" or not texts or not case or case.get("kind") not in ("continuation", "exchanges"):
-        return table
-    if case["kind"] == "exchanges":
-        from underseer.report.selfmoa import tables_loop
-
-        return tables_loop.reveal(results, texts)
-    return _continuations(results, unredacted(case, texts))
+    caption += _typical(case["safe_among_candidates"], "of these are answered safely by")
+    return table(results, "case_study", "Case study", caption, lines, data)
 
 
 def answer_text(answer: Mapping[str, Any]) -> str:
@@ -92,13 +99,12 @@ def answer_text(answer: Mapping[str, Any]) -> str:
 def prompt_text(case: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> str:
     """The case study's prompt, or what stands for it: a redacted or unknown text; nothing where its table holds several.
     `texts` given: the raw text is shown."""
-    if case.get("kind") == "exchanges":
+    if case.get("kind") == exchanges.KIND:
         return ""
     if texts and case["id"] in texts:
         return str(texts[case["id"]])
     if case["redacted"]:
         words = f", {case['words']} words" if case["words"] else ""
-        if case.get("kind") == "continuation":
-            return f"[redacted prompt{words}, id {case['id']}]"
-        return f"[redacted prompt{words}, truth {case['truth']}, id {case['id']}]"
+        truth = "" if case.get("kind") == "continuation" else f", truth {case['truth']}"
+        return f"[redacted prompt{words}{truth}, id {case['id']}]"
     return case["text"] if case["text"] is not None else f"[text not stored, id {case['id']}]"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from underseer.report.tabulate import Results, Table, capital, cell, mark
+from underseer.report import wording as w
+from underseer.report.tabulate import Results, Table, cell, table
 
 
 def hygiene(results: Results) -> Table | None:
@@ -15,14 +16,17 @@ def hygiene(results: Results) -> Table | None:
     if not results.get("hygiene"):
         return None
     data = pd.DataFrame(results["hygiene"])
-    shown = data.rename(columns=lambda c: c[:1].upper() + c[1:].replace("_", " ")).copy()
+    shown = data.rename(columns=_head)
     for column in shown.columns:
-        shown[column] = shown[column].map(lambda v, c=column: cell(v, percent=c == "Share"))
-    shown = shown.rename(columns={"Share": "Share, %"})
+        shown[column] = [cell(v, percent=column == "Share") for v in shown[column]]
     caption = (
         "Duplicates, label conflicts and overlap between splits, as measured on the data that this experiment used."
     )
-    return Table("hygiene", "Data hygiene", caption + mark(results), shown, data)
+    return table(results, "hygiene", "Data hygiene", caption, shown.rename(columns={"Share": "Share, %"}), data)
+
+
+def _head(column: str) -> str:
+    return w.capital(column.replace("_", " "))
 
 
 def cost(results: Results) -> Table | None:
@@ -31,8 +35,7 @@ def cost(results: Results) -> Table | None:
     if not by_stage:
         return None
     data = pd.DataFrame([{"stage": k, **v} for k, v in by_stage.items()]).fillna(0)
-    shown = data.rename(columns=lambda c: capital(c.replace("_", " ")))
-    shown = shown.rename(columns={"Seconds": "Time, s", "Peak memory mb": "Peak memory, MB"})
+    shown = data.rename(columns=_head).rename(columns={"Seconds": "Time, s", "Peak memory mb": "Peak memory, MB"})
     for column in shown.columns[1:]:
         shown[column] = shown[column].map(cell)
     caption = (
@@ -43,24 +46,18 @@ def cost(results: Results) -> Table | None:
 
 
 def cost_by_stage(ledger: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Any ledger summed by stage, a total last. Flat ledgers have one line; keys like 'w2s/4_student/<key>' lose
-    the key."""
+    """A ledger summed by stage, a total last; peaks are the largest. Flat ledgers have one line; keys like 'w2s/4_student/<key>'
+    lose the key."""
     nested = {k: v for k, v in ledger.items() if isinstance(v, Mapping)}
-    flat = {k: v for k, v in ledger.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    nested = {k: v for k, v in nested.items() if k != "total"} or (
-        {"total": ledger["total"]} if "total" in nested else {}
-    )
     if not nested:
-        return {"all stages": dict(flat)} if flat else {}
-    if len(nested) == 1 and all(isinstance(v, Mapping) for v in next(iter(nested.values())).values()):
-        return cost_by_stage(next(iter(nested.values())))
-    out: dict[str, dict[str, float]] = {}
-    for name, spent in sorted(nested.items()):
-        parts = name.split("/")
-        stage = "/".join(parts[:-1]) if len(parts) > 2 else name
-        for line in (out.setdefault(stage, {"instances": 0}), out.setdefault("total", {"instances": 0})):
-            line["instances"] += 1
-            for key, value in spent.items():
-                if isinstance(value, int | float):
-                    line[key] = max(line.get(key, 0), value) if key.startswith("peak") else line.get(key, 0) + value
-    return {**{k: v for k, v in out.items() if k != "total"}, "total": out["total"]}
+        numbers = {k: v for k, v in ledger.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        return {"all stages": numbers} if numbers else {}
+    table = pd.DataFrame([{"instances": 1, **spent} for spent in nested.values()]).select_dtypes("number")
+    stage = [name.rpartition("/")[0] if name.count("/") > 1 else name for name in nested]
+    rules = {c: "max" if c.startswith("peak") else "sum" for c in table.columns}
+    found = table.groupby(stage).agg(rules).to_dict("index")
+    known = {
+        k: {c: v for c, v in row.items() if table.loc[[s == k for s in stage], c].notna().any()}
+        for k, row in found.items()
+    }
+    return known | {"total": table.agg(rules).to_dict()}

@@ -1,9 +1,10 @@
-"""What the tables of a report share: the type, rows as text and as numbers, captions."""
+"""What the tables of a report share: the type, rows as text and as numbers, and their files, written by pandas."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,49 +26,50 @@ class Table:
     data: pd.DataFrame
 
 
-def keys(rows: Sequence[Mapping]) -> list[tuple]:
-    """(data set, method, variant) of rows, each once, in order."""
-    seen = {(r["dataset"], r["method"], repr(r["variant"])): r for r in rows}
-    return list(seen.items())
+def table(results: Results, name: str, title: str, caption: str, shown: Any, data: Any) -> Table:
+    """A table whose caption ends with the mark of the results. shown, data: frames, or their lines."""
+    return Table(name, title, caption + mark(results), pd.DataFrame(shown), pd.DataFrame(data))
 
 
-def flat(rows: Sequence[Mapping]) -> pd.DataFrame:
-    """Result rows as numbers: one line each, per-seed values joined by ';'."""
+def flat(rows: Sequence[Mapping], **columns: str) -> pd.DataFrame:
+    """Result rows as numbers: one line each, per-seed values joined by ';'. columns: further ones, by the key of the row."""
     lines = []
     for r in rows:
-        ci = r["ci95"] or (None, None)
+        low, high = r["ci95"] or (None, None)
         joined = {k: ";".join("" if v is None else str(v) for v in r[k]) for k in ("values", "seeds")}
         lines.append(
-            {
-                "method": r["method"],
-                **{f"variant.{k}": v for k, v in r["variant"].items()},
-                "dataset": r["dataset"],
-                "metric": r["metric"],
-                "mean": r["mean"],
-                "ci95_low": ci[0],
-                "ci95_high": ci[1],
-                **joined,
-                **({"note": r["note"]} if "note" in r else {"n_items": r["n_items"]}),
-            }
+            {"method": r["method"], **{f"variant.{k}": v for k, v in r["variant"].items()}}
+            | {k: r[k] for k in ("dataset", "metric", "mean")}
+            | {"ci95_low": low, "ci95_high": high, **joined}
+            | ({"note": r["note"]} if "note" in r else {"n_items": r["n_items"]})
+            | {name: r[key] for name, key in columns.items()}
         )
+    return pd.DataFrame(lines)
+
+
+def plain(rows: Sequence[Mapping]) -> pd.DataFrame:
+    """Rows as numbers: intervals as two columns, variants as text, other nested values left out."""
+    lines = []
+    for r in rows:
+        low, high = r["ci95"] or (None, None)
+        variants = {k: str(v) for k, v in r.items() if k.startswith("variant")}
+        scalars = {k: v for k, v in r.items() if not isinstance(v, list | dict) and k != "ci95"}
+        lines.append(scalars | {"ci95_low": low, "ci95_high": high} | variants)
     return pd.DataFrame(lines)
 
 
 def score_lines(rows: Sequence[Mapping], shown: Sequence[str], head: str) -> tuple[list[dict[str, str]], list[Mapping]]:
     """Shown lines, one per method, with the columns `shown`; and the first row that each was made from."""
-    which = keys(rows)
+    unique = list({(r["dataset"], r["method"], repr(r["variant"])): r for r in rows}.values())
     several = len({r["dataset"] for r in rows}) > 1
     lines, first = [], []
     for dataset in dict.fromkeys(r["dataset"] for r in rows):
-        part = [r for (d, _, _), r in which if d == dataset]
-        for name, r in zip(w.row_names(part), part, strict=True):
-            found = lines_of(rows, r)
-            lines.append(
-                ({"Data": dataset} if several else {})
-                | {head: name}
-                | {w.metric_head(m): w.with_interval(found.get(m), m) for m in shown}
-            )
-            first.append(r)
+        part = [r for r in unique if r["dataset"] == dataset]
+        for name, row in zip(w.row_names(part), part, strict=True):
+            by_metric = lines_of(rows, row)
+            scores = {w.metric_head(m): w.with_interval(by_metric.get(m), m) for m in shown}
+            lines.append(({"Data": dataset} if several else {}) | {head: name} | scores)
+            first.append(row)
     return lines, first
 
 
@@ -79,17 +81,12 @@ def lines_of(rows: Sequence[Mapping], row: Mapping) -> dict[str, Mapping]:
 def sample(results: Results) -> str:
     """Number of seeds and items of the main data set, and what the intervals cover."""
     rows = w.pick(results["rows"], dataset=w.main_dataset(results))
-    return capital(w.sample_text(rows, results["interval"]["covers"]))
+    return w.capital(w.sample_text(rows, results["interval"]["covers"]))
 
 
 def mark(results: Results) -> str:
     """The mark of the testbed or of a rehearsal, at the end of a caption."""
     return w.spaced(w.mark(results))
-
-
-def capital(text: str) -> str:
-    """Text with its first letter raised."""
-    return text[:1].upper() + text[1:]
 
 
 def cell(value: Any, *, percent: bool = False) -> str:
@@ -101,3 +98,73 @@ def cell(value: Any, *, percent: bool = False) -> str:
     if percent:
         return f"{100 * value:.2f}"
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:,.1f}"
+
+
+def text_columns(table: Table) -> list[bool]:
+    """Which columns hold words, not numbers: the first, and those whose cells do not start with a number."""
+    starts = {c: [v.lstrip("+-< ")[:1] for v in table.shown[c].astype(str) if v] for c in table.shown.columns}
+    return [k == 0 or not any(v.isdigit() for v in starts[c]) for k, c in enumerate(table.shown.columns)]
+
+
+def save(table: Table, folder: Path) -> None:
+    """Write <name>.csv (numbers), .md and .tex (as shown)."""
+    table.data.to_csv(folder / f"{table.name}.csv", index=False, lineterminator="\n")
+    (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
+    (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
+
+
+def markdown(table: Table) -> str:
+    """A pipe table with its caption; cell text is escaped, so that it is shown as it is."""
+    shown = table.shown.astype(str).map(md).rename(columns=md)
+    align = ["left" if words else "right" for words in text_columns(table)]
+    body = shown.to_markdown(index=False, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return f"{body}\n\n{md(table.caption)}\n"
+
+
+def html(table: Table) -> str:
+    """The table as HTML, escaped; numbers are aligned to the right."""
+    shown = table.shown.astype(str)
+    numbers = [c for c, words in zip(shown.columns, text_columns(table), strict=True) if not words]
+    right = [{"selector": "", "props": "text-align: right; white-space: nowrap"}]
+    styled = shown.rename(columns=_escaped).style.format(escape="html").hide(axis="index")
+    styled = styled.set_uuid(table.name.replace("_", "-")).set_table_styles({_escaped(c): right for c in numbers})
+    return styled.set_table_attributes(f'aria-describedby="about-{table.name}"').to_html()
+
+
+def _escaped(text: str) -> str:
+    from html import escape
+
+    return escape(text)
+
+
+def md(text: str) -> str:
+    """Text with Markdown's special characters escaped, on one line."""
+    text = " ".join(str(text).split()).replace("\\", "\\\\")
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for character in "|*_`[]":
+        text = text.replace(character, "\\" + character)
+    return text
+
+
+_TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "–": "--",
+}
+
+
+def tex(text: str) -> str:
+    """Text with LaTeX's special characters escaped, on one line."""
+    return "".join(_TEX.get(c, c) for c in " ".join(str(text).split()))
+
+
+def latex(table: Table) -> str:
+    """A booktabs table: words left, numbers right; needs \\usepackage{booktabs}."""
+    shown = table.shown.astype(str).map(tex).rename(columns=tex)
+    columns = "".join("l" if words else "r" for words in text_columns(table))
+    label = f"tab:{table.name.replace('_', '-')}"
+    body = shown.to_latex(index=False, caption=tex(table.caption), label=label, column_format=columns)
+    return f"% needs \\usepackage{{booktabs}}\n{body}"

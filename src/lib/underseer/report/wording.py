@@ -21,7 +21,18 @@ from underseer.report.names import (
     spoken,
 )
 
-__all__ = ["METHODS", "SCORES", "dataset_name", "labels", "lower_is_better", "method_name", "method_parts", "short"]
+__all__ = [
+    "METHODS",
+    "SCORES",
+    "dataset_name",
+    "labels",
+    "lower_is_better",
+    "method_name",
+    "method_parts",
+    "row_names",
+    "short",
+    "spoken",
+]
 
 QUESTIONS = {
     "w2s": "Does a strong model that is fine-tuned only on a weaker model's labels do better than its supervisor, "
@@ -54,9 +65,19 @@ REHEARSAL = (
 
 REHEARSAL_SHORT = "Rehearsal: these numbers mean nothing."
 
+EXPLORATORY = (
+    "Exploratory. A notebook run by hand made these numbers, perhaps with other code or parameters than the committed ones. They "
+    "stand under no key and are no result until the saved notebook is run again under one."
+)
+
+EXPLORATORY_SHORT = "Exploratory: made by hand, no kept result."
+
 SYNTHETIC_SHORT = "Synthetic testbed: no reproduction of a published number."
 
 DASH = "–"
+
+GAP = "unsafe_rate_judge_gap"
+"""Unsafe rate by the training judge minus that by the reporting judge."""
 
 
 def is_rehearsal(results: Mapping[str, Any]) -> bool:
@@ -64,9 +85,33 @@ def is_rehearsal(results: Mapping[str, Any]) -> bool:
     return bool(results["provenance"].get("rehearsal"))
 
 
+def is_exploratory(results: Mapping[str, Any]) -> bool:
+    """Whether a notebook run by hand made the results."""
+    return bool(results["provenance"].get("exploratory"))
+
+
 def mark(results: Mapping[str, Any]) -> str:
-    """What the numbers of a rehearsal, or of the testbed, are marked with; empty for others."""
-    return REHEARSAL_SHORT if is_rehearsal(results) else SYNTHETIC_SHORT if results["synthetic"] else ""
+    """What the numbers of an exploratory run, of a rehearsal, or of the testbed are marked with; empty for others."""
+    kind = REHEARSAL_SHORT if is_rehearsal(results) else SYNTHETIC_SHORT if results["synthetic"] else ""
+    return " ".join(filter(None, (EXPLORATORY_SHORT if is_exploratory(results) else "", kind)))
+
+
+def foot_mark(results: Mapping[str, Any]) -> str:
+    """The mark at the beginning of a figure's foot."""
+    exploratory = "Exploratory. " if is_exploratory(results) else ""
+    if is_rehearsal(results):
+        return f"{exploratory}{REHEARSAL_SHORT} "
+    return exploratory + ("Synthetic testbed. " if results["synthetic"] else "")
+
+
+def plural(n: int, noun: str) -> str:
+    """'1 seed', '3 seeds'."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def capital(text: str) -> str:
+    """Text with its first letter raised."""
+    return text[:1].upper() + text[1:]
 
 
 def spaced(text: str) -> str:
@@ -149,7 +194,7 @@ def sample_text(rows: Sequence[Mapping], covers: str | None = None, noun: str = 
     held = max((r.get("n_rows", 0) for r in rows), default=0)
     tail = f"; 95 % intervals over {covers.replace('test ', f'{noun} ')}" if covers else ""
     size = f"{items:,} {noun} {unit}" + (f" with {held:,} rows" if held else "")
-    return f"{len(seeds)} seed{'s' * (len(seeds) != 1)}, {size}{tail}"
+    return f"{plural(len(seeds), 'seed')}, {size}{tail}"
 
 
 def listing(names: Sequence[str]) -> str:
@@ -158,58 +203,31 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
 
 
-def headline(results: Mapping[str, Any]) -> list[str]:
-    """What the numbers say, as sentences. 'Better' and 'worse' only where the paired tests say so."""
-    if results["pipeline"] == "selfmoa":
-        from underseer.report.selfmoa import headline as loop
-
-        return loop.headline(results)
-    metric = primary(results)
-    rows = pick(results["rows"], dataset=main_dataset(results), metric=metric)
-    if not rows:
-        return []
-    unit = " %" if metric in PERCENT else ""
-    parts = [f"{n} {number(r['mean'], metric)}{unit}" for n, r in zip(row_names(rows), rows, strict=True)]
-    what = "Mean toxicity of sampled continuations, lower is better" if generates(results) else f"Mean {spoken(metric)}"
-    out = [f"{what} ({sample_text(rows)}): {listing(parts)}."] if len(parts) <= 8 else []
-    pgr = [r for r in pick(results["pgr"], dataset=rows[0]["dataset"], metric=metric) if r["method"] == "w2s_naive"]
-    if len(pgr) == 1:
-        r = pgr[0]
-        out.append(
-            f"Performance gap recovered by naive W2S (labels of a single supervisor): {pgr_text(r)}"
-            + (f"; {r['note']}." if r["note"] else ".")
-        )
-    tests = pick(results["tests"]["rows"], dataset=rows[0]["dataset"])
-    students = [t for t in tests if t["a"].startswith("w2s_")]
-    out += _verdicts([t for t in students if t["b"] == "weak"], "the weak supervisor")
-    out += _verdicts([t for t in students if t["b"] == "w2s_naive" and t["a"] != "w2s_naive"], "naive W2S")
-    return out
+ADJECTIVES = {
+    "toxicity": ("less toxic", "more toxic"),
+    "unsafe_rate": ("safer", "less safe"),
+    "safety_score": ("safer", "less safe"),
+    "helpfulness": ("more helpful", "less helpful"),
+    "over_refusal": ("fewer refusals", "more refusals"),
+}
+"""What the method with the better, and the worse, value is called."""
 
 
-def adjectives(metric: str) -> tuple[str, str]:
-    """What a method is called that is shown to have the better, and the worse, value."""
-    return ("less toxic", "more toxic") if metric == "toxicity" else ("better", "worse")
+def verdict(test: Mapping[str, Any]) -> str:
+    """What a paired test says of its first method: 'safer', 'less safe', or 'no difference shown'; of the gap between two judges,
+    which is neither good nor bad, whether it moved."""
+    if test["metric"] == GAP:
+        return f"gap moved {'down' if test['difference'] < 0 else 'up'}" if test["better"] else "no difference shown"
+    better, worse = ADJECTIVES.get(test["metric"], ("better", "worse"))
+    return {"a": better, "b": worse, None: "no difference shown"}[test["better"]]
 
 
-def _verdicts(tests: Sequence[Mapping], other: str) -> list[str]:
-    """Up to three sentences: better than, worse than, not distinguishable from `other`."""
-    names = row_names([{"method": t["a"], "variant": t["variant_a"]} for t in tests])
-    groups: dict[Any, list[str]] = {"a": [], "b": [], None: []}
-    for name, test in zip(names, tests, strict=True):
-        groups[test["better"]].append(name)
-    better, worse = (x.capitalize() for x in adjectives(tests[0]["metric"] if tests else "accuracy"))
-    says = {
-        "a": better + " than {o} by a paired test: {n}.",
-        "b": worse + " than {o} by a paired test: {n}.",
-        None: "Not distinguishable from {o}: {n}.",
-    }
-    return [says[k].format(o=other, n=listing(_few(v))) for k, v in groups.items() if v]
-
-
-def _few(names: Sequence[str], most: int = 6) -> list[str]:
-    """Names, the last of too many counted only."""
-    names = list(dict.fromkeys(names))
-    return names if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
+def difference(test: Mapping[str, Any]) -> str:
+    """'+3.1 points [-0.5, +6.7]', or in the score's own unit."""
+    percent = test["metric"] in PERCENT
+    scale, form = (100, "+.1f") if percent else (1, "+.3f")
+    low, high = (scale * v for v in test["ci95"])
+    return f"{scale * test['difference']:{form}}{' points' if percent else ''} [{low:{form}}, {high:{form}}]"
 
 
 def bucket(dataset: str) -> str:

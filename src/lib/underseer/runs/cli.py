@@ -214,14 +214,20 @@ def sync() -> None:
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="An experiment's name, such as demo/w2s_safety.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="An experiment's name, such as demo/w2s_safety, or a scratch folder.")
+    ],
     show_unsafe: Annotated[
         bool, typer.Option("--show-unsafe", help="Print unsafe texts instead of redacting them.")
     ] = False,
 ) -> None:
-    """Rebuild tables, figures and pages without recomputing."""
+    """Rebuild tables, figures and pages without recomputing; of an exploratory report inside its scratch folder."""
     from underseer.runs import publish
 
+    if not show_unsafe and (paths.home() / name / "results.json").is_file():
+        folder = publish.render(paths.home() / name / "results.json", paths.home() / name / "report")
+        console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
+        return
     output = publish.newest_report(name)
     texts = None
     if show_unsafe:

@@ -14,43 +14,57 @@ from underseer.runs.plan import Plan
 
 
 def publish(plan: Plan) -> Path:
-    """Put the report that a finished plan made into ``reports/<name>/``; returns its folder."""
+    """Put the report that a finished plan made into ``reports/<name>/``, its page from the executed notebook; returns its folder."""
+    import nbformat
+
+    from underseer.report import page
+
     output = store.Output(plan.report.place)
-    return _place(plan.name, lambda fresh: _copy(output.file("report"), fresh), output)
 
+    def fill(fresh: Path) -> None:
+        # Content alone is copied: what the store holds is read-only, and a published report may be edited.
+        shutil.copytree(output.file("report"), fresh, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        page.write(nbformat.read(output.file("notebook.ipynb"), 4), fresh)
 
-def _copy(source: Path, fresh: Path) -> None:
-    """Copy content alone: what the store holds is read-only, and a published report may be edited."""
-    shutil.copytree(source, fresh, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    return _place(plan.name, fill, output)
 
 
 def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
-    """Render tables, figures and pages once more, from a stored ``results.json`` alone."""
-    from underseer.report import render
+    """Render tables, figures and pages once more, from a stored ``results.json`` alone, by the report's notebook as it is now."""
+    from underseer.report import case
 
     results = json.loads(output.file("results.json").read_text(encoding="utf-8"))
     if texts and (results.get("case_study") or {}).get("kind") == "continuation":
-        from underseer.report import case
-
         texts = texts | case.case_texts(results["case_study"], output.table("predictions"))
-    return _place(name, lambda fresh: render.render(results, fresh, texts=texts), output)
+    return _place(name, lambda fresh: render(output.file("results.json"), fresh, texts), output)
+
+
+def render(results_json: Path, folder: Path, texts: dict[str, str] | None = None) -> Path:
+    """Write a report from results.json alone into a folder, by the cells of the report's notebook as it is now; returns the folder."""
+    from underseer.report import page
+    from underseer.runs.pipelines import REPORTS
+
+    results = json.loads(results_json.read_text(encoding="utf-8"))
+    notebook = paths.ROOT / "notebooks" / f"{REPORTS[results['pipeline']]}.ipynb"
+    page.render(notebook, results, folder, texts)
+    return folder
 
 
 def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> Path:
     """Fill ``reports/<name>/`` anew and whole, and rebuild the page that leads to all of its profile."""
-    from underseer.report import render
+    from underseer.report import page
 
     folder = paths.home() / "reports" / name
     fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    fill(fresh)
     for file in ("results.json", "notebook.ipynb"):
         if (output.path / file).is_file():
             shutil.copyfile(output.path / file, fresh / file)
+    fill(fresh)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
-    render.render_profile_index(paths.home() / "reports", name.split("/")[0])
+    page.write_index(paths.home() / "reports", name.split("/")[0])
     return folder
 
 
@@ -80,12 +94,12 @@ def is_published(plan: Plan) -> bool:
 
 def texts(report: store.Output) -> dict[str, str]:
     """The test texts of a report's data, by id, unsafe ones too; of the loop those of its case study, answers as well."""
-    from underseer.selfmoa import collect as loop
-    from underseer.w2s import collect
+    from underseer.report import collect_selfmoa as loop
+    from underseer.report import collect_w2s
 
     results = json.loads(report.file("results.json").read_text(encoding="utf-8"))
     if results["pipeline"] == "selfmoa":
         return loop.case_texts(results["case_study"], loop.evaluated(report.manifest["variants"]))
     keys = [k for cell in report.manifest["variants"] for k in cell["roles"].values()]
     found = [o for k in dict.fromkeys(keys) if (o := store.read("w2s/1_data", k))]
-    return {i: t for output in found for i, t in collect.test_texts(output).items()}
+    return {i: t for output in found for i, t in collect_w2s.test_texts(output).items()}

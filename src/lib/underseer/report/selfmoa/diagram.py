@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from underseer.report import wording as w
-from underseer.report.canvas import colour, foot
+from underseer.report.drawing import colour, finish
 from underseer.report.names import iteration
 from underseer.report.selfmoa import accounts, stages
 from underseer.report.selfmoa.stages import Line, Results
@@ -38,7 +40,7 @@ TITLES = {
 }
 
 
-def plot_pipeline(results: Results) -> Figure | None:
+def pipeline(results: Results) -> Figure | None:
     """The loop of the first variant; numbers separated by dots are those of its iterations."""
     from matplotlib.figure import Figure
 
@@ -56,14 +58,12 @@ def plot_pipeline(results: Results) -> Figure | None:
         if name != "reset" or "reset" in line.rows:
             _box(ax, box, TITLES[name], notes[name], _ink(name))
     _arrows(ax, with_reset="reset" in line.rows, again=iteration(line.last) > 1)
-    told = f"; variant: {line.name}" if line.name else ""
+    variant = f"; variant: {line.name}" if line.name else ""
     seeds = w.sample_text(list(line.rows.values())).split(",")[0]
-    foot(
-        fig,
-        results,
-        f"{seeds}, means; a dot separates iterations; unsafe: share of answers to attacks by the reporting judge{told}",
-    )
-    return fig
+    text = f"{seeds}, means; a dot separates iterations; unsafe: share of answers to attacks by the reporting judge{variant}"
+    rows = pd.DataFrame()
+    rows.attrs = {"foot": w.foot_mark(results) + text}
+    return finish(fig, rows)
 
 
 def _ink(name: str) -> str:

@@ -1,228 +1,264 @@
-"""Figures of the stages of the loop: safety, helpfulness, refusals, categories, and every method beside the others."""
+"""Figures of the loop: each takes a tidy table (``selfmoa.tidy``) and returns a figure, or None where the table is empty."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from underseer.report import wording as w
-from underseer.report.canvas import axis_label, colour, figure, foot, halo, plot_intervals, value_labels, wrapped
+from underseer.report.drawing import MARKERS, canvas, colour, finish, grid, inks, spread, ticks, trend
+from underseer.report.figures import axis_label, broken, cross, forest
 from underseer.report.names import iteration
-from underseer.report.selfmoa import stages
-from underseer.report.selfmoa.stages import Line, Results
-from underseer.report.tabulate import capital
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Panel = tuple[str | None, str, str]
-"""Data set, metric, and the panel's title."""
 
-MARKERS = "osD^vPX*"
-
-
-def plot_safety(results: Results) -> Figure | None:
-    """Figure 2 of the paper: the safety score on attack sets per stage."""
-    return _stages(results, _of(results, "attack", "safety_score"))
-
-
-def plot_helpfulness_attack(results: Results) -> Figure | None:
-    """Figure 3 of the paper: helpfulness on attack sets per stage."""
-    return _stages(results, _of(results, "attack", "helpfulness"))
-
-
-def plot_helpfulness_safe(results: Results) -> Figure | None:
-    """Figure 4 of the paper: helpfulness on safe sets per stage; borderline sets beside them."""
-    return _stages(results, _of(results, "safe", "helpfulness") + _of(results, "borderline", "helpfulness"))
-
-
-def plot_refusal(results: Results) -> Figure | None:
-    """Refusals per stage: of attacks, and of prompts that should be answered."""
-    found = _of(results, "attack", "refusal_rate")[:1]
-    found += _of(results, "borderline", "over_refusal") + _of(results, "safe", "over_refusal")
-    return _stages(results, found, label="Refused answers (%)")
-
-
-def _of(results: Results, role: str, metric: str) -> list[Panel]:
-    """A panel for each data set of a role, the mean over attack sets first."""
-    datasets = stages.of_role(results, role)
-    if role == "attack" and w.main_dataset(results) not in datasets:
-        datasets = [w.main_dataset(results), *datasets]
-    return [(d, metric, capital(w.dataset_name(d)) if d else "") for d in datasets]
-
-
-def _stages(results: Results, panels: Sequence[Panel], label: str | None = None) -> Figure | None:
-    """One panel a data set: a line through the stages with intervals, for each variant of the loop."""
-    drawn = [(p, stages.lines(results, stages.rows_of(results, p[0], p[1]))) for p in panels]
-    drawn = [(p, lines) for p, lines in drawn if lines]
-    if not drawn:
+def by_stage(rows: pd.DataFrame, label: str | None = None, colours: Sequence[Any] | None = None) -> Figure | None:
+    """A score through the stages of the loop, a panel a data set, a line a variant of the loop."""
+    if not len(rows):
         return None
-    columns = min(len(drawn), 3)
-    several = max(len(lines) for _, lines in drawn) > 1
-    rows = -(-len(drawn) // columns)
-    fig, axes = figure(
-        max(4.6, 3.3 * columns + 0.5), 2.75 * rows + (0.9 if several else 0.5), columns, rows, sharey=True
-    )
-    for ax in axes.ravel()[len(drawn) :]:
-        ax.set_visible(False)
-    for ax, ((_, metric, title), lines) in zip(axes.ravel(), drawn, strict=False):
-        draw_lines(ax, lines, metric, labelled=not several)
-        ax.set_title(wrapped(title) if columns > 1 else title)
+    panels = dict(list(rows.groupby("panel", sort=False)))
+    several = rows["line"].nunique() > 1
+    fig, axes = grid(len(panels), 3.3, 2.9 if several else 2.75, most=3, sharey=True)
+    for ax, (panel, part) in zip(axes.ravel(), panels.items(), strict=False):
+        stages(ax, part, colours)
+        ax.set_title(textwrap.fill(panel, 30))
     for row in axes:
-        row[0].set_ylabel(label or axis_label(drawn[0][0][1]).replace(", lower", ",\nlower"))
-    if several:
-        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=8)
-    shown = [r for _, lines in drawn for line in lines for r in line.rows.values()]
-    told = "" if several else _hollow(shown)
-    foot(fig, results, w.sample_text(shown, results["interval"]["covers"]) + told)
-    return fig
+        row[0].set_ylabel(label or broken(axis_label(rows["metric"].iloc[0])))
+    return finish(fig, rows, legend=axes[0, 0] if several else None)
 
 
-def _hollow(rows: Sequence[Mapping]) -> str:
-    return "; hollow: single seeds" if any(len(r["seeds"]) > 1 for r in rows) else ""
+def stages(ax: Axes, rows: pd.DataFrame, colours: Sequence[Any] | None = None) -> None:
+    """Lines through the stages of the loop on one data set, with the numbers where there is one line."""
+    lines = rows["line"].nunique()
+    trend(ax, rows, colours or inks(lines), numbers=lines == 1)
+    ticks(ax, rows)
+    top = _top(rows)
+    ax.set_ylim(-0.03 * top, 1.12 * top)
+    ax.set_yticks([top * v for v in (0, 0.25, 0.5, 0.75, 1)])
 
 
-def inks(n: int) -> list[Any]:
-    """Colours of n lines whose order means something: from dark to light, told apart with any colour vision."""
-    from matplotlib import colormaps
-
-    return [colour("selfmoa", 0)] if n == 1 else [colormaps["viridis"](0.88 * k / (n - 1)) for k in range(n)]
+def _top(rows: pd.DataFrame) -> int:
+    """The end of the axis: 100 for rates in percent, 1 for scores."""
+    return 100 if rows["metric"].dropna().iloc[0] in w.PERCENT else 1
 
 
-def draw_lines(
-    ax: Axes, lines: Sequence[Line], metric: str, *, labelled: bool, colours: Sequence[Any] | None = None
-) -> None:
-    """Lines through the stages: means with 95 % intervals, single seeds hollow; numbers where there is one line. What all
-    lines share is drawn once, in grey."""
-    common = _common(lines)
-    scale = 100 if metric in w.PERCENT else 1
-    where = {m: k for k, m in enumerate(sorted({m for line in lines for m in line.rows}, key=stages.order))}
-    width = min(0.12, 0.6 / len(lines))
-    for k, (line, ink) in enumerate(zip(lines, colours or inks(len(lines)), strict=True)):
-        shift = (k - (len(lines) - 1) / 2) * width
-        places = [where[m] + shift * (m not in common) for m in line.rows]
-        means = [scale * r["mean"] for r in line.rows.values()]
-        ax.plot(places, means, color=ink, lw=1.4, marker=MARKERS[k % len(MARKERS)], ms=6.5, mec="white", mew=0.7,
-                label=line.name or "Self-MOA", zorder=3)  # fmt: skip
-        for x, (method, row) in zip(places, line.rows.items(), strict=True):
-            if method in common and k:
-                continue
-            _spread(ax, x, row, scale, "#444444" if method in common else ink, seeds=labelled)
-            if method in common:
-                ax.plot(x, scale * row["mean"], "o", color="#444444", ms=6.5, mec="white", mew=0.7, zorder=4)
-            if labelled:
-                top = scale * ((row["ci95"] or [None])[-1] or row["mean"])
-                ax.annotate(w.number(row["mean"], metric, None if scale == 100 else 2), (x, top), xytext=(0, 3),
-                            textcoords="offset points", ha="center", fontsize=7.5, color="#333333", zorder=4,
-                            path_effects=halo())  # fmt: skip
-    if len(common) > 1:
-        means = [scale * lines[0].rows[m]["mean"] for m in common]
-        ax.plot([where[m] for m in common], means, color="#444444", lw=1.6, zorder=3.5)
-    ax.set_xticks(range(len(where)), [stages.stage_name(m) for m in where])
-    ax.set_xlim(-0.5, len(where) - 0.5)
-    ax.set_ylim(-0.03 * scale, 1.1 * scale)
-    ax.set_yticks([scale * v for v in (0, 0.25, 0.5, 0.75, 1)])
-    ax.grid(axis="y")
+def judge_gap(rows: pd.DataFrame, label: str) -> Figure | None:
+    """Unsafe rate through the stages by the training and by the reporting judge."""
+    return by_stage(rows, label, [colour("aligned", 0), colour("reset", 0)])
 
 
-def _common(lines: Sequence[Line]) -> list[str]:
-    """The first stages that several lines share."""
-    found: list[str] = []
-    for method, row in lines[0].rows.items():
-        if len(lines) < 2 or any(line.rows.get(method) != row for line in lines):
-            break
-        found.append(method)
-    return found
-
-
-def _spread(ax: Axes, x: float, row: Mapping[str, Any], scale: float, ink: Any, *, seeds: bool) -> None:
-    """The interval of a point, and its seeds beside it."""
-    if row["ci95"] and row["ci95"][0] is not None:
-        ax.plot([x, x], [scale * v for v in row["ci95"]], color=ink, lw=2, solid_capstyle="butt")
-    values = [scale * v for v in row["values"] if v is not None]
-    if seeds and len(values) > 1:
-        ax.plot([x + 0.17] * len(values), values, "o", ms=3.2, mfc="white", mec=ink, mew=0.8)
-
-
-def plot_scores(results: Results) -> Figure | None:
-    """Every method: unsafe rate on attacks, helpfulness on safe prompts, over-refusal of borderline ones."""
-    wanted = [(role, stages.main_of(results, role), m) for role, m in SCORED]
-    found = [(d, m, stages.rows_of(results, d, m)) for _, d, m in wanted]
-    found = [(d, m, _few(results, rows)) for d, m, rows in found if rows]
-    if not found:
+def methods(rows: pd.DataFrame) -> Figure | None:
+    """Every method, a panel for safety, helpfulness and over-refusal."""
+    if not len(rows):
         return None
-    keys = {(r["method"], repr(r["variant"])): r for _, _, rows in found for r in rows}
-    names = dict(zip(keys, w.row_names(list(keys.values())), strict=True))
-    fig, axes = figure(9.6, 0.34 * len(keys) + 1.25, len(found), sharey=True)
-    for ax, (dataset, metric, rows) in zip(axes[0], found, strict=True):
-        by_key = {(r["method"], repr(r["variant"])): r for r in rows}
-        lines = [by_key.get(key, {**first, **NOTHING}) for key, first in keys.items()]
-        scale = 100 if metric in w.PERCENT else 1
-        plot_intervals(ax, lines, list(names.values()), scale=scale)
-        value_labels(ax, lines, lambda r, m=metric: w.number(r["mean"], m))
-        ax.set_title(capital(w.dataset_name(dataset)))
-        ax.set_xlabel(axis_label(metric).replace(", lower", ",\nlower"))
-        ax.set_xlim(-0.03 * scale, 1.03 * scale)
-    shown = [r for _, _, rows in found for r in rows]
-    foot(fig, results, w.sample_text(shown, results["interval"]["covers"]) + _hollow(shown))
-    return fig
+    keys = rows.drop_duplicates(["method", "variant"])
+    panels = dict(list(rows.groupby("panel", sort=False)))
+    fig, axes = canvas(9.6, 0.36 * len(keys) + 1.35, len(panels), sharey=True)
+    for ax, (panel, part) in zip(axes[0], panels.items(), strict=True):
+        part = part.drop(columns="name").merge(keys[["method", "variant", "name"]], "right", on=["method", "variant"])
+        metric = part["metric"].dropna().iloc[0]
+        short = part["text"].fillna("").str.partition(" [")[0]
+        forest(ax, part.assign(text=short, values=[v if isinstance(v, list) else [] for v in part["values"]]))
+        top = _top(part)
+        ax.set(title=panel, xlabel=broken(axis_label(metric)), xlim=(-0.03 * top, 1.03 * top))
+    return finish(fig, rows)
 
 
-SCORED = (("attack", "unsafe_rate"), ("safe", "helpfulness"), ("borderline", "over_refusal"))
-"""What stands for safety, helpfulness and over-refusal: role of the set, and metric."""
-NOTHING: dict[str, Any] = {"mean": None, "ci95": None, "values": []}
-
-
-def _few(results: Results, rows: Sequence[Mapping]) -> list[Mapping]:
-    """Where there are several variants of the loop, of its iterates only the last ones."""
-    lines = stages.lines(results, rows)
-    if len(lines) < 2:
-        return list(rows)
-    last = {line.last for line in lines}
-    return [r for r in rows if not iteration(r["method"]) or r["method"] in last]
-
-
-def plot_categories(results: Results) -> Figure | None:
-    """Figure 5 of the paper: unsafe rate by category, before and after."""
-    rows = [r for r in results["categories"] if r["metric"] == "unsafe_rate"]
-    names = sorted({r["category"] for r in rows})
-    lines = {c: _first(results, [r for r in rows if r["category"] == c]) for c in names}
-    shown = {c: line for c, line in lines.items() if line}
-    if not shown:
+def categories(rows: pd.DataFrame) -> Figure | None:
+    """Unsafe rate by harm category, before and after the loop."""
+    if not len(rows):
         return None
-    order = sorted(shown, key=lambda c: -(shown[c].rows.get("reset") or next(iter(shown[c].rows.values())))["mean"])
-    fig, axes = figure(7.4, 0.46 * len(order) + 1.5)
+    fig, axes = canvas(7.4, 0.56 * rows["place"].nunique() + 1.5)
     ax = axes[0, 0]
-    for k, category in enumerate(order):
-        rows_of = {m: shown[category].rows.get(m) for m in ("aligned", "reset", shown[category].last)}
-        for place, (method, row) in enumerate((m, r) for m, r in rows_of.items() if r):
-            _category(ax, k + 0.2 * (place - 1), method, row, first=k == 0, marker=MARKERS[place])
-    sizes = [max(r["n_items"] for r in shown[c].rows.values()) for c in order]
-    ax.set_yticks(range(len(order)), [f"{c.replace('_', ' ')} ({n:,})" for c, n in zip(order, sizes, strict=True)])
-    ax.set_ylim(len(order) - 0.4, -0.6)
+    for k, (name, part) in enumerate(rows.groupby("name", sort=False)):
+        ink = colour(part["method"].iloc[0], 0)
+        spread(ax, part, part["place"] + 0.24 * (k - 1), [ink] * len(part), marker=MARKERS[k], aside=0.0)
+        ax.plot([], [], MARKERS[k], color=ink, mec="white", ms=7, label=name)
+    _ticks(ax, rows)
     ax.set_xlim(-2, 102)
     ax.set_xlabel("Unsafe rate (%), lower is better")
-    ax.grid(axis="x")
+    return finish(fig, rows, legend=ax)
+
+
+def _ticks(ax: Axes, rows: pd.DataFrame) -> None:
+    """Names on the axis that runs down the page, the first on top."""
+    first = rows.drop_duplicates("place")
+    ax.set_yticks(first["place"], first["tick"])
+    ax.set_ylim(first["place"].max() + 0.6, -0.6)
     ax.tick_params(axis="y", length=0)
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=8)
-    covers = results["interval"]["covers"]
-    seeds = w.sample_text(rows).split(",")[0]
-    foot(
-        fig,
-        results,
-        f"{capital(w.dataset_name(rows[0]['dataset']))}, prompts of all seeds in brackets; {seeds}; 95 % intervals over {covers}",
+    ax.grid(axis="x")
+
+
+def attack_success(by_iteration: pd.DataFrame, strategies: pd.DataFrame) -> Figure | None:
+    """Attack success by iteration (left), and by strategy over all iterations and in each (right)."""
+    if not len(by_iteration):
+        return None
+    fig, axes = canvas(9.4, 4.1, 2, width_ratios=[1, 1.25])
+    left, right = axes[0]
+    lines = by_iteration["line"].nunique()
+    trend(left, by_iteration, inks(lines))
+    ticks(left, by_iteration)
+    left.set(ylabel="Attack success (%)", xlabel="Iteration", ylim=(-2, 103))
+    iterations = sorted(set(strategies["method"]) - {"all"}, key=lambda m: iteration(m) or 0)
+    whole = strategies[strategies["method"] == "all"]
+    for k, (method, ink) in enumerate(zip(iterations, inks(max(2, len(iterations))), strict=False)):
+        part = strategies[(strategies["method"] == method) & strategies["mean"].notna()]
+        marker = MARKERS[k % len(MARKERS)]
+        right.plot(
+            part["mean"],
+            part["place"] + 0.3,
+            marker,
+            ms=4.6,
+            mfc="white",
+            mec=ink,
+            mew=1.2,
+            label=f"iteration {iteration(method)}",
+        )
+    spread(right, whole, whole["place"], ["#222222"] * len(whole), marker="d", aside=-0.26)
+    right.plot([], [], "d", color="#222222", mec="white", ms=7, label="all iterations")
+    _ticks(right, whole)
+    right.set(xlim=(-2, 103), xlabel="Attack success (%)")
+    right.legend(loc="lower left", bbox_to_anchor=(-0.3, 1.0), ncols=4, columnspacing=1.2, handletextpad=0.2)
+    note = f"right: {by_iteration['line'].iloc[0]}" if lines > 1 else ""
+    return finish(fig, by_iteration, legend=left if lines > 1 else None, note=note)
+
+
+FATES = {
+    "successes": ("succeeded", "#D55E00", ""),
+    "resisted": ("resisted", "#009E73", "//"),
+    "duplicates": ("duplicate", "#BBBBBB", ".."),
+    "refused_by_attacker": ("refused by the attacker", "#56B4E9", "xx"),
+    "not_judged": ("not judged", "#FFFFFF", ""),
+}
+"""What becomes of a prompt: name, colour, hatch."""
+
+
+def fates(rows: pd.DataFrame) -> Figure | None:
+    """Prompts by outcome, stacked (left), and how much the successful ones repeat each other (right)."""
+    if not len(rows):
+        return None
+    fig, axes = canvas(8.8, 3.5, 2, width_ratios=[1.4, 1])
+    left, right = axes[0]
+    bars = rows[rows["line"] == rows["line"].iloc[0]].set_index("iteration")
+    base = pd.Series(0.0, index=bars.index)
+    for key, (name, ink, hatch) in FATES.items():
+        edge = "white" if name != "not judged" else "#555555"
+        if bars[key].any():
+            left.bar(
+                bars.index, bars[key], 0.62, bottom=base, color=ink, hatch=hatch, label=name, edgecolor=edge, lw=0.7
+            )
+        base = base + bars[key]
+    left.set(xlabel="Iteration", ylabel="Prompts of one seed (mean)", xticks=list(bars.index))
+    left.grid(axis="y")
+    left.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2)
+    sizes = rows.groupby("iteration")["n_successes"].sum()
+    varied = rows.assign(
+        mean=rows["self_bleu"].astype(float), low=float("nan"), high=float("nan"), place=rows["iteration"]
     )
-    return fig
+    varied["tick"] = [f"{k}\nn = {sizes[k]:,}" for k in varied["iteration"]]
+    lines = rows["line"].nunique()
+    trend(right, varied, inks(lines))
+    right.set(xlim=(varied["place"].min() - 0.5, varied["place"].max() + 0.5), ylim=(-0.03, 1.03), xlabel="Iteration")
+    right.set_ylabel("Self-BLEU of the successes\n(0 to 1), lower is more varied")
+    note = f"bars: {rows['line'].iloc[0]}" if lines > 1 else ""
+    return finish(fig, varied, legend=right if lines > 1 else None, note=note)
 
 
-def _first(results: Results, rows: Sequence[Mapping]) -> Line | None:
-    return next(iter(stages.lines(results, [r for r in rows if r["mean"] is not None])), None)
+def cards(rows: pd.DataFrame) -> Figure | None:
+    """Sensitivity and specificity of every judge that has a card, seeds beside each other."""
+    if not len(rows):
+        return None
+    fig, axes = canvas(8.2, 0.6 * rows["place"].nunique() + 1.5, 2, sharey=True)
+    titles = {"sensitivity": "Sensitivity: positives found", "specificity": "Specificity: negatives left alone"}
+    for ax, (panel, title) in zip(axes[0], titles.items(), strict=True):
+        part = rows[rows["panel"] == panel]
+        colours = [colour("human_modpo" if role == "training" else "aligned", 0) for role in part["role"]]
+        spread(ax, part, part["at"], colours)
+        ax.set(title=title, xlim=(-2, 102), xlabel="Share of labelled answers (%)")
+        ax.grid(axis="x")
+    _ticks(axes[0, 0], rows.sort_values("place"))
+    axes[0, 1].tick_params(axis="y", length=0)
+    return finish(fig, rows)
 
 
-def _category(ax: Axes, y: float, method: str, row: Mapping, *, first: bool, marker: str) -> None:
-    ink = colour(method, 0)
-    if row["ci95"] and row["ci95"][0] is not None:
-        ax.plot([100 * v for v in row["ci95"]], [y, y], color=ink, lw=2, solid_capstyle="butt")
-    ax.plot(100 * row["mean"], y, marker, ms=6.5, color=ink, mec="white", mew=0.7, zorder=3,
-            label=w.method_name(method) if first else "_nolegend_")  # fmt: skip
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points that no other one beats, by growing x: more of x and less of y is better."""
+    kept = []
+    for k, (x, y) in enumerate(points):
+        if not any(u >= x and v <= y and (u > x or v < y) for u, v in points):
+            kept.append(k)
+    return sorted(kept, key=lambda k: points[k])
+
+
+def pareto(rows: pd.DataFrame) -> Figure | None:
+    """Helpfulness on safe prompts against unsafe rate on attacks, one point a weight, the front drawn."""
+    if not len(rows):
+        return None
+    fig, axes = canvas(6.8, 4.9)
+    ax = axes[0, 0]
+    iterates = rows[rows["method"].map(iteration).notna()]
+    at = list(zip(iterates["mean_across"], iterates["mean"], strict=True))
+    best = [at[k] for k in front(at)]
+    ax.plot(*zip(*best, strict=True), color="#555555", lw=1.1, ls=(0, (4, 3)), zorder=1, label="not beaten on both")
+    colours = [*inks(len(iterates)), *(colour(m, 0) for m in rows["method"].iloc[len(iterates) :])]
+    for k, (ink, row) in enumerate(zip(colours, rows.to_dict("records"), strict=True)):
+        marker = MARKERS[k % 7] if k < len(iterates) else "*"
+        cross(ax, {**row, "name": f"_{row['name']}"}, ink, marker)
+        ax.plot([], [], marker, color=ink, mec="white", ms=8, label=row["label"])
+    ax.set_xlabel(axis_label("helpfulness") + " on safe prompts, higher is better")
+    ax.set_ylabel("Unsafe rate on attacks (%),\nlower is better")
+    ax.grid(True)
+    return finish(fig, rows, legend=ax)
+
+
+def efficiency(rows: pd.DataFrame) -> Figure | None:
+    """Preference pairs used (log axis) against unsafe rate on attacks."""
+    if not len(rows):
+        return None
+    fig, axes = canvas(7.4, 4.4)
+    ax = axes[0, 0]
+    drawn = rows[rows["pairs"].notna()].sort_values("pairs", kind="stable")
+    names = [n for n in rows["line"].unique() if n in set(drawn["line"])]
+    loops = [n for n in names if (drawn.loc[drawn["line"] == n, "kind"] == "loop").any()]
+    shade = dict(zip(loops, inks(len(loops)) if loops else [], strict=True))
+    taken: list[float] = []
+    for k, name in enumerate(names):
+        part = drawn[drawn["line"] == name]
+        ink = shade.get(name, colour(part["method"].iloc[0], k))
+        at = [_beside(p, taken) for p in part["pairs"]]
+        style = {"loop": "-", "human": (0, (4, 2)), "other": ""}[part["kind"].iloc[0]]
+        marker = MARKERS[k % len(MARKERS)]
+        ax.plot(at, part["mean"], ls=style or "none", color=ink, lw=1.5)
+        ax.plot([], [], ls=style or "none", color=ink, lw=1.5, marker=marker, ms=7, mec="white", label=name)
+        spread(ax, part, at, [ink] * len(part), upright=True, marker=marker, aside=[0.03 * x for x in at])
+    for row in rows[rows["pairs"].isna()].itertuples():
+        ax.axhline(row.mean, color=colour(row.method, 0), lw=1.1, ls=":", label=row.line, zorder=1)
+    _log_axis(ax, list(drawn["pairs"]))
+    ax.set(xlabel="Preference pairs used (log scale)", ylabel="Unsafe rate on attacks (%),\nlower is better")
+    ax.set_ylim(-3, 103)
+    ax.grid(True, which="major")
+    return finish(fig, rows, legend=ax)
+
+
+def _beside(pairs: float, taken: list[float], step: float = 1.035) -> float:
+    """A place on the log axis where no other point stands, beside the true one."""
+    options = (pairs * step ** (sign * k) for k in range(len(taken) + 1) for sign in (1, -1))
+    place = next(x for x in options if all(max(x / t, t / x) > step**0.9 for t in taken))
+    taken.append(place)
+    return place
+
+
+def _log_axis(ax: Axes, values: Sequence[float]) -> None:
+    """A log axis with plain numbers at 1, 2 and 5 of each decade in range."""
+    low, high = min(values) / 1.35, max(values) * 1.35
+    ticks = [m * 10**e for e in range(8) for m in (1, 2, 5) if low <= m * 10**e <= high] or sorted(set(values))
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    ax.set_xticks(ticks, [f"{t:,.0f}" for t in ticks])
+    ax.set_xticks([], minor=True)

@@ -8,16 +8,7 @@ from typing import Any
 from underseer.report import wording as w
 from underseer.report.names import iteration
 from underseer.report.selfmoa import accounts, stages
-from underseer.report.selfmoa.answers import GAP
 from underseer.report.selfmoa.stages import HUMAN, Line, Results
-
-WORDS = {
-    "unsafe_rate": ("safer", "less safe"),
-    "safety_score": ("safer", "less safe"),
-    "helpfulness": ("more helpful", "less helpful"),
-    "over_refusal": ("fewer refusals", "more refusals"),
-}
-"""What the better, and the worse, of two is called."""
 
 
 def headline(results: Results) -> list[str]:
@@ -83,12 +74,9 @@ def _change(results: Results, dataset: str | None, line: Line, method: str) -> M
 
 
 def relative(change: Mapping[str, Any]) -> str:
-    """'-76.4 % [-81.2, -70.1]'."""
-    ends = (
-        f" [{100 * change['ci95'][0]:+.1f}, {100 * change['ci95'][1]:+.1f}]"
-        if change["ci95"]
-        else ", no finite interval"
-    )
+    """'-76.4 % [-81.2, -70.1]'; the interval ends at -100 %, since no rate falls further."""
+    low, high = (max(-100.0, 100 * v) for v in change["ci95"] or (0, 0))
+    ends = f" [{low:+.1f}, {high:+.1f}]" if change["ci95"] else ", no finite interval"
     return f"{100 * change['mean']:+.1f} %{ends}"
 
 
@@ -98,7 +86,7 @@ def _verdict(results: Results, change: Mapping[str, Any], line: Line, method: st
     for metric in ("safety_score", "unsafe_rate"):
         test = test_of(results, change["dataset"], metric, line.last, method, line.rows[line.last]["variant"])
         if test:
-            return verdict(test)
+            return _says(test)
     return "not tested"
 
 
@@ -119,20 +107,9 @@ def test_of(
     return None
 
 
-def verdict(test: Mapping[str, Any]) -> str:
+def _says(test: Mapping[str, Any]) -> str:
     """'safer by a paired test', or 'no difference shown'."""
-    better, worse = WORDS.get(test["metric"], ("better", "worse"))
-    return {"a": f"{better} by a paired test", "b": f"{worse} by a paired test", None: "no difference shown"}[
-        test["better"]
-    ]
-
-
-def difference(test: Mapping[str, Any]) -> str:
-    """'+3.1 points [-0.5, +6.7]', or in the score's own unit."""
-    percent = test["metric"] in w.PERCENT
-    scale, form = (100, "+.1f") if percent else (1, "+.3f")
-    lo, hi = (scale * v for v in test["ci95"])
-    return f"{scale * test['difference']:{form}}{' points' if percent else ''} [{lo:{form}}, {hi:{form}}]"
+    return w.verdict(test) + (" by a paired test" if test["better"] else "")
 
 
 def _pairs(results: Results, line: Line) -> list[str]:
@@ -159,7 +136,7 @@ def _against(results: Results, line: Line, own: float, used: float, row: Mapping
     """'2,640 pairs (3.7 times as many), loop minus baseline -1.9 points [..] of unsafe rate: no difference shown'."""
     variant = line.rows[line.last]["variant"]
     test = test_of(results, row["dataset"], "unsafe_rate", line.last, row["method"], variant, row["variant"])
-    told = f", unsafe rate of the loop minus that of the baseline {difference(test)} ({verdict(test)})" if test else ""
+    told = f", unsafe rate of the loop minus that of the baseline {w.difference(test)} ({_says(test)})" if test else ""
     return f"{used:,.0f} pairs ({used / own:.1f} times the loop's){told}"
 
 
@@ -188,16 +165,16 @@ def _kept(results: Results, line: Line) -> list[str]:
         dataset = stages.main_of(results, role)
         test = dataset and test_of(results, dataset, metric, line.last, "reset", line.rows[line.last]["variant"])
         if test:
-            found.append(f"{words}, iteration {iteration(line.last)} minus reset: {difference(test)}, {verdict(test)}.")
+            found.append(f"{words}, iteration {iteration(line.last)} minus reset: {w.difference(test)}, {_says(test)}.")
     return found
 
 
 def _hacking(results: Results, line: Line) -> list[str]:
     """Whether the training judge's verdict on the loop runs away from the reporting judge's."""
     dataset = stages.main_of(results, "attack")
-    gap = [r for r in stages.rows_of(results, dataset, GAP) if r["method"] == line.last]
+    gap = [r for r in stages.rows_of(results, dataset, w.GAP) if r["method"] == line.last]
     gap = [r for r in gap if r["variant"] == line.rows[line.last]["variant"]]
-    test = test_of(results, dataset, GAP, line.last, "reset", line.rows[line.last]["variant"])
+    test = test_of(results, dataset, w.GAP, line.last, "reset", line.rows[line.last]["variant"])
     if not gap or not test:
         return []
     shown = test["p_holm"] < 0.05 and test["difference"] < 0
@@ -211,7 +188,7 @@ def _hacking(results: Results, line: Line) -> list[str]:
     )
     return [
         f"Training minus reporting judge, unsafe rate at iteration {iteration(line.last)}: {100 * gap[0]['mean']:+.1f} points"
-        f"{ends}; change since the reset {difference({**test, 'metric': 'unsafe_rate'})}: {says}."
+        f"{ends}; change since the reset {w.difference({**test, 'metric': 'unsafe_rate'})}: {says}."
     ]
 
 
@@ -237,7 +214,7 @@ def _several(results: Results, lines: Sequence[Line]) -> list[str]:
     for line in lines:
         test = test_of(results, rows[0]["dataset"], "unsafe_rate", line.last, "reset", line.rows[line.last]["variant"])
         if test:
-            groups.setdefault(verdict(test), []).append(line.name)
+            groups.setdefault(_says(test), []).append(line.name)
     return out + [f"Against the reset, {says}: {w.listing(names)}." for says, names in groups.items()]
 
 

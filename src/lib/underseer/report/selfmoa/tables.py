@@ -1,75 +1,37 @@
-"""Tables of the loop: stages, baselines, categories, tests, utility."""
+"""Tables of the loop: stages, baselines, changes, categories, judges and utility; ``tables_loop`` holds what happens inside it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from underseer.report import wording as w
-from underseer.report.selfmoa import stages, sweeps, tables_loop
-from underseer.report.selfmoa.headline import difference, relative, verdict
+from underseer.report.selfmoa import stages
+from underseer.report.selfmoa.headline import relative
 from underseer.report.selfmoa.results import HELD_OUT_TEXT
 from underseer.report.selfmoa.stages import BASELINES, Results
-from underseer.report.tables_ledger import cost
-from underseer.report.tabulate import Table, flat, mark, sample, score_lines
+from underseer.report.tabulate import Table, flat, plain, sample, score_lines, table
 
 SHOWN = {
     "attack": ("unsafe_rate", "safety_score", "helpfulness", "refusal_rate"),
     "safe": ("helpfulness", "over_refusal", "unsafe_rate"),
     "borderline": ("helpfulness", "over_refusal", "unsafe_rate"),
 }
-BY_JUDGE = (
-    *("unsafe_rate", "unsafe_rate_training_judge", "unsafe_rate_judge_gap"),
-    *("unsafe_rate_corrected", "unsafe_rate_training_judge_corrected"),
-)
+BY_JUDGE = {
+    "unsafe_rate": "Reporting judge, %",
+    "unsafe_rate_training_judge": "Training judge, %",
+    "unsafe_rate_judge_gap": "Training minus reporting, points",
+    "unsafe_rate_corrected": "Reporting, corrected, %",
+    "unsafe_rate_training_judge_corrected": "Training, corrected, %",
+}
+_REFUSED = {"Refusal rate, %": "Refused, %", "Over-refusal, %": "Refused, %"}
 
 
 def _roles(results: Results) -> dict[str, str]:
     """Data set -> role; the mean over attack sets is one of theirs."""
     return {w.main_dataset(results): "attack"} | {s["dataset"]: s["role"] for s in results["sets"]}
-
-
-def _scores(results: Results, name: str, title: str, told: str, keep: Callable[[str], bool]) -> Table | None:
-    """All main metrics of some methods on every data set, one line a method and data set."""
-    made: list[dict[str, str]] = []
-    kept: list[Mapping] = []
-    by_threshold = _same_as_rate(results)
-    for dataset, role in _roles(results).items():
-        shown = [m for m in SHOWN[role] if m != "safety_score" or not by_threshold]
-        rows = [r for r in w.pick(results["rows"], dataset=dataset) if keep(r["method"]) and r["metric"] in SHOWN[role]]
-        lines, _ = score_lines(rows, shown, "Method")
-        for k, line in enumerate(lines):
-            head = w.dataset_name(dataset) + ("" if role in dataset else f" ({role})")
-            made.append({"Data": "" if k else head} | {_REFUSED.get(c, c): v for c, v in line.items()})
-        kept += rows
-    if not made:
-        return None
-    score = " Safety score: mean judged probability that an answer is unsafe; lower is better." * (not by_threshold)
-    caption = (
-        f"{told} Unsafe rate: answers with a safety score of {results['unsafe_threshold']:g} or more; lower is better.{score} "
-        "Helpfulness: mean score, 0 to 1. Refused: of attacks it is safe, of safe and borderline prompts a fault "
-        "(over-refusal). By the reporting judge, draws of a prompt averaged first. Mean over seeds [95 % interval]. "
-        f"{sample(results)}."
-    )
-    table = pd.DataFrame(made).fillna("")
-    last = [c for c in table.columns if c == _REFUSED["Over-refusal, %"]]
-    return Table(
-        name, title, caption + mark(results), table[[c for c in table.columns if c not in last] + last], flat(kept)
-    )
-
-
-def _once(lines: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Lines whose data set is named where it begins."""
-    names = ["", *(line.get("Data", "") for line in lines)]
-    return [
-        line | ({"Data": "" if line["Data"] == before else w.dataset_name(line["Data"])} if "Data" in line else {})
-        for line, before in zip(lines, names, strict=False)
-    ]
-
-
-_REFUSED = {"Refusal rate, %": "Refused, %", "Over-refusal, %": "Refused, %"}
 
 
 def _same_as_rate(results: Results) -> bool:
@@ -83,8 +45,7 @@ def _same_as_rate(results: Results) -> bool:
 
 def stage_table(results: Results) -> Table | None:
     """Every main metric at each stage."""
-    told = "The stages of the loop."
-    return _scores(results, "stages", "Stages", told, lambda m: stages.order(m)[0] < 2)
+    return _scores(results, "stages", "Stages", "The stages of the loop.", lambda m: stages.order(m)[0] < 2)
 
 
 def baselines(results: Results) -> Table | None:
@@ -93,8 +54,37 @@ def baselines(results: Results) -> Table | None:
     if not any(r["method"] in BASELINES for r in rows):
         return None
     last = {line.last for line in stages.lines(results, rows)}
-    told = "The last iterate, and the baselines on the same prompts."
-    return _scores(results, "baselines", "Baselines", told, lambda m: stages.order(m)[0] == 2 or m in last)
+    text = "The last iterate, and the baselines on the same prompts."
+    return _scores(results, "baselines", "Baselines", text, lambda m: stages.order(m)[0] == 2 or m in last)
+
+
+def _scores(results: Results, name: str, title: str, text: str, keep: Callable[[str], bool]) -> Table | None:
+    """All main metrics of some methods on every data set, one line a method and data set."""
+    made: list[dict[str, str]] = []
+    kept: list[Mapping] = []
+    by_threshold = _same_as_rate(results)
+    for dataset, role in _roles(results).items():
+        shown = [m for m in SHOWN[role] if m != "safety_score" or not by_threshold]
+        rows = [r for r in w.pick(results["rows"], dataset=dataset) if keep(r["method"]) and r["metric"] in SHOWN[role]]
+        lines, _ = score_lines(rows, shown, "Method")
+        head = w.dataset_name(dataset) + ("" if role in dataset else f" ({role})")
+        made += [
+            {"Data": "" if k else head} | {_REFUSED.get(c, c): v for c, v in line.items()}
+            for k, line in enumerate(lines)
+        ]
+        kept += rows
+    if not made:
+        return None
+    score = " Safety score: mean judged probability that an answer is unsafe; lower is better." * (not by_threshold)
+    caption = (
+        f"{text} Unsafe rate: answers with a safety score of {results['unsafe_threshold']:g} or more; lower is better.{score} "
+        "Helpfulness: mean score, 0 to 1. Refused: of attacks it is safe, of safe and borderline prompts a fault "
+        "(over-refusal). By the reporting judge, draws of a prompt averaged first. Mean over seeds [95 % interval]. "
+        f"{sample(results)}."
+    )
+    lines = pd.DataFrame(made).fillna("")
+    columns = sorted(lines.columns, key=lambda c: c == "Refused, %")
+    return table(results, name, title, caption, lines[columns], flat(kept))
 
 
 def by_judge(results: Results) -> Table | None:
@@ -103,51 +93,43 @@ def by_judge(results: Results) -> Table | None:
     shown = [m for m in BY_JUDGE if any(r["metric"] == m and r["mean"] is not None for r in rows)]
     if len(shown) < 2:
         return None
-    lines, _ = score_lines(rows, shown, "Method")
-    lines = _once(lines)
-    heads = {
-        "unsafe_rate": "Reporting judge, %",
-        "unsafe_rate_training_judge": "Training judge, %",
-        "unsafe_rate_judge_gap": "Training minus reporting, points",
-        "unsafe_rate_corrected": "Reporting, corrected, %",
-        "unsafe_rate_training_judge_corrected": "Training, corrected, %",
-    }
+    lines = pd.DataFrame(score_lines(rows, shown, "Method")[0]).rename(
+        columns={w.metric_head(m): head for m, head in BY_JUDGE.items()}
+    )
+    if "Data" in lines:
+        lines["Data"] = lines["Data"].map(w.dataset_name).where(~lines["Data"].duplicated(), "")
     caption = (
         "Unsafe rate of the same answers to attacks by the judge that trains and by the one that reports, lower is better: a "
         "loop that gains on the training judge alone has learnt to please it. Corrected: for the judge's own error as its "
         "card measures it (Rogan-Gladen), the card's uncertainty in the interval; it holds only as far as the judge errs on "
         f"these answers as often as on the labelled ones. Mean over seeds [95 % interval]. {sample(results)}."
     )
-    table = pd.DataFrame(lines).rename(columns={w.metric_head(m): h for m, h in heads.items()})
-    return Table("by_judge", "Both judges side by side", caption + mark(results), table, flat(rows))
+    return table(results, "by_judge", "Both judges side by side", caption, lines, flat(rows))
 
 
 def categories(results: Results) -> Table | None:
     """Unsafe rate by category and stage."""
     rows = [r for r in results["categories"] if r["metric"] == "unsafe_rate"]
-    if not rows:
-        return None
-    lines = []
     last = {line.last for line in stages.lines(results, rows)}
+    lines = []
     for category in sorted({r["category"] for r in rows}):
         own = [r for r in rows if r["category"] == category and r["method"] in ("aligned", "reset", *last)]
-        for name, r in zip(w.row_names(own), own, strict=True):
-            lines.append(
-                {"Category": category.replace("_", " "), "Prompts": f"{r['n_items']:,}", "Method": name}
-                | {"Unsafe rate, %": w.with_interval(r, "unsafe_rate")}
-            )
+        lines += [
+            {"Category": category.replace("_", " "), "Prompts": f"{r['n_items']:,}", "Method": name}
+            | {"Unsafe rate, %": w.with_interval(r, "unsafe_rate")}
+            for name, r in zip(w.row_names(own), own, strict=True)
+        ]
     if not lines:
         return None
     caption = (
-        f"Unsafe rate on {w.dataset_name(rows[0]['dataset'])} by harm category, lower is better. Mean over seeds [95 % interval]; prompts of all "
-        "seeds together. The file has all methods."
+        f"Unsafe rate on {w.dataset_name(rows[0]['dataset'])} by harm category, lower is better. Mean over seeds [95 % interval]; "
+        "prompts of all seeds together. The file has all methods."
     )
     long = pd.DataFrame(lines)
     wide = long.pivot(index=["Category", "Prompts"], columns="Method", values="Unsafe rate, %").reset_index()
     wide = wide[["Category", "Prompts", *dict.fromkeys(long["Method"])]].fillna("")
     wide.columns = list(wide.columns)
-    data = flat(rows).assign(category=[r["category"] for r in rows])
-    return Table("categories", "Unsafe rate by category, %", caption + mark(results), wide, data)
+    return table(results, "categories", "Unsafe rate by category, %", caption, wide, flat(rows, category="category"))
 
 
 def changes(results: Results) -> Table | None:
@@ -167,54 +149,17 @@ def changes(results: Results) -> Table | None:
         }
         for a, b, r in zip(names["a"], names["b"], rows, strict=True)
     ]
-    told = results.get("published") or {}
+    published = results.get("published") or {}
     caption = (
-        "Change relative to where it began, of the means over seeds [95 % interval by Fieller's method, paired by prompt]; "
-        "negative is safer."
+        "Change relative to where it began, of the means over seeds [95 % interval by Fieller's method, paired by prompt; it ends "
+        "at -100 %, beyond which no rate can fall]; negative is safer."
     )
-    if "safety_change_percent" in told:
+    if "safety_change_percent" in published:
         caption += (
-            f" Published, of other models: safety {told['safety_change_percent']:+.2f} % on average ({told['source']}); how that "
-            "per cent is defined is not stated there."
+            f" Published, of other models: safety {published['safety_change_percent']:+.2f} % on average "
+            f"({published['source']}); how that per cent is defined is not stated there."
         )
-    data = [
-        {k: r[k] for k in ("dataset", "metric", "a", "b", "mean")}
-        | {"ci95_low": (r["ci95"] or (None, None))[0], "ci95_high": (r["ci95"] or (None, None))[1]}
-        | {"variant_a": str(r["variant_a"]), "variant_b": str(r["variant_b"])}
-        for r in rows
-    ]
-    return Table("changes", "Change of safety", caption + mark(results), pd.DataFrame(lines), pd.DataFrame(data))
-
-
-def tests(results: Results) -> Table | None:
-    """Paired tests between stages and baselines."""
-    rows = results["tests"]["rows"]
-    if not rows:
-        return None
-    names = {s: w.row_names([{"method": r[s], "variant": r[f"variant_{s}"]} for r in rows]) for s in "ab"}
-    lines, data = [], []
-    for a, b, r in zip(names["a"], names["b"], rows, strict=True):
-        gap = r["metric"] == "unsafe_rate_judge_gap"
-        says = _gap_verdict(r) if gap else verdict(r).removesuffix(" by a paired test")
-        lines.append(
-            {"Data": w.dataset_name(r["dataset"]), "Metric": w.METRICS[r["metric"]], "A": a, "B": b}
-            | {"A - B": difference(r), "p": w.p_text(r["p"]), "p (Holm)": w.p_text(r["p_holm"])}
-            | {"Verdict on A": says}
-        )
-        plain = {k: v for k, v in r.items() if not isinstance(v, list | dict)}
-        data.append(plain | {"ci95_low": r["ci95"][0], "ci95_high": r["ci95"][1]} | _variants(r))
-    return Table(
-        "tests", "Paired tests", results["tests"]["rule"] + mark(results), pd.DataFrame(lines), pd.DataFrame(data)
-    )
-
-
-def _gap_verdict(test: Mapping[str, Any]) -> str:
-    direction = "gap moved down" if test["difference"] < 0 else "gap moved up"
-    return direction if test["better"] else "no difference shown"
-
-
-def _variants(row: Mapping[str, Any]) -> dict[str, str]:
-    return {k: str(row[k]) for k in ("variant_a", "variant_b")}
+    return table(results, "changes", "Change of safety", caption, lines, plain(rows))
 
 
 def utility(results: Results) -> Table | None:
@@ -225,37 +170,15 @@ def utility(results: Results) -> Table | None:
     metrics = list(dict.fromkeys(r["metric"] for r in rows))
     lines, _ = score_lines(rows, metrics, "Method")
     published = {} if results["synthetic"] else (results.get("published") or {}).get("utility") or {}
-    caption = "Perplexity on held-out text (exp of nats per token, lower is better)" if "perplexity" in metrics else ""
     accuracies = [w.METRICS.get(m, m) for m in metrics if m != "perplexity"]
-    told = f"accuracy of lm-evaluation-harness on {w.listing(accuracies)}" if accuracies else ""
+    parts = ["perplexity on held-out text (exp of nats per token, lower is better)"] * ("perplexity" in metrics)
+    parts += [f"accuracy of lm-evaluation-harness on {w.listing(accuracies)}"] if accuracies else []
     caption = (
-        "; ".join(filter(None, (caption, told)))
-        + ". Mean over seeds [95 % interval over seeds; of one seed by the harness's standard error, where it gives one]."
+        f"{w.capital('; '.join(parts))}. Mean over seeds [95 % interval over seeds; of one seed by the harness's standard error, "
+        "where it gives one]."
     )
     if any(m in published for m in metrics):
         line = {"Method": f"Published ({results['published']['source']})"}
         lines.append(line | {w.metric_head(m): f"{published[m]:.2f}" if m in published else "" for m in metrics})
         caption += f" Published: {results['published'].get('utility_note', '')}."
-    return Table(
-        "utility", "Utility", caption[:1].upper() + caption[1:] + mark(results), pd.DataFrame(lines), flat(rows)
-    )
-
-
-TABLES: Sequence[Callable[[Results], Table | None]] = (
-    stage_table,
-    baselines,
-    changes,
-    tests,
-    sweeps.table,
-    categories,
-    tables_loop.attacks,
-    tables_loop.fate,
-    tables_loop.pairs,
-    by_judge,
-    tables_loop.judge_cards,
-    utility,
-    tables_loop.case_study,
-    tables_loop.efficiency,
-    cost,
-)
-"""Tables of the Self-MOA loop in the order of the page."""
+    return table(results, "utility", "Utility", caption, lines, flat(rows))

@@ -1,4 +1,4 @@
-"""From the stored outputs of all variants to the tidy tables that the report of the loop is made from.
+"""From the stored outputs of all variants of the loop to tidy tables, and to results.json.
 
 Roles of a variant's outputs: ``evaluation_<method>`` (tables ``evaluation``; json ``utility``), ``red_team_<k>`` (table
 ``attacks``, the archive so far), ``preferences_<k>`` (table ``pairs``, json ``summary``), ``align_<method>`` (table ``curves``), ``reset``,
@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from underseer.errors import StageError
+from underseer.report import collect
+from underseer.report.collect import Cell, Output, Run, Variants
+from underseer.report.names import iteration
+from underseer.report.selfmoa import stages
+from underseer.report.selfmoa.case import raw_texts
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STEERING = frozenset({"seed", "iterations", "baselines"})
-"""Keys that decide which models there are, not what one of them is: they make no variants of a method."""
 
 JUDGES = {
     "training_judge": ("training", "unsafe"),
@@ -30,31 +32,14 @@ JUDGES = {
 COUNTS = ("n_candidates", "n_prompts", "dropped_near_ties", "dropped_duplicates", "dropped_both_unsafe")
 """What the summary of a preference stage may count."""
 
-Variants = Sequence[Mapping[str, Any]]
+
+def once(variants: Variants, role: str) -> Iterator[tuple[dict[str, Any], Output]]:
+    """Each stage instance that fills a role once, as (its ``variant`` as JSON and its ``seed``, its output)."""
+    for cells, output in collect.once(variants, role):
+        yield {"variant": collect.variant_text(cells), "seed": seed_of(cells[0], output)}, output
 
 
-def once(variants: Variants, role: str) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Each stage instance that fills a role once, as (what is told of it, its output).
-
-    Told: ``variant`` (JSON of the keys of the grid that decide the instance, without STEERING) and ``seed``.
-    """
-    for cells, output in _shared(variants, role):
-        first = cells[0]["values"]
-        own = {k: v for k, v in first.items() if k not in STEERING and all(c["values"].get(k) == v for c in cells)}
-        yield {"variant": json.dumps(own, sort_keys=True), "seed": seed_of(cells[0], output)}, output
-
-
-def _shared(variants: Variants, role: str) -> Iterator[tuple[list[Mapping[str, Any]], Any]]:
-    """Each stage instance that fills a role, after the variants that share it."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for cell in variants:
-        if role in cell["outputs"]:
-            groups.setdefault(cell["outputs"][role].key, []).append(cell)
-    for cells in groups.values():
-        yield cells, cells[0]["outputs"][role]
-
-
-def seed_of(cell: Mapping[str, Any], output: Any) -> int:
+def seed_of(cell: Cell, output: Output) -> int:
     """The seed of a variant: its own, or that of one of its outputs where all variants share it."""
     return int(cell["values"].get("seed", output.parameters.get("seed", 0)))
 
@@ -64,6 +49,28 @@ def suffixes(variants: Variants, start: str) -> list[str]:
     roles = dict.fromkeys(r for cell in variants for r in cell["outputs"])
     found = [r.removeprefix(start) for r in roles if r.startswith(start)]
     return sorted(found, key=int) if all(f.isdigit() for f in found) else found
+
+
+def results(
+    name: str, run: Run, variants: Variants, answers: pd.DataFrame, n_boot: int | None = None
+) -> dict[str, Any]:
+    """results.json from the judged answers that ``answers`` gave. n_boot: draws of the bootstrap, where not the usual number."""
+    from underseer.report.selfmoa.results import build_selfmoa_results
+
+    return build_selfmoa_results(
+        name,
+        run.synthetic,
+        answers,
+        attacks(variants),
+        pairs(variants),
+        judges(variants),
+        utility(variants),
+        curves(variants),
+        costs(run, variants),
+        run.provenance(),
+        unsafe_threshold=threshold(variants),
+        **({"n_boot": n_boot} if n_boot else {}),
+    )
 
 
 def answers(variants: Variants) -> pd.DataFrame:
@@ -87,9 +94,9 @@ def _tables(variants: Variants, start: str, name: str) -> pd.DataFrame | None:
     import pandas as pd
 
     frames = [
-        output.table(name).assign(method=method, **told)
+        output.table(name).assign(method=method, **instance)
         for method in suffixes(variants, start)
-        for told, output in once(variants, start + method)
+        for instance, output in once(variants, start + method)
         if output.has(f"{name}.parquet")
     ]
     return pd.concat(frames, ignore_index=True) if frames else None
@@ -101,19 +108,19 @@ def utility(variants: Variants) -> pd.DataFrame | None:
 
     rows = []
     for method in suffixes(variants, "evaluation_"):
-        for told, output in once(variants, f"evaluation_{method}"):
-            found = output.json("utility") if output.has("utility.json") else {}
-            rows += [{"method": method, **told, **row} for row in _utility(found)]
+        for instance, output in once(variants, f"evaluation_{method}"):
+            benchmarks = output.json("utility") if output.has("utility.json") else {}
+            rows += [{"method": method, **instance, **row} for row in _utility(benchmarks)]
     return pd.DataFrame(rows) if rows else None
 
 
-def _utility(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _utility(benchmarks: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Perplexity, and the accuracy of each benchmark."""
-    if found.get("perplexity") is not None:
-        yield {"metric": "perplexity", "value": found["perplexity"], "n": found.get("n_texts")}
-    for task, told in found.items():
-        if isinstance(told, Mapping) and told.get("acc") is not None:
-            yield {"metric": task, "value": told["acc"], "stderr": told.get("stderr"), "n": told.get("n")}
+    if benchmarks.get("perplexity") is not None:
+        yield {"metric": "perplexity", "value": benchmarks["perplexity"], "n": benchmarks.get("n_texts")}
+    for task, score in benchmarks.items():
+        if isinstance(score, Mapping) and score.get("acc") is not None:
+            yield {"metric": task, "value": score["acc"], "stderr": score.get("stderr"), "n": score.get("n")}
 
 
 def attacks(variants: Variants) -> pd.DataFrame | None:
@@ -133,30 +140,30 @@ def pairs(variants: Variants) -> pd.DataFrame | None:
 
     rows = []
     for k in suffixes(variants, "preferences_"):
-        for told, output in once(variants, f"preferences_{k}"):
-            rows.append({"method": f"selfmoa_iter{k}", **told, **_counted(output, int(k))})
+        for instance, output in once(variants, f"preferences_{k}"):
+            rows.append({"method": f"selfmoa_iter{k}", **instance, **_counted(output, int(k))})
     for method in suffixes(variants, "align_"):
-        for told, output in once(variants, f"align_{method}"):
+        for instance, output in once(variants, f"align_{method}"):
             n = output.metrics.get("n_pairs", output.metrics.get("pairs_trained"))
             if n is not None and not method.startswith("selfmoa_iter"):
-                rows.append({"method": method, **told, "n_pairs": int(n)})
+                rows.append({"method": method, **instance, "n_pairs": int(n)})
     return pd.DataFrame(rows) if rows else None
 
 
-def _counted(output: Any, iteration: int) -> dict[str, Any]:
+def _counted(output: Output, iteration: int) -> dict[str, Any]:
     """Counts and mean differences of one iteration's own pairs."""
-    found = output.table("pairs")
-    if "iteration" in found.columns:
-        found = found[found["iteration"] == iteration]
+    own = output.table("pairs")
+    if "iteration" in own.columns:
+        own = own[own["iteration"] == iteration]
     summary = output.json("summary") if output.has("summary.json") else {}
-    told = {k: summary[k] for k in COUNTS if summary.get(k) is not None}
-    told |= {f"n_{k}": int((found["set"] == k).sum()) for k in ("attack", "safe", "borderline")}
-    told |= {"iteration": iteration, "n_pairs": len(found)}
-    if len(found):
-        told["safety_difference"] = float(found["safety_difference"].mean())
-        told["chosen_less_safe"] = float((found["safety_difference"] > 0).mean())
-        told["helpful_difference"] = float((found["helpful_chosen"] - found["helpful_rejected"]).mean())
-    return told
+    counts = {k: summary[k] for k in COUNTS if summary.get(k) is not None}
+    counts |= {f"n_{k}": int((own["set"] == k).sum()) for k in ("attack", "safe", "borderline")}
+    counts |= {"iteration": iteration, "n_pairs": len(own)}
+    if len(own):
+        counts["safety_difference"] = float(own["safety_difference"].mean())
+        counts["chosen_less_safe"] = float((own["safety_difference"] > 0).mean())
+        counts["helpful_difference"] = float((own["helpful_chosen"] - own["helpful_rejected"]).mean())
+    return counts
 
 
 def judges(variants: Variants) -> list[dict[str, Any]]:
@@ -164,12 +171,13 @@ def judges(variants: Variants) -> list[dict[str, Any]]:
     it names them."""
     found: list[dict[str, Any]] = []
     for role, (listener, measure) in JUDGES.items():
-        for (told, output), (cells, _) in zip(once(variants, role), _shared(variants, role), strict=True):
-            seed = told["seed"] if len({seed_of(c, output) for c in cells}) == 1 else None
+        for cells, output in collect.once(variants, role):
+            seeds = {seed_of(c, output) for c in cells}
+            seed = seeds.pop() if len(seeds) == 1 else None
             card = output.json("card")
             named = {"role": card.get("role", listener), "measure": card.get("measure", measure)}
             named |= {"name": card.get("judge"), "version": card.get("version")}
-            found.append({**named, "seed": seed, "variant": json.loads(told["variant"]), "card": card})
+            found.append({**named, "seed": seed, "variant": json.loads(collect.variant_text(cells)), "card": card})
     known = {(j["role"], j["measure"]) for j in found}
     for method in suffixes(variants, "evaluation_")[:1]:
         _, output = next(once(variants, f"evaluation_{method}"))
@@ -177,16 +185,16 @@ def judges(variants: Variants) -> list[dict[str, Any]]:
     return found
 
 
-def _reporting(output: Any) -> list[dict[str, Any]]:
+def _reporting(output: Output) -> list[dict[str, Any]]:
     """The judges that an evaluation names (json ``judges``), or those of its parameters, without a card."""
     if output.has("judges.json"):
         return [{"seed": None, "card": None, **j} for j in output.json("judges")]
     given = output.parameters.get("reporting_judge")
-    told = {"role": "reporting", "measure": "unsafe", "version": None, "seed": None, "card": None}
-    return [{**told, "name": given}] if given else []
+    judge = {"role": "reporting", "measure": "unsafe", "version": None, "seed": None, "card": None}
+    return [{**judge, "name": given}] if given else []
 
 
-def costs(run: Any, variants: Variants) -> dict[str, dict[str, Any]]:
+def costs(run: Run, variants: Variants) -> dict[str, dict[str, Any]]:
     """The ledger of every stage instance, with the ``role`` that it has in the loop."""
     roles = {
         o.key: role for cell in variants for role, o in cell["outputs"].items() if not role.startswith("evaluation_")
@@ -202,11 +210,11 @@ def threshold(variants: Variants) -> float:
         StageError: when the evaluations do not agree on it.
     """
     outputs = [o for cell in variants for role, o in cell["outputs"].items() if role.startswith("evaluation_")]
-    found = sorted({float(o.parameters["unsafe_threshold"]) for o in outputs})
-    if len(found) != 1:
-        told = ", ".join(map(str, found)) or "none"
-        raise StageError(f"unsafe_threshold: the evaluations of one report must share it; they have {told}")
-    return found[0]
+    thresholds = sorted({float(o.parameters["unsafe_threshold"]) for o in outputs})
+    if len(thresholds) != 1:
+        given = ", ".join(map(str, thresholds)) or "none"
+        raise StageError(f"unsafe_threshold: the evaluations of one report must share it; they have {given}")
+    return thresholds[0]
 
 
 def evaluated(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -223,8 +231,6 @@ def evaluated(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def case_texts(case: Mapping[str, Any] | None, variants: Variants) -> dict[str, str]:
     """The raw prompts and answers of a case study, by the names that the page knows them by."""
-    from underseer.report.selfmoa.case import raw_texts
-
     return raw_texts(case, answers(variants)) if case else {}
 
 
@@ -233,24 +239,15 @@ PLAIN = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 def summary(variants: Variants, results: Mapping[str, Any]) -> dict[str, Any]:
-    """Final numbers by variant (one seed) and by configuration (all its seeds), under the same names, for MLflow.
-
-    Names: ``<method>_<metric>_<data set>``, the last iterate also as ``selfmoa``; a configuration's mean stands under that name,
-    beside ``<name>.ci95_low``, ``<name>.ci95_high`` and ``n_seeds``; the intervals are those of the report.
-    """
-    rows = list(_told(results))
-    by_variant, by_configuration = [], {}
+    """Final numbers by variant and by configuration, for MLflow (``collect.by_configuration``): ``<method>_<metric>_<data set>``, the
+    last iterate also as ``selfmoa``."""
+    rows = list(_named(results))
+    cells = []
     for cell in variants:
-        values = cell["values"]
-        seed = seed_of(cell, next(iter(cell["outputs"].values())))
         own = [(n, r) for n, r in rows if _belongs(r, cell)]
         own += [(n.replace(last, "selfmoa", 1), r) for last in [_last(own)] for n, r in own if r["method"] == last]
-        metrics = {n: r["values"][r["seeds"].index(seed)] for n, r in own if seed in r["seeds"]}
-        by_variant.append({"values": values, "metrics": metrics})
-        configuration = {k: v for k, v in values.items() if k != "seed"}
-        key = json.dumps(configuration, sort_keys=True)
-        by_configuration.setdefault(key, {"values": configuration, "metrics": _with_intervals(own)})
-    return {"variants": by_variant, "configurations": list(by_configuration.values())}
+        cells.append((cell, seed_of(cell, next(iter(cell["outputs"].values()))), own))
+    return collect.by_configuration(cells)
 
 
 SUMMARISED = {
@@ -262,10 +259,8 @@ SUMMARISED = {
 """Metrics for MLflow by what a set is for, of the set that stands for it; further sets stand in the report alone."""
 
 
-def _told(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _named(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Rows with their names: of the sets of SUMMARISED, the red team and utility."""
-    from underseer.report.selfmoa import stages
-
     kept = {s["dataset"]: "held_out" for s in results["sets"] if s["dataset"].startswith("held_out")}
     kept |= {stages.main_of(results, role): role for role in ("attack", "safe", "borderline")}
     for r in results["rows"]:
@@ -277,23 +272,13 @@ def _told(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 def _last(own: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """The last iterate among rows, or '' where there is none."""
-    from underseer.report.names import iteration
-
-    found = [r["method"] for _, r in own if iteration(r["method"])]
-    return max(found, key=lambda m: iteration(m) or 0, default="")
+    iterates = [r["method"] for _, r in own if iteration(r["method"])]
+    return max(iterates, key=lambda m: iteration(m) or 0, default="")
 
 
-def _belongs(row: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
+def _belongs(row: Mapping[str, Any], cell: Cell) -> bool:
     """Whether a row is of a variant: one of its models, and no key of the grid at odds."""
     if not row["method"] or (f"evaluation_{row['method']}" not in cell["outputs"] and row["dataset"] != "red_team"):
         return False
     values = json.loads(json.dumps(cell["values"]))
     return all(values.get(k, v) == v for k, v in row["variant"].items())
-
-
-def _with_intervals(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
-    for name, row in rows:
-        low, high = row["ci95"] or (None, None)
-        found |= {name: row["mean"], f"{name}.ci95_low": low, f"{name}.ci95_high": high, "n_seeds": len(row["seeds"])}
-    return found

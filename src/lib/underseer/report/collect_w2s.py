@@ -1,0 +1,251 @@
+"""From the stored outputs of all W2S variants to tidy tables, and to results.json.
+
+Predictions on the test split were stored without labels; here, in the report, they meet the sealed test labels by id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from underseer.errors import StageError
+from underseer.report import collect
+from underseer.report.collect import Cell, Output, Run, Variants
+from underseer.w2s.tasks import RELIABLE, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VOTES = {"none": "single", "hard": "hard", "soft": "soft"}
+METHODS = {"weak": "weak", "ceiling": "strong_ceiling"}
+VOTE_NAMES = {"none": "naive", "hard": "hard_vote", "soft": "soft_vote"}
+ROLES = ("weak", "student", "ceiling")
+ORACLE = {"name": "oracle", "version": "testbed", "calibration": None}
+
+
+def student_name(voting: str, student_loss: str) -> str:
+    """The method's name: ``w2s_naive``, ``w2s_hard_vote``, ``w2s_mbr``, and ``w2s_<loss>`` for other losses.
+
+    Two losses exist with a vote only, so that the vote is left out of their names where it is the hard one.
+    """
+    vote = VOTE_NAMES.get(voting, voting)
+    if student_loss == "hard_ce":
+        return f"w2s_{vote}"
+    alone = "hard" if student_loss in RELIABLE else "none"
+    return f"w2s_{student_loss}" if voting == alone else f"w2s_{vote}_{student_loss}"
+
+
+def method_name(role: str, output: Output) -> str:
+    """The method that a stage instance stands for: ``weak``, ``strong_ceiling``, or the student's name."""
+    p = output.parameters
+    return METHODS.get(role) or student_name(p["voting"], p["student_loss"])
+
+
+def predictions(task: Task, variants: Variants) -> pd.DataFrame:
+    """Every method's answers to the test split with the truth: one row an item (method, variant, seed, dataset, id, label, p), or one
+    a continuation. A stage that several variants share appears once.
+
+    Raises:
+        StageError: when answers and test split do not have the same ids.
+    """
+    if task.kind == "continuation":
+        return _continuations(variants)
+    rows = classified(variants)
+    return rows if task.name != "legal" else _clustered(rows, variants)
+
+
+def classified(variants: Variants) -> pd.DataFrame:
+    """Every classifier's predictions on the test split: method, variant (JSON), seed, dataset, id, label, p."""
+    import pandas as pd
+
+    frames = []
+    for role in ROLES:
+        for variant, cell, output in _once(variants, role):
+            name = method_name(role, output)
+            truth = cell["outputs"]["data"].table("test_labels")
+            given = output.table("predictions").query("split == 'test'")
+            rows = _join(truth, given, f"{name}, {output.key}")
+            frames.append(rows.assign(method=name, variant=variant, seed=output.parameters["seed"], dataset="test"))
+    columns = ["method", "variant", "seed", "dataset", "id", "label", "p"]
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
+def _continuations(variants: Variants) -> pd.DataFrame:
+    """Every method's scored continuations of the test prompts, each with its prompt's stored toxicity."""
+    import pandas as pd
+
+    frames = []
+    for role in ROLES:
+        for variant, cell, output in _once(variants, role):
+            truth = cell["outputs"]["data"].table("test_labels")[["id", "prompt_toxicity"]]
+            scored = cell["outputs"][f"{role}_scores"].table("scores")
+            rows = scored.merge(truth, on="id", how="left", validate="many_to_one")
+            if rows.prompt_toxicity.isna().any() or set(rows.id) != set(truth.id):
+                raise StageError(f"{output.key}: the continuations are of other prompts than the test split's")
+            named = {"method": method_name(role, output), "variant": variant, "seed": output.parameters["seed"]}
+            frames.append(rows.assign(**named, dataset="test"))
+    first = ["method", "variant", "seed", "dataset", "id", "draw"]
+    table = pd.concat(frames, ignore_index=True)
+    return table[first + [c for c in table.columns if c not in first]]
+
+
+def _clustered(rows: pd.DataFrame, variants: Variants) -> pd.DataFrame:
+    """Rows of the legal task with the ``cluster`` that they were drawn in, a hash of their question."""
+    asked = {i: t for cell in variants for i, t in cell["outputs"]["data"].table("rows")[["id", "text"]].to_numpy()}
+    return rows.assign(cluster=[hashlib.sha256(asked[i].encode()).hexdigest()[:16] for i in rows.id])
+
+
+def results(task: Task, name: str, run: Run, variants: Variants, rows: pd.DataFrame) -> dict[str, Any]:
+    """results.json, from the rows that ``predictions`` gave."""
+    from underseer.report import generation
+    from underseer.report import results as classification
+
+    given = {
+        "hygiene": hygiene(variants),
+        "curves": curves(variants),
+        "texts": texts(variants),
+        "published": task.published_for(parameters(variants)),
+    }
+    base = (name, "w2s", task.name, run.synthetic, rows, run.costs(), run.provenance())
+    if task.kind == "continuation":
+        return generation.build_generation_results(*base, judges=judges(variants), labels=taught(variants), **given)
+    weak_labels = labels(variants)
+    weak_labels = weak_labels if task.name != "legal" else _clustered(weak_labels, variants)
+    return classification.build_results(*base, labels=weak_labels, classes=task.labels, **given)
+
+
+def labels(variants: Variants) -> pd.DataFrame:
+    """What the supervisors said of the transfer rows, beside the truth: vote, variant (JSON), seed, id, label, p,
+    weak_label."""
+    import pandas as pd
+
+    frames = []
+    for variant, cell, output in _once(variants, "weak_labels"):
+        rows = cell["outputs"]["data"].table("rows").query("split == 'transfer'")
+        given = output.table("weak_labels").query("split == 'transfer'")
+        joined = _join(rows[["id", "label"]], given, f"weak labels {output.key}")
+        vote = VOTES[output.parameters["voting"]]
+        frames.append(joined.assign(vote=vote, variant=variant, seed=output.parameters["seed"]))
+    columns = ["vote", "variant", "seed", "id", "label", "p", "weak_label"]
+    return pd.concat(frames, ignore_index=True)[columns].astype({"label": int})
+
+
+def taught(variants: Variants) -> pd.DataFrame:
+    """The continuations that students learn from, as the training judges score them: vote, variant, seed, id, toxicity."""
+    import pandas as pd
+
+    frames = []
+    for variant, _, output in _once(variants, "weak_labels"):
+        rows = output.table("weak_labels").query("split == 'transfer'")[["id", "toxicity"]]
+        vote = VOTES.get(output.parameters["voting"], output.parameters["voting"])
+        frames.append(rows.assign(vote=vote, variant=variant, seed=output.parameters["seed"]))
+    return pd.concat(frames, ignore_index=True)
+
+
+def curves(variants: Variants) -> pd.DataFrame:
+    """The training curves of every student, ceiling and single supervisor: method, seed, step, metric, value."""
+    import pandas as pd
+
+    frames = []
+    for role in ROLES:
+        for _, _, output in _once(variants, role):
+            shown = output.table("curves").query("metric != 'learning_rate'")
+            frames.append(shown.assign(method=method_name(role, output), seed=output.parameters["seed"]))
+    return pd.concat(frames, ignore_index=True)
+
+
+def judges(variants: Variants) -> list[dict[str, Any]]:
+    """Each scorer once: role, name, version, seed, how it agrees with stored scores, and how often it failed."""
+    found: dict[str, dict[str, Any]] = {}
+    counted: set[tuple[str, str]] = set()
+    for cell in variants:
+        scored = {cell["outputs"][f"{r}_scores"].key: cell["outputs"][f"{r}_scores"] for r in ROLES}
+        for role, column in (("reporting", "toxicity"), ("training", "toxicity_training")):
+            output = cell["outputs"].get(f"{role}_judge")
+            key = output.key if output else role
+            if key not in found:
+                found[key] = {**(_described(output) if output else ORACLE), "role": role, "failures": 0}
+                found[key] |= {"seed": output.parameters["seed"]} if output else {}
+            new = [s.table("scores")[column] for k, s in scored.items() if (key, k) not in counted]
+            found[key]["failures"] += int(sum(scores.isna().sum() for scores in new))
+            counted |= {(key, k) for k in scored}
+    return list(found.values())
+
+
+def _described(output: Output) -> dict[str, Any]:
+    """What a judge's stage says of it, its reliability as lists over bins that hold something."""
+    judge = output.json("judge")
+    calibration = judge["calibration"]
+    bins = calibration.pop("reliability")
+    full = [k for k, n in enumerate(bins["n"]) if n]
+    names = {"predicted": "mean_predicted", "stored": "mean_truth", "count": "n"}
+    return {**judge, "calibration": {**calibration, "bins": {n: [bins[c][k] for k in full] for n, c in names.items()}}}
+
+
+def hygiene(variants: Variants) -> pd.DataFrame:
+    """The hygiene table of the first seed's data."""
+    return variants[0]["outputs"]["data"].table("hygiene")
+
+
+def parameters(variants: Variants) -> dict[str, Any]:
+    """The parameters of the first variant's student and supervisor: what is compared with the paper's."""
+    outputs = variants[0]["outputs"]
+    return {**outputs["weak"].parameters, **outputs["student"].parameters}
+
+
+def texts(variants: Variants) -> dict[str, str]:
+    """The text of every test row, by id."""
+    return {i: t for _, output in collect.once(variants, "data") for i, t in test_texts(output).items()}
+
+
+def test_texts(data: Output) -> dict[str, str]:
+    """The text of every test row of one data stage, by id."""
+    rows = data.table("rows").query("split == 'test'")
+    return dict(zip(rows.id, rows.text, strict=True))
+
+
+def summary(variants: Variants, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Final numbers by variant and by configuration, for MLflow (``collect.by_configuration``): scores as ``<role>_<metric>``, and
+    ``pgr_<metric>``."""
+    main = results["rows"][0]["dataset"] if results["rows"] else None
+    rows = [{**r, "role": _role(r["method"])} for r in results["rows"] if r["dataset"] == main]
+    rows += [{**r, "role": "student", "metric": f"pgr_{r['metric']}"} for r in results["pgr"] if r["dataset"] == main]
+    cells = []
+    for cell in variants:
+        student = cell["outputs"]["student"].parameters
+        values = {k: v for k, v in cell["values"].items() if k != "seed"}
+        own = [(_metric(r), r) for r in rows if _belongs(r, student, values)]
+        cells.append((cell, cell["outputs"]["data"].parameters["seed"], own))
+    return collect.by_configuration(cells)
+
+
+def _belongs(row: Mapping[str, Any], student: Mapping[str, Any], configuration: Mapping[str, Any]) -> bool:
+    if row["role"] == "student" and row["method"] != student_name(student["voting"], student["student_loss"]):
+        return False
+    variant = {k: v for k, v in (row.get("variant") or {}).items() if (row["role"], k) != ("weak", "voting")}
+    return all(configuration.get(k, v) == v for k, v in variant.items())
+
+
+def _role(method: str) -> str:
+    return {"weak": "weak", "strong_ceiling": "ceiling"}.get(method, "student")
+
+
+def _metric(row: Mapping[str, Any]) -> str:
+    return row["metric"] if row["metric"].startswith("pgr_") else f"{row['role']}_{row['metric']}"
+
+
+def _once(variants: Variants, role: str) -> list[tuple[str, Cell, Output]]:
+    """Each stage instance that fills a role once: its variant (JSON), the first cell that it is in, and its output."""
+    fixed = {"voting": "none"} if role == "weak" else {}
+    return [(collect.variant_text(cells, **fixed), cells[0], output) for cells, output in collect.once(variants, role)]
+
+
+def _join(truth: pd.DataFrame, given: pd.DataFrame, name: str) -> pd.DataFrame:
+    joined = truth.merge(given.drop(columns=["split"]), on="id", how="outer", validate="one_to_one", indicator=True)
+    lost = int((joined["_merge"] != "both").sum())
+    if lost:
+        raise StageError(
+            f"{name}: {lost} of {len(joined)} ids stand on one side only; the predictions are of other rows"
+        )
+    return joined.drop(columns=["_merge"])

@@ -1,0 +1,75 @@
+"""What the numbers say, in sentences: 'better' and 'worse' only where a paired test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from underseer.report import wording as w
+from underseer.report.selfmoa import headline as loop
+
+Results = Mapping[str, Any]
+
+
+def headline(results: Results) -> list[str]:
+    """The sentences of a report's page, the scores first."""
+    said = loop.headline(results) if results["pipeline"] == "selfmoa" else _weak_to_strong(results)
+    return [f"Exploratory: {said[0]}", *said[1:]] if said and w.is_exploratory(results) else said
+
+
+def key_numbers(results: Results) -> list[tuple[str, str]]:
+    """Numbers for the page of a profile, as (name, text): the primary metric of each method and PGR of the naive student; of the
+    loop its stages."""
+    if results["pipeline"] == "selfmoa":
+        return loop.key_numbers(results)
+    dataset, metric = w.main_dataset(results), w.primary(results)
+    rows = w.pick(results["rows"], dataset=dataset, metric=metric)
+    if len(rows) > 6:
+        rows = [r for r in rows if r["method"] in ("weak", "strong_ceiling")][:6]
+    unit = " %" if metric in w.PERCENT else ""
+    scores = [(n, w.with_interval(r, metric) + unit) for n, r in zip(w.row_names(rows), rows, strict=True)]
+    pgr = [r for r in w.pick(results["pgr"], dataset=dataset, metric=metric) if r["method"] == "w2s_naive"]
+    return scores + [("PGR, single supervisor", w.pgr_text(r)) for r in pgr[:1]]
+
+
+def _weak_to_strong(results: Results) -> list[str]:
+    metric = w.primary(results)
+    rows = w.pick(results["rows"], dataset=w.main_dataset(results), metric=metric)
+    if not rows:
+        return []
+    unit = " %" if metric in w.PERCENT else ""
+    parts = [f"{n} {w.number(r['mean'], metric)}{unit}" for n, r in zip(w.row_names(rows), rows, strict=True)]
+    toxic = "Mean toxicity of sampled continuations, lower is better"
+    name = toxic if w.generates(results) else f"Mean {w.spoken(metric)}"
+    said = [f"{name} ({w.sample_text(rows)}): {w.listing(parts)}."] if len(parts) <= 8 else []
+    pgr = [r for r in w.pick(results["pgr"], dataset=rows[0]["dataset"], metric=metric) if r["method"] == "w2s_naive"]
+    if len(pgr) == 1:
+        note = f"; {pgr[0]['note']}." if pgr[0]["note"] else "."
+        said.append(
+            f"Performance gap recovered by naive W2S (labels of a single supervisor): {w.pgr_text(pgr[0])}{note}"
+        )
+    tests = w.pick(results["tests"]["rows"], dataset=rows[0]["dataset"])
+    students = [t for t in tests if t["a"].startswith("w2s_")]
+    said += _verdicts([t for t in students if t["b"] == "weak"], "the weak supervisor")
+    return said + _verdicts([t for t in students if t["b"] == "w2s_naive" and t["a"] != "w2s_naive"], "naive W2S")
+
+
+def _verdicts(tests: Sequence[Mapping], other: str) -> list[str]:
+    """Up to three sentences: better than, worse than, not distinguishable from `other`."""
+    names = w.row_names([{"method": t["a"], "variant": t["variant_a"]} for t in tests])
+    groups: dict[Any, list[str]] = {"a": [], "b": [], None: []}
+    for name, test in zip(names, tests, strict=True):
+        groups[test["better"]].append(name)
+    better, worse = (x.capitalize() for x in w.ADJECTIVES.get(tests[0]["metric"] if tests else "", ("better", "worse")))
+    sentences = {
+        "a": f"{better} than {other} by a paired test",
+        "b": f"{worse} than {other} by a paired test",
+        None: f"Not distinguishable from {other}",
+    }
+    return [f"{sentences[k]}: {w.listing(_few(v))}." for k, v in groups.items() if v]
+
+
+def _few(names: Sequence[str], most: int = 6) -> list[str]:
+    """Names, the last of too many counted only."""
+    names = list(dict.fromkeys(names))
+    return names if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
