@@ -56,12 +56,12 @@ def render_closed(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
     return _rendered(tokenizer, _plain(tokenizer, chat))
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat, **how: Any) -> str:
+def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat, *, add_generation_prompt: bool = False) -> str:
     roles = tuple(message["role"] for message in chat)
     tried = (str(tokenizer.chat_template), roles)
     if tried not in _AS_PARTS:
         _AS_PARTS[tried] = _reads_parts(tokenizer, roles)
-    return _apply(tokenizer, chat, _AS_PARTS[tried], **how)
+    return _apply(tokenizer, chat, _AS_PARTS[tried], add_generation_prompt=add_generation_prompt)
 
 
 def _reads_parts(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> bool:
@@ -86,11 +86,15 @@ def _reads_parts(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> bo
     )
 
 
-def _apply(tokenizer: PreTrainedTokenizerBase, chat: Chat, as_parts: bool, **how: Any) -> str:
+def _apply(
+    tokenizer: PreTrainedTokenizerBase, chat: Chat, as_parts: bool, *, add_generation_prompt: bool = False
+) -> str:
     messages: list[Any] = chat
     if as_parts:
         messages = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in chat]
-    return tokenizer.apply_chat_template(messages, tokenize=False, strftime_now=DATE.strftime, **how)
+    return tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=add_generation_prompt, strftime_now=DATE.strftime
+    )
 
 
 def prompt_rows(tokenizer: PreTrainedTokenizerBase, chats: Sequence[Chat]) -> list[np.ndarray]:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from underseer import paths
 from underseer.runs.params import RUNTIME
 from underseer.runs.plan import Plan
 from underseer.store import Output
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 ID = "underseer.id"
 PARENT = "mlflow.parentRunId"
@@ -47,9 +50,9 @@ class Copy:
         tags = {"mlflow.note.content": self.plan.description} if self.plan.description else {}
         return self.client.create_experiment(self.plan.name, artifact_location=location, tags=tags)
 
-    def _known(self) -> dict[str, Any]:
+    def _known(self) -> dict[str, Run]:
         """The runs that MLflow holds whole, by their id tag. Runs that were cut short are deleted, and so are doubles."""
-        known: dict[str, Any] = {}
+        known: dict[str, Run] = {}
         token = None
         while True:
             page = self.client.search_runs([self.experiment], max_results=1000, page_token=token)
@@ -151,7 +154,7 @@ class Copy:
         self._metrics(known.info.run_id, {k: v for k, v in metrics.items() if held.get(k) != v})
         return known.info.run_id
 
-    def _adopt(self, run: Any, parent: str | None) -> None:
+    def _adopt(self, run: Run, parent: str | None) -> None:
         """Hang a run that MLflow holds below its present parent: the former one may have been deleted by hand."""
         if parent and run.data.tags.get(PARENT) != parent:
             self.client.set_tag(run.info.run_id, PARENT, parent)
