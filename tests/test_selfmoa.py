@@ -379,6 +379,7 @@ def resolved(*sets: str) -> dict:
         (["attack_strategies=mutation"], "add another, such as direct.mutation"),
         (["objective_weights=helpfulnes:1"], "helpfulnes"),
         (["dataset=advbench"], "stands for all data"),
+        (["reporting_judge=trained:testbed:chat-s"], "the loop trains no judge that reports"),
         (
             ["lora_targets=q_proj"],
             "'q_proj' matches no linear layer of the model; allowed are all-linear or some of c_attn",
