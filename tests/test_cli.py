@@ -103,7 +103,9 @@ def test_a_report_is_rendered_in_its_folder_for_explorations_alone(home: Path) -
         folder = home / name
         folder.mkdir(parents=True)
         (folder / "results.json").write_text("{}")
-        (folder / "manifest.json").write_text(json.dumps({"marks": {"scratch": explored}, "parameters": {}}))
+        (folder / "manifest.json").write_text(
+            json.dumps({"marks": {"scratch": explored}, "parameters": {}, "files": {}})
+        )
         assert (publish.explored(name) is not None) is explored
     done = underseer(home, "report", "runs/w2s/5_report/0a")
     assert done.returncode == 2 and "no finished report of that name" in done.stderr
