@@ -483,6 +483,17 @@ def test_a_difference_has_the_interval_of_its_test_and_says_what_it_could_show(f
     assert wording.missed([test]).startswith("with 3 seeds" if missed else "") and missed in wording.missed([test])
 
 
+def test_a_difference_ends_where_scores_do() -> None:
+    test = {
+        "metric": "unsafe_rate",
+        "difference": -0.76,
+        "ci95": [-0.9, -0.6],
+        "ci95_holm": [-2.4, 0.9],
+        "better": None,
+    }
+    assert wording.difference(test) == "-76.0 points [-100.0, +90.0]"
+
+
 def test_results_of_an_older_version_show_the_interval_that_they_have() -> None:
     test = {"metric": "accuracy", "difference": 0.03, "ci95": [0.01, 0.05], "seeds": [0], "better": "a"}
     assert wording.difference(test) == "+3.0 points [+1.0, +5.0]" and wording.missed([test]) == ""

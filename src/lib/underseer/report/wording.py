@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -224,8 +225,10 @@ def verdict(test: Mapping[str, Any]) -> str:
 
 def difference(test: Mapping[str, Any]) -> str:
     """'+3.1 points [-0.5, +6.7]', or in the score's own unit: the interval at the level at which the comparison is tested,
-    corrected for the number of comparisons, so that it holds zero exactly where no difference is shown."""
-    low, high = test.get("ci95_holm") or test["ci95"]
+    corrected for the number of comparisons, so that it holds zero exactly where no difference is shown. It ends where a
+    difference of two such scores must."""
+    most = math.inf if test["metric"] == "perplexity" else 1.0
+    low, high = (max(-most, min(most, end)) for end in test.get("ci95_holm") or test["ci95"])
     return f"{_points(test, test['difference'])}{_unit(test)} [{_points(test, low)}, {_points(test, high)}]"
 
 

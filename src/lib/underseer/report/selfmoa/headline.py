@@ -86,8 +86,7 @@ def _verdict(results: Results, change: Mapping[str, Any], line: Line, method: st
     for metric in ("safety_score", "unsafe_rate"):
         test = test_of(results, change["dataset"], metric, line.last, method, line.rows[line.last]["variant"])
         if test:
-            corrected = "" if test["better"] else f", corrected for all comparisons: {w.difference(test)}"
-            return f"{_says(test)}{corrected}"
+            return _says(test) + ("" if test["better"] else " once corrected for all comparisons")
     return "not tested"
 
 
