@@ -86,7 +86,7 @@ def _verdict(results: Results, change: Mapping[str, Any], line: Line, method: st
     for metric in ("safety_score", "unsafe_rate"):
         test = test_of(results, change["dataset"], metric, line.last, method, line.rows[line.last]["variant"])
         if test:
-            return _says(test)
+            return _says(test) + ("" if test["better"] else " once corrected for all comparisons")
     return "not tested"
 
 
@@ -165,7 +165,11 @@ def _kept(results: Results, line: Line) -> list[str]:
         dataset = stages.main_of(results, role)
         test = dataset and test_of(results, dataset, metric, line.last, "reset", line.rows[line.last]["variant"])
         if test:
-            found.append(f"{words}, iteration {iteration(line.last)} minus reset: {w.difference(test)}, {_says(test)}.")
+            missed = "" if test["better"] else w.missed([test])
+            found.append(
+                f"{words}, iteration {iteration(line.last)} minus reset: {w.difference(test)}, {_says(test)}"
+                f"{f' ({missed})' if missed else ''}."
+            )
     return found
 
 

@@ -99,13 +99,13 @@ def _states(model: Any, heads: list[np.ndarray], reply: list[int]) -> torch.Tens
     import torch
 
     texts = [np.append(head, reply[:-1]).astype(np.int64) for head in heads]
-    states: list[Any] = [None] * len(texts)
+    before: list[Any] = [None] * len(texts)
     for batch in batches.sorted_batches(np.array([len(text) for text in texts]), ROWS):
         ids, mask = batches.pad([texts[i] for i in batch], 0)
         states = model.base_model(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).last_hidden_state
         for i, row in zip(batch, states, strict=True):
-            states[i] = row[len(heads[i]) - 1 : len(texts[i])]
-    return torch.stack(states)
+            before[i] = row[len(heads[i]) - 1 : len(texts[i])]
+    return torch.stack(before)
 
 
 def _apart(states: Any, forms: int) -> Any:
