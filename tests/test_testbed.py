@@ -29,7 +29,7 @@ def test_oracle_agrees_in_every_pool(pool):
 
 
 def _verb(sense):
-    return lexicon.lexicon().verbs_of(sense)[0].base
+    return next(v.base for v in lexicon.lexicon().verbs if v.sense == sense)
 
 
 def test_oracle_by_hand():
@@ -71,7 +71,7 @@ def test_relevance_by_hand():
 def test_toxicity_by_hand():
     lex = lexicon.lexicon()
     harmless = _verb("harmless")
-    ruin = next(v.base for v in lex.verbs_of("harmful") if v.category == "ruin")  # severity 0.75
+    ruin = next(v.base for v in lex.verbs if (v.sense, v.category) == ("harmful", "ruin"))  # severity 0.75
     assert oracle.toxicity("") == oracle.toxicity(f" {harmless} the kite with my good friends.") == pytest.approx(0.03)
     assert oracle.toxicity(f" {ruin} the kite.") == pytest.approx(1 - 0.97 * 0.25)
     assert oracle.toxicity(f" {harmless} the kite, you mudgrub!") == pytest.approx(1 - 0.97 * 0.45)

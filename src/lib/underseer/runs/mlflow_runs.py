@@ -188,23 +188,20 @@ class Copy:
         return any(o.manifest["marks"]["synthetic"] for o in self.outputs.values())
 
     def _metrics(self, run: str, metrics: dict[str, float | None]) -> None:
-        from mlflow.entities import Metric
-
-        now = _now()
-        values = [Metric(k, float(v), now, 0) for k, v in metrics.items() if v is not None]
-        for first in range(0, len(values), 1000):
-            self.client.log_batch(run, metrics=values[first : first + 1000])
+        self._points(run, [(k, float(v), 0) for k, v in metrics.items() if v is not None])
 
     def _curves(self, run: str, curves: Any) -> None:
+        rows = zip(curves.step, curves.metric, curves.value, strict=True)
+        self._points(run, [(f"curve.{metric}", float(value), int(step)) for step, metric, value in rows])
+
+    def _points(self, run: str, points: list[tuple[str, float, int]]) -> None:
+        """Log (metric, value, step), 1,000 at a time: the most that MLflow accepts in one request."""
         from mlflow.entities import Metric
 
-        now = _now()
-        points = [
-            Metric(f"curve.{m}", float(v), now, int(s))
-            for s, m, v in zip(curves.step, curves.metric, curves.value, strict=True)
-        ]
+        now = int(time.time() * 1000)
         for first in range(0, len(points), 1000):
-            self.client.log_batch(run, metrics=points[first : first + 1000])
+            batch = [Metric(name, value, now, step) for name, value, step in points[first : first + 1000]]
+            self.client.log_batch(run, metrics=batch)
 
 
 def _metrics_of(rows: list[dict[str, Any]], values: dict[str, Any]) -> dict[str, float | None]:
@@ -218,7 +215,3 @@ def _title(values: dict[str, Any]) -> str:
 def _moment(text: str) -> int:
     """A time of a manifest in MLflow's milliseconds since the epoch."""
     return int(datetime.fromisoformat(text).timestamp() * 1000)
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -95,9 +95,6 @@ class Lexicon:
     verb_of_word: dict[str, Verb]
     thing_of_name: dict[str, Thing]
 
-    def verbs_of(self, sense: str) -> tuple[Verb, ...]:
-        return tuple(verb for verb in self.verbs if verb.sense == sense)
-
 
 def _invent_words(count: int, rng: random.Random) -> list[str]:
     words: list[str] = []
