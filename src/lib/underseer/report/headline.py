@@ -42,6 +42,7 @@ def _weak_to_strong(results: Results) -> list[str]:
     toxic = "Mean toxicity of sampled continuations, lower is better"
     name = toxic if w.generates(results) else f"Mean {w.spoken(metric)}"
     said = [f"{name} ({w.sample_text(rows)}): {w.listing(parts)}."] if len(parts) <= 8 else []
+    said += w.collapsed(rows)
     pgr = [r for r in w.pick(results["pgr"], dataset=rows[0]["dataset"], metric=metric) if r["method"] == "w2s_naive"]
     if len(pgr) == 1:
         note = f"; {pgr[0]['note']}." if pgr[0]["note"] else "."
@@ -55,16 +56,17 @@ def _weak_to_strong(results: Results) -> list[str]:
 
 
 def _verdicts(tests: Sequence[Mapping], other: str) -> list[str]:
-    """Up to three sentences: better than, worse than, not distinguishable from `other`."""
+    """Up to three sentences: better than, worse than, no difference from `other` shown, each with its corrected interval."""
     names = w.row_names([{"method": t["a"], "variant": t["variant_a"]} for t in tests])
     groups: dict[Any, list[str]] = {"a": [], "b": [], None: []}
     for name, test in zip(names, tests, strict=True):
-        groups[test["better"]].append(name)
+        ends = f" ({w.corrected(test)}{'' if test['better'] else '; ' * bool(w.limit(test)) + w.limit(test)})"
+        groups[test["better"]].append(name + ends)
     better, worse = (x.capitalize() for x in w.ADJECTIVES.get(tests[0]["metric"] if tests else "", ("better", "worse")))
     sentences = {
         "a": f"{better} than {other} by a paired test",
         "b": f"{worse} than {other} by a paired test",
-        None: f"Not distinguishable from {other}",
+        None: f"No difference from {other} shown",
     }
     return [f"{sentences[k]}: {w.listing(_few(v))}." for k, v in groups.items() if v]
 

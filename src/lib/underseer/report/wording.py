@@ -222,8 +222,46 @@ def verdict(test: Mapping[str, Any]) -> str:
     return {"a": better, "b": worse, None: "no difference shown"}[test["better"]]
 
 
+def says(test: Mapping[str, Any]) -> str:
+    """'safer by a paired test, corrected', or 'no difference shown with 3 seeds' and what could have been shown."""
+    if test["better"]:
+        return f"{verdict(test)} by a paired test, corrected for all comparisons"
+    return f"{verdict(test)} with {plural(len(test['seeds']), 'seed')}{'; ' * bool(limit(test))}{limit(test)}"
+
+
+def limit(test: Mapping[str, Any]) -> str:
+    """The smallest difference that a comparison could have shown (80 % power); empty where results do not hold it."""
+    effect = test.get("smallest_effect")
+    if effect is None or effect != effect:
+        return ""
+    rate = test["metric"] in PERCENT or test["metric"] == GAP
+    if test["metric"] in PERCENT and effect > 1:
+        return "this comparison could have shown no difference at all"
+    shown = f"{100 * effect:.1f} points" if rate else f"{effect:.3f}"
+    return f"the smallest difference that this comparison could have shown is {shown}"
+
+
+def corrected(test: Mapping[str, Any]) -> str:
+    """'+3.1 points, corrected interval [-2.5, +8.7]': the interval that the verdict rests on."""
+    if not test.get("ci95_holm"):
+        return difference(test) + " (95 % interval, not corrected)"
+    value, ends = difference(test | {"ci95": test["ci95_holm"]}).split(" [")
+    return f"{value}, corrected interval [{ends}"
+
+
+def collapsed(rows: Sequence[Mapping]) -> list[str]:
+    """One sentence that names the collapsed seeds of rows; none where no seed collapsed."""
+    lost = [(n, r["collapsed"]) for n, r in zip(row_names(rows), rows, strict=True) if r.get("collapsed")]
+    named = [f"{name} (seed {', '.join(map(str, seeds))})" for name, seeds in lost]
+    rule = (
+        "its rate is nearer to the start's, without learning, than to the median of the other seeds, which lies outside its own "
+        "95 % interval"
+    )
+    return [f"Training collapsed, by a stated rule ({rule}), of {listing(named)}; means include it."] if named else []
+
+
 def difference(test: Mapping[str, Any]) -> str:
-    """'+3.1 points [-0.5, +6.7]', or in the score's own unit."""
+    """'+3.1 points [-0.5, +6.7]' with the 95 % interval of this comparison alone, or in the score's own unit."""
     percent = test["metric"] in PERCENT
     scale, form = (100, "+.1f") if percent else (1, "+.3f")
     low, high = (scale * v for v in test["ci95"])
