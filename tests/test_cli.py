@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TEST_PARAMS, underseer
+from underseer.runs import publish
 
 
 def refused(done: subprocess.CompletedProcess[str], home: Path) -> str:
@@ -95,6 +96,20 @@ def test_until_shows_what_a_stage_needs(tmp_path: Path) -> None:
     assert done.returncode == 0 and "until w2s/3_weak_labels, 8 to run" in done.stdout
     assert "w2s/2_supervisors" in done.stdout and "w2s/4_student" not in done.stdout
     assert refused(underseer(tmp_path, "run", TEST_PARAMS, "--until", "w2s/3"), tmp_path).startswith("--until w2s/3: ")
+
+
+def test_a_report_is_rendered_in_its_folder_for_explorations_alone(home: Path) -> None:
+    for name, explored in (("runs/w2s/5_report/0a", False), ("scratch/w2s/5_report/20260101-120000", True)):
+        folder = home / name
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text("{}")
+        (folder / "manifest.json").write_text(
+            json.dumps({"marks": {"scratch": explored}, "parameters": {}, "files": {}})
+        )
+        assert (publish.explored(name) is not None) is explored
+    done = underseer(home, "report", "runs/w2s/5_report/0a")
+    assert done.returncode == 2 and "no finished report of that name" in done.stderr
+    assert sorted(p.name for p in (home / "runs/w2s/5_report/0a").iterdir()) == ["manifest.json", "results.json"]
 
 
 def test_empty_store(tmp_path: Path) -> None:

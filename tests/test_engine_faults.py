@@ -31,6 +31,7 @@ from types import SimpleNamespace
 from underseer import paths, store
 from underseer.cost import Ledger
 from underseer.engines import Sampling, local
+from underseer.engines.base import Inference
 from underseer.selfmoa import targets
 
 model, log, pause = sys.argv[1], open(sys.argv[2], "a", buffering=1), float(sys.argv[3])
@@ -46,8 +47,8 @@ local.generate = told
 instance = SimpleNamespace(parameters={{"engine": "transformers"}}, runtime={{}})
 with store.working("{STAGE}", "{KEY}") as work:
     run = SimpleNamespace(instance=instance, cost=Ledger(), checkpoints=work / store.CHECKPOINTS, used=lambda engine: None)
-    how = {{"device": "cpu", "precision": "fp32", "batch_size": 1, "max_length": 64}}
-    engine = targets.engine(run, "auto", targets.Target(model), **how)
+    inference = Inference(device="cpu", precision="fp32", batch_size=1, max_length=64)
+    engine = targets.engine(run, "auto", targets.Target(model), inference)
     sampling = Sampling(max_new_tokens=6, temperature=0.9, n=2, seed=3)
     answers = engine.generate([f"a lamp {{i}}" for i in range({PROMPTS})], sampling)
     engine.close()

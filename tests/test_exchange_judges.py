@@ -3,6 +3,7 @@ and a guard on real tiny language models, faults, and verdicts that are kept."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 import textwrap
 import time
 import types
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -22,10 +23,25 @@ from underseer.cost import Ledger
 from underseer.engines import Answer, Inference, Sampling, local
 from underseer.engines.kept import MEMORY
 from underseer.errors import EngineEnded, StageError, UserError
-from underseer.judges import base, cutting, guard, opening, reward, rubric, spec, strings, trained, writing
+from underseer.judges import (
+    asking,
+    base,
+    bench,
+    cutting,
+    guard,
+    opening,
+    reward,
+    rubric,
+    spec,
+    strings,
+    trained,
+    writing,
+)
 from underseer.judges.asking import ExchangeJudge
 from underseer.judges.noisy import Noisy
 from underseer.models import chats, loading
+from underseer.selfmoa import evaluation
+from underseer.store import Output
 from underseer.training import finetune
 from underseer.training.settings import TrainSettings
 
@@ -247,6 +263,19 @@ def test_verdicts_are_kept_by_judge_measure_settings_and_exchange(tmp_path):
         judge = Counted(cache=file)
         judge.score(texts, prompts)
         assert len(judge.asked) == 1
+
+
+def test_verdicts_of_other_code_are_not_read(tmp_path, monkeypatch):
+    source, file = inspect.getsource(asking), tmp_path / "v.sqlite"
+    Counted(cache=file).score(["ab"], ["p"])
+    for edit, n_asked in (("# a comment\n", 0), ("SCALE = 2\n", 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(inspect, "getsource", lambda module, edit=edit: source + edit)
+            asking._code.cache_clear()
+            judge = Counted(cache=file)
+        judge.score(["ab"], ["p"])
+        assert len(judge.asked) == n_asked
+    asking._code.cache_clear()
 
 
 def test_a_verdict_kept_by_batch_does_not_hang_on_who_asked_before(tmp_path):
@@ -704,6 +733,20 @@ def test_a_rubric_model_grades(rubric_model):
     assert scores.version == "served:org/chat, rubric 1"
 
 
+def test_a_rubric_judge_is_asked_with_the_texts_that_it_was_measured_with(tmp_path, home, monkeypatch):
+    texts = replace(rubric.texts_of("refusal"), criteria="5: it says no.", max_new_tokens=7)
+    (tmp_path / "texts.json").write_text(json.dumps(asdict(texts)))
+    (tmp_path / "manifest.json").write_text("{}")
+    output = Output(tmp_path)
+    run = types.SimpleNamespace(cost=None, input=lambda role: output if role == "refusal_judge" else None)
+    monkeypatch.setattr(bench, "planned", lambda run, engine: {"engine": _named(Scripted(str))})
+    specs = {"refusal": "rubric:x", "helpful": "rubric:x"}
+    reporting = evaluation.reporting(run, specs, engine="openai", inference=HOW["inference"])
+    assert reporting["refusal"].texts == texts and reporting["helpful"].texts == rubric.texts_of("helpful")
+    one = bench.open_one(run, "refusal", "rubric:x", engine="openai", inference=HOW["inference"])
+    assert one.texts == texts
+
+
 def test_a_model_that_knows_no_rubric_gets_no_number(folders):
     """A real model with random weights writes what holds no verdict; all of it is counted."""
     model, tokenizer = loading.load_language_model(str(folders / "chat"))
@@ -1003,7 +1046,7 @@ def _exact(values):
 
     def score(texts, prompts=None):
         given = np.array([next(table) for _ in texts])
-        return base.Scores(given, [None if v == v else "why" for v in given], "exact", "1")
+        return base.Scores(given, [None if v == v else "why" for v in given], "exact", "1", n_cut=min(1, len(texts)))
 
     return types.SimpleNamespace(name="exact", version="1", measure="unsafe", score=score)
 
@@ -1037,6 +1080,7 @@ def test_noise_leaves_failures_and_says_its_name():
     scores = noisy.score(["a", "b"], ["p", "p"])
     assert scores.failures == ["why", None] and scores.values[1] == 0.75
     assert (scores.judge, scores.version, noisy.measure) == ("exact +noise 1", "1, noise seed 7", "unsafe")
+    assert scores.n_cut == 1
     assert noisy.score([], []).values.shape == (0,)
     with pytest.raises(UserError, match="judge noise = 1.2"):
         Noisy(_exact([]), 1.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,6 +231,33 @@ def test_a_run_that_ends_early_ends_its_stages(tmp_path: Path, number: signal.Si
     warm.sweep()
     left = Path(tempfile.gettempdir()).glob("underseer-*")
     assert not [folder for folder in left if folder.name.split("-")[1] in map(str, pids)]
+
+
+@pytest.mark.parametrize("act", ["labels", "byte", "manifest", "gone"])
+def test_nothing_is_built_on_a_damaged_input(finished: Path, tmp_path: Path, act: str) -> None:
+    """The student is to be trained again; the weak labels that it reads were damaged."""
+    home = Path(shutil.copytree(finished, tmp_path / "home"))
+    for stage in ("w2s/4_student", "w2s/5_report"):
+        shutil.rmtree(home / "runs" / stage)
+    for output in outputs(home, "w2s/3_weak_labels"):
+        file = output.path / ("manifest.json" if act == "manifest" else "weak_labels.parquet")
+        file.chmod(0o644)
+        if act == "labels":
+            table = pd.read_parquet(file)
+            table.assign(weak_label=1 - table.weak_label).to_parquet(file, index=False)
+        elif act == "byte":
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+        elif act == "manifest":
+            file.write_text("")
+        else:
+            file.unlink()
+    done = underseer(home, "run", TEST_PARAMS, "--set", "voting=soft", "--until", "w2s/4_student")
+    assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
+    assert "an input is damaged: " in done.stderr and "w2s/3_weak_labels/" in done.stderr and "rm -r" in done.stderr
+    students = store.outputs(home / "runs/w2s/4_student")
+    assert {o.parameters["supervision"] for o in students} <= {"truth"}, "the ceiling reads no weak labels"
 
 
 def test_predictions_are_tables_by_id(finished: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import lzma
@@ -136,6 +137,8 @@ def test_a_line_is_a_prompt_and_repeats_go(folder):
     assert df["text"].tolist() == ["Spoil the milk", "Spoil the bread"] and df["category"].tolist() == [None, None]
     assert df.attrs["dropped"] == {"exact duplicate": 1}
     assert len(prompts.load_prompts("malicious-instruct", folder, clean=False)) == 3
+    old = write(Path(folder, "old.txt"), "Spoil the milk\rSpoil the bread\r")
+    assert prompts.load_prompts("malicious-instruct", old)["text"].tolist() == ["Spoil the milk", "Spoil the bread"]
 
 
 def test_composition_draws_of_each_part_and_nests(folder):
@@ -190,6 +193,7 @@ SPLITS = ("n_supervise", "n_transfer", "n_validation", "n_test")
         ("salad-bench", json.dumps([{**SALAD[0], "1-category": 3}]), ":1: 1-category = 3 is not a string"),
         ("salad-bench", b"\x1f\x8b\x08broken", "cannot be decompressed"),
         ("salad-bench", lzma.compress(b"[]" * 99)[:40], "cannot be decompressed"),
+        ("salad-bench", bz2.compress(b"[]" * 99)[:20], "cannot be decompressed"),
         ("salad-bench", "[]", "holds no rows"),
     ],
 )

@@ -448,3 +448,52 @@ def test_malformed_predictions_are_refused(frame):
         scores.score(frame.drop(columns="p"))
     with pytest.raises(ValueError, match="0 and 1"):
         scores.score(frame.assign(label=3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "could", "missed"),
+    [
+        (
+            {"metric": "accuracy", "smallest_effect": 0.125},
+            "+3.0 points [-4.0, +10.0]",
+            "12.5 points",
+            "below 12.5 points",
+        ),
+        ({"metric": "helpfulness", "smallest_effect": 0.0625}, "+0.030 [-0.040, +0.100]", "0.062", "below 0.062"),
+        (
+            {"metric": "accuracy", "smallest_effect": 1.7},
+            "+3.0 points [-4.0, +10.0]",
+            "nothing",
+            "no difference however",
+        ),
+        ({"metric": "accuracy", "smallest_effect": None}, "+3.0 points [-4.0, +10.0]", wording.DASH, ""),
+    ],
+)
+def test_a_difference_has_the_interval_of_its_test_and_says_what_it_could_show(fields, text, could, missed) -> None:
+    """The interval of one comparison alone, [+1, +5], is not shown: it would contradict 'no difference shown'."""
+    test = {
+        "difference": 0.03,
+        "ci95": [0.01, 0.05],
+        "ci95_holm": [-0.04, 0.1],
+        "seeds": [0, 1, 2],
+        "better": None,
+        **fields,
+    }
+    assert wording.difference(test) == text and wording.smallest(test) == could
+    assert wording.missed([test]).startswith("with 3 seeds" if missed else "") and missed in wording.missed([test])
+
+
+def test_a_difference_ends_where_scores_do() -> None:
+    test = {
+        "metric": "unsafe_rate",
+        "difference": -0.76,
+        "ci95": [-0.9, -0.6],
+        "ci95_holm": [-2.4, 0.9],
+        "better": None,
+    }
+    assert wording.difference(test) == "-76.0 points [-100.0, +90.0]"
+
+
+def test_results_of_an_older_version_show_the_interval_that_they_have() -> None:
+    test = {"metric": "accuracy", "difference": 0.03, "ci95": [0.01, 0.05], "seeds": [0], "better": "a"}
+    assert wording.difference(test) == "+3.0 points [+1.0, +5.0]" and wording.missed([test]) == ""

@@ -378,6 +378,19 @@ def test_scratch_never_feeds_a_keyed_run(place: Place, shared: Kernel, tmp_path:
         Run(instance, {"data": [place.newest(DATA)]}, tmp_path)
 
 
+def test_a_result_is_named_where_it_was_made(home: Path) -> None:
+    made = home / "scratch" / DATA / "20260101-120000"
+    (made / "sub").mkdir(parents=True)
+    (made / "manifest.json").write_text(json.dumps({"stage": DATA, "marks": {"scratch": True}, "files": {}}))
+    name = f"scratch/{DATA}/{made.name}"
+    for text in (name, f"data={made}", f"{name}/sub/.."):
+        ((_, output),) = by_hand._given(text)
+        assert output.name == name
+    shutil.copytree(made, home / "moved")
+    with pytest.raises(UserError, match=f"moved is not scratch/{DATA}/moved of this store"):
+        by_hand._given("moved")
+
+
 def test_until_names_stages_of_the_plan() -> None:
     experiment = params.load(ROOT / "params/test/w2s_safety.yaml")
     assert {i.stage for i in plan.make(experiment, [LABELS]).missing()} <= {DATA, "w2s/2_supervisors", LABELS}

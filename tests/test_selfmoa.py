@@ -301,6 +301,8 @@ def test_prompt_mix() -> None:
     assert second.id[second.set == "attack"].tolist() == ["d", "a", "b"], "new successes first, then earlier ones"
     third = pairs.prompt_mix(train, won, 3, **how, replay_attacks=False)
     assert third.id[third.set == "attack"].tolist() == ["f"], "without replay an iteration learns from its own attacks"
+    halves = pairs.prompt_mix(train, won, 1, n=3, safe_share=0.5, borderline_share=0.5, seed=0)
+    assert halves.set.value_counts().to_dict() == {"safe": 2, "borderline": 1}, "both halves of 3 round up to 2"
 
 
 def test_best_answers_are_safe() -> None:
@@ -379,6 +381,7 @@ def resolved(*sets: str) -> dict:
         (["attack_strategies=mutation"], "add another, such as direct.mutation"),
         (["objective_weights=helpfulnes:1"], "helpfulnes"),
         (["dataset=advbench"], "stands for all data"),
+        (["reporting_judge=trained:testbed:chat-s"], "the loop trains no judge that reports"),
         (
             ["lora_targets=q_proj"],
             "'q_proj' matches no linear layer of the model; allowed are all-linear or some of c_attn",

@@ -35,7 +35,15 @@ class Output:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        return json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        """Raises ``StageError`` where the file holds no manifest."""
+        try:
+            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            manifest = None
+        if not isinstance(manifest, dict) or "files" not in manifest:
+            place = paths.shown(self.path)
+            raise StageError(f"{place}/{MANIFEST}: not a manifest; remove {place} and run the same command again")
+        return manifest
 
     @property
     def key(self) -> str:
@@ -184,20 +192,25 @@ def verify(root: Path | None = None) -> tuple[int, list[str]]:
     count = 0
     for output in outputs(root):
         count += 1
-        try:
-            files = output.manifest["files"]
-        except (ValueError, KeyError):
-            damaged.append(f"{paths.shown(output.path / MANIFEST)}: not a manifest")
-            continue
-        for name, told in files.items():
-            path = output.path / name
-            if not path.is_file():
-                damaged.append(f"{paths.shown(path)}: missing")
-            elif _file_record(path) != told:
-                damaged.append(f"{paths.shown(path)}: differs from its manifest")
-        extra = {str(p.relative_to(output.path)) for p in output.path.rglob("*") if p.is_file()} - {*files, MANIFEST}
-        damaged += [f"{paths.shown(output.path / name)}: not in the manifest" for name in sorted(extra)]
+        damaged += damage(output)
     return count, damaged
+
+
+def damage(output: Output) -> list[str]:
+    """A line for each file of a finished stage that is missing, differs from the manifest in size or SHA-256, or is not in it."""
+    try:
+        files = output.manifest["files"]
+    except StageError:
+        return [f"{paths.shown(output.path / MANIFEST)}: not a manifest"]
+    lines = []
+    for name, record in files.items():
+        path = output.path / name
+        if not path.is_file():
+            lines.append(f"{paths.shown(path)}: missing")
+        elif path.stat().st_size != record["bytes"] or sha256(path) != record["sha256"]:
+            lines.append(f"{paths.shown(path)}: differs from its manifest")
+    extra = {str(p.relative_to(output.path)) for p in output.path.rglob("*") if p.is_file()} - {*files, MANIFEST}
+    return lines + [f"{paths.shown(output.path / name)}: not in the manifest" for name in sorted(extra)]
 
 
 def sha256(path: Path) -> str:

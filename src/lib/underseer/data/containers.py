@@ -46,7 +46,7 @@ def unpacked(content: bytes, name: str, patterns: tuple[str, ...] = ()) -> bytes
         for _ in range(2):  # a gzip file may lie in a zip
             opener = next((open_ for start, open_ in openers.items() if content.startswith(start)), None)
             content = opener(content) if opener else content
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{name}: cannot be decompressed ({type(error).__name__}); download the file again") from None
     except (RuntimeError, NotImplementedError) as error:
         raise UserError(f"{name}: cannot be decompressed ({error}); unpack it and give the file inside") from None

@@ -111,20 +111,23 @@ def _records(content: bytes, name: str, schema: type[Schema], mistakes: list[str
         yield from _from_csv(text, name, schema, mistakes)
     elif schema.form == "text":
         yield from (
-            (line, {"text": row.removesuffix("\r")})
-            for line, row in enumerate(text.split("\n"), start=1)
-            if row.strip()
+            (line, {"text": row.removesuffix("\r")}) for line, row in enumerate(_lines(text), start=1) if row.strip()
         )
     elif text.lstrip()[:1] == "[":
         yield from enumerate(_parse(text, name), start=1)
     else:
-        for line, row in enumerate(text.split("\n"), start=1):
+        for line, row in enumerate(_lines(text), start=1):
             try:
                 if row.strip():
                     yield line, from_json(row)
             except ValueError as error:
                 _, message = _json_mistake(error)
                 mistakes.append(f"{name}:{line}: {message}; one JSON object per line is needed")
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text; where none ends in a newline, carriage returns end them, as on old Macs."""
+    return text.split("\n" if "\n" in text else "\r")
 
 
 def _parse(text: str, name: str) -> list[Any]:

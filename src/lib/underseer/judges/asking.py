@@ -1,6 +1,6 @@
 """What all judges of exchanges share: exchanges are judged in batches, and what was said of them is kept.
 
-Verdicts are kept in a file, by a hash of the judge's model, its settings, prompt and answer: an item that was judged is
+Verdicts are kept in a file, by a hash of the judge's model, its settings, its code, prompt and answer: an item that was judged is
 not judged again, by whatever stage, and after an interruption at most one batch is. Classifiers and reward models
 (``by_batch``) keep them by batch: the same batch is not judged again, but an item in another batch is. Their verdicts are
 numbers whose last digits are those of the batch, and training on them carries far; so no stage's result depends on which
@@ -10,9 +10,13 @@ failed is made anew the next time.
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import inspect
 import json
+import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from underseer.engines.kept import Kept
 from underseer.errors import UserError
@@ -35,7 +39,7 @@ class ExchangeJudge:
             from underseer import paths
 
             cache = paths.runs() / ".cache" / "verdicts.sqlite"
-        self._kept, self._identity = Kept(cache), [measure, identity]
+        self._kept, self._identity = Kept(cache), [measure, identity, _code(type(self))]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.measure!r})"
@@ -90,6 +94,16 @@ class ExchangeJudge:
                 batch = missing[start : start + self.batch_size]
                 yield batch
                 bar.update(len(batch))
+
+
+@cache
+def _code(judge: type) -> str:
+    """A hash of the code of a judge's modules, those of the classes that it derives from too, comments aside: a library that was
+    edited, be it for an exploration, reads no verdicts of another."""
+    names = (each.__module__ for each in judge.__mro__)
+    modules = dict.fromkeys(name for name in names if name.startswith("underseer.judges."))
+    trees = [ast.dump(ast.parse(inspect.getsource(sys.modules[name]))) for name in modules]
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()
 
 
 def _worth_keeping(reply: Reply) -> bool:

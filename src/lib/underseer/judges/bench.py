@@ -9,7 +9,7 @@ import numpy as np
 
 from underseer.engines import planned
 from underseer.errors import StageError
-from underseer.judges import card
+from underseer.judges import card, rubric
 from underseer.judges.base import Opening
 from underseer.judges.calibration import rank_correlation
 from underseer.judges.noisy import Noisy
@@ -35,13 +35,15 @@ MOST_UNJUDGED = 0.5
 
 def opening(run: Run, inference: Inference, engine: str | None = None, trained: Output | None = None) -> Opening:
     """How a stage opens a judge: as it runs models, on the engine of its plan where the judge writes its verdicts, from the
-    ``trained`` output of another stage where that has trained it."""
+    ``trained`` output of another stage where that has trained it, with the texts that it was measured with there."""
     made = Opening(inference=inference, cost=run.cost)
     if engine is not None:
         options = planned(run, engine)
         made = replace(made, engine=options.pop("engine"), options=options)
     if trained is not None and trained.has("model"):
         made = replace(made, folder=trained.file("model"), version=trained.key)
+    if trained is not None and trained.has("texts.json"):
+        made = replace(made, texts=rubric.Texts(**trained.json("texts")))
     return made
 
 

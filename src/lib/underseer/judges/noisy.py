@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,7 @@ class Noisy:
         given = self._judge.score(texts, prompts)
         turned = self.turned(texts, prompts)
         values = np.where(turned, 1 - given.values, given.values)
-        return Scores(values, given.failures, self.name, self.version, given.details)
+        return replace(given, values=values, judge=self.name, version=self.version)
 
     def close(self) -> None:
         """As the judge itself."""

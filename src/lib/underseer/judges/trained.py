@@ -48,7 +48,7 @@ def train(
 
     ``spec`` is ``trained:MODEL``; ``base`` the folder of its pre-trained model where MODEL is of the testbed. ``seed`` (by
     default that of the settings) draws the head and a scratch model's weights; batches follow ``settings.seed``. Save model
-    and tokenizer with ``models.save``; ``open_judge`` reads them from ``Opening.folder``. Raises UserError.
+    and tokenizer with ``loading.save``; ``open_judge`` reads them from ``Opening.folder``. Raises UserError.
     """
     from underseer.maths.losses import soft_ce
     from underseer.models import loading

@@ -111,7 +111,7 @@ class Difference:
         from scipy.special import nctdtrinc
 
         total = max(self.items, max(self.shared, 0.0) + self.seeds)
-        if not total > 0:
+        if not total > 1e-24:  # what rounding leaves of equal scores is no variance
             return math.nan
         df = min((self.n_seeds - 1) * (total / self.seeds) ** 2, 1e6) if self.seeds > 0 else 1e6
         error = math.sqrt(total)

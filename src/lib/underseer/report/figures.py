@@ -253,7 +253,7 @@ def figure1(rows: pd.DataFrame) -> Figure | None:
 def sweep(panels: Sequence[tuple[pd.DataFrame, str]], xlabel: str) -> Figure | None:
     """Scores (and PGR) against the values of one swept parameter, a panel each; what it does not decide is a line with its band.
 
-    panels: tables of ``ablation.frames`` (line, place, tick, and ``gap`` where it is a PGR), each with its axis label.
+    panels: tables of ``ablation.sweep`` (line, place, tick, and ``gap`` where it is a PGR), each with its axis label.
     """
     if not panels:
         return None

@@ -56,19 +56,20 @@ def _weak_to_strong(results: Results) -> list[str]:
 
 
 def _verdicts(tests: Sequence[Mapping], other: str) -> list[str]:
-    """Up to three sentences: better than, worse than, no difference from `other` shown, each with its corrected interval."""
+    """Up to three sentences: better than, worse than, no difference from `other` shown, and how large one would have had to be."""
     names = w.row_names([{"method": t["a"], "variant": t["variant_a"]} for t in tests])
     groups: dict[Any, list[str]] = {"a": [], "b": [], None: []}
     for name, test in zip(names, tests, strict=True):
-        ends = f" ({w.corrected(test)}{'' if test['better'] else '; ' * bool(w.limit(test)) + w.limit(test)})"
-        groups[test["better"]].append(name + ends)
+        groups[test["better"]].append(name)
     better, worse = (x.capitalize() for x in w.ADJECTIVES.get(tests[0]["metric"] if tests else "", ("better", "worse")))
     sentences = {
         "a": f"{better} than {other} by a paired test",
         "b": f"{worse} than {other} by a paired test",
-        None: f"No difference from {other} shown",
+        None: f"No difference from {other} is shown",
     }
-    return [f"{sentences[k]}: {w.listing(_few(v))}." for k, v in groups.items() if v]
+    missed = w.missed([test for test in tests if test["better"] is None])
+    ends = {"a": "", "b": "", None: f" ({missed})" if missed else ""}
+    return [f"{sentences[k]}: {w.listing(_few(v))}{ends[k]}." for k, v in groups.items() if v]
 
 
 def _few(names: Sequence[str], most: int = 6) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -222,33 +223,6 @@ def verdict(test: Mapping[str, Any]) -> str:
     return {"a": better, "b": worse, None: "no difference shown"}[test["better"]]
 
 
-def says(test: Mapping[str, Any]) -> str:
-    """'safer by a paired test, corrected', or 'no difference shown with 3 seeds' and what could have been shown."""
-    if test["better"]:
-        return f"{verdict(test)} by a paired test, corrected for all comparisons"
-    return f"{verdict(test)} with {plural(len(test['seeds']), 'seed')}{'; ' * bool(limit(test))}{limit(test)}"
-
-
-def limit(test: Mapping[str, Any]) -> str:
-    """The smallest difference that a comparison could have shown (80 % power); empty where results do not hold it."""
-    effect = test.get("smallest_effect")
-    if effect is None or effect != effect:
-        return ""
-    rate = test["metric"] in PERCENT or test["metric"] == GAP
-    if test["metric"] in PERCENT and effect > 1:
-        return "this comparison could have shown no difference at all"
-    shown = f"{100 * effect:.1f} points" if rate else f"{effect:.3f}"
-    return f"the smallest difference that this comparison could have shown is {shown}"
-
-
-def corrected(test: Mapping[str, Any]) -> str:
-    """'+3.1 points, corrected interval [-2.5, +8.7]': the interval that the verdict rests on."""
-    if not test.get("ci95_holm"):
-        return difference(test) + " (95 % interval, not corrected)"
-    value, ends = difference(test | {"ci95": test["ci95_holm"]}).split(" [")
-    return f"{value}, corrected interval [{ends}"
-
-
 def collapsed(rows: Sequence[Mapping]) -> list[str]:
     """One sentence that names the collapsed seeds of rows; none where no seed collapsed."""
     lost = [(n, r["collapsed"]) for n, r in zip(row_names(rows), rows, strict=True) if r.get("collapsed")]
@@ -261,11 +235,41 @@ def collapsed(rows: Sequence[Mapping]) -> list[str]:
 
 
 def difference(test: Mapping[str, Any]) -> str:
-    """'+3.1 points [-0.5, +6.7]' with the 95 % interval of this comparison alone, or in the score's own unit."""
-    percent = test["metric"] in PERCENT
-    scale, form = (100, "+.1f") if percent else (1, "+.3f")
-    low, high = (scale * v for v in test["ci95"])
-    return f"{scale * test['difference']:{form}}{' points' if percent else ''} [{low:{form}}, {high:{form}}]"
+    """'+3.1 points [-0.5, +6.7]', or in the score's own unit: the interval at the level at which the comparison is tested,
+    corrected for the number of comparisons, so that it holds zero exactly where no difference is shown. It ends where a
+    difference of two such scores must."""
+    most = math.inf if test["metric"] == "perplexity" else 1.0
+    low, high = (max(-most, min(most, end)) for end in test.get("ci95_holm") or test["ci95"])
+    return f"{_points(test, test['difference'])}{_unit(test)} [{_points(test, low)}, {_points(test, high)}]"
+
+
+def missed(tests: Sequence[Mapping[str, Any]]) -> str:
+    """Of tests that show no difference, how large one would have had to be: 'with 3 seeds, a difference below 12.5 points is
+    missed in more than one of five cases'; empty where that was not computed."""
+    sizes = [t["smallest_effect"] for t in tests if t.get("smallest_effect") is not None]
+    if not sizes:
+        return ""
+    seeds = plural(min(len(t["seeds"]) for t in tests), "seed")
+    least = smallest({**tests[0], "smallest_effect": min(sizes)})
+    if least == "nothing":
+        return f"with {seeds}, no difference however large would be seen reliably"
+    return f"with {seeds}, a difference below {least} is missed in more than one of five cases"
+
+
+def smallest(test: Mapping[str, Any]) -> str:
+    """The smallest difference that a test shows with 80 % power; 'nothing' where it lies beyond the score's range."""
+    size = test.get("smallest_effect")
+    if size is None:
+        return DASH
+    return "nothing" if size >= 1 and test["metric"] != "perplexity" else _points(test, size).lstrip("+") + _unit(test)
+
+
+def _points(test: Mapping[str, Any], value: float) -> str:
+    return f"{100 * value:+.1f}" if test["metric"] in PERCENT else f"{value:+.3f}"
+
+
+def _unit(test: Mapping[str, Any]) -> str:
+    return " points" if test["metric"] in PERCENT else ""
 
 
 def bucket(dataset: str) -> str:

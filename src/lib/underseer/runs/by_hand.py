@@ -154,7 +154,13 @@ def _given(scratch: str | None) -> list[tuple[str | None, Output]]:
         folder = paths.home() / Path(text).expanduser()
         if not (folder / store.MANIFEST).is_file():
             raise UserError(f"scratch = {scratch!r}: no finished result in {text}; run.finish() makes it one")
-        given.append((role if equals else None, Output(folder)))
+        output = Output(folder.resolve())
+        place = store.locate(output.name, paths.home()).path  # where all that is made of it will look for it
+        if not (place.exists() and place.samefile(folder)):
+            raise UserError(
+                f"scratch = {scratch!r}: {text} is not {output.name} of this store; name it where it was made"
+            )
+        given.append((role if equals else None, output))
     return given
 
 

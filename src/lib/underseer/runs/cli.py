@@ -224,8 +224,8 @@ def report(
     """Rebuild tables, figures and pages without recomputing; of an exploratory report inside its scratch folder."""
     from underseer.runs import publish
 
-    if not show_unsafe and (paths.home() / name / "results.json").is_file():
-        folder = publish.render(paths.home() / name / "results.json", paths.home() / name / "report")
+    if not show_unsafe and (explored := publish.explored(name)):
+        folder = publish.render(explored.file("results.json"), explored.path / "report")
         console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
         return
     output = publish.newest_report(name)

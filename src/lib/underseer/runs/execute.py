@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from dataclasses import asdict
@@ -37,7 +38,7 @@ def run(plan: Plan, instance: Instance, **notes: Any) -> int:
             json.dumps({"instance": asdict(instance), "inputs": inputs}), encoding="utf-8"
         )
         # Looked at on both sides: an edit while it runs may have reached the kernel.
-        problem = _edited(plan, instance) or _papermill(instance, folder) or _edited(plan, instance)
+        problem = _damaged(inputs) or _edited(plan, instance) or _papermill(instance, folder) or _edited(plan, instance)
         if problem is None and not (folder / PENDING).is_file():
             problem = "the notebook ended without run.finish()"
         if problem is not None:
@@ -49,6 +50,17 @@ def run(plan: Plan, instance: Instance, **notes: Any) -> int:
         for left in (paths.failed_notebook(instance.stage, instance.key).with_suffix(s) for s in (".ipynb", ".json")):
             left.unlink(missing_ok=True)
     return 0
+
+
+def _damaged(inputs: dict[str, list[str]]) -> str | None:
+    """What is damaged among the inputs, in one line: nothing is built on it."""
+    places = dict.fromkeys(Path(place) for places in inputs.values() for place in places)
+    damage = {place: lines for place in places if (lines := store.damage(store.Output(place)))}
+    if not damage:
+        return None
+    first = next(iter(damage.values()))[0]
+    folders = " ".join(shlex.quote(paths.shown(place)) for place in damage)
+    return f"an input is damaged: {first}. Remove it (rm -r {folders}) and run the same command again: only it is made anew"
 
 
 def _edited(plan: Plan, instance: Instance) -> str | None:

@@ -68,6 +68,13 @@ def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> P
     return folder
 
 
+def explored(name: str) -> store.Output | None:
+    """The exploratory report in a folder of the store; None where there is none. A keyed one is never rendered in its place."""
+    output = store.Output(paths.home() / name)
+    made = all((output.path / file).is_file() for file in (store.MANIFEST, "results.json"))
+    return output if made and output.is_scratch else None
+
+
 def newest_report(name: str) -> store.Output:
     """The newest finished report of an experiment; one that was promoted is of what was explored.
 

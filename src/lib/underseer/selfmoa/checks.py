@@ -34,6 +34,7 @@ def preflight(parameters: Mapping[str, Any]) -> list[str]:
         lambda p: strategies.chosen(p["attack_strategies"]),
         _models,
         _adapter,
+        _reporters,
     )
     for look in (*looks, lambda p: remarks.extend(opening.preflight(p, opening.OF_EXCHANGES))):
         _collect(mistakes, look, parameters)
@@ -92,6 +93,16 @@ def _benchmarks(p: Mapping[str, Any]) -> None:
 def _models(p: Mapping[str, Any]) -> None:
     for name in ("target_model", "red_team_model"):
         targets.check_spec(p[name])
+
+
+def _reporters(p: Mapping[str, Any]) -> None:
+    """Judges that report what the loop is steered by: no stage trains them."""
+    for role in ("reporting_judge", "reporting_helpfulness_judge"):
+        if str(p[role]).startswith("trained:"):
+            raise UserError(
+                f"{role} = {p[role]!r}: the loop trains no judge that reports; give one that is there already, such as "
+                "classifier:MODEL, or oracle in the testbed"
+            )
 
 
 def _adapter(p: Mapping[str, Any]) -> None:

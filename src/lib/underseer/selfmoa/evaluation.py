@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 
 
 def reporting(run: Run, specs: Mapping[str, str], *, engine: str, inference: Inference) -> dict[str, Judge]:
-    """The reporting judges by measure, from their specifications."""
-    opening = bench.opening(run, inference, engine)
-    return {measure: open_reporting(spec, measure, opening) for measure, spec in specs.items()}
+    """The reporting judges by measure, from their specifications. That of refusals, which steers nothing, may have a stage that
+    trained and measured it; no stage trains the others (``checks``)."""
+    role = bench.INPUTS["refusal"]
+    opened = {}
+    for measure, spec in specs.items():
+        trained = run.input(role) if measure == "refusal" else None
+        opened[measure] = open_reporting(spec, measure, bench.opening(run, inference, engine, trained))
+    return opened
 
 
 def judge(answers: pd.DataFrame, reporters: Mapping[str, Judge], training: Mapping[str, Judge]) -> pd.DataFrame:

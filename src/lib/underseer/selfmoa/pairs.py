@@ -169,7 +169,8 @@ def prompt_mix(
 
     wins = archive[archive.success & archive.iteration.between(1 if replay_attacks else iteration, iteration)]
     wins = wins.sort_values("iteration", ascending=False, kind="stable")
-    wanted = {"safe": round(n * safe_share), "borderline": round(n * borderline_share)}
+    safe = round(n * safe_share)
+    wanted = {"safe": safe, "borderline": min(round(n * borderline_share), n - safe)}  # two halves may both round up
     parts = [wins.head(n - sum(wanted.values())).assign(set="attack")]
     for name, size in wanted.items():
         pool = train[train.set == name].sample(frac=1, random_state=seed)

@@ -88,7 +88,7 @@ def _verdict(results: Results, change: Mapping[str, Any], line: Line, method: st
     for metric in ("safety_score", "unsafe_rate"):
         test = test_of(results, change["dataset"], metric, line.last, method, line.rows[line.last]["variant"])
         if test:
-            return f"difference {w.corrected(test)}: {w.says(test)}"
+            return _says(test) + ("" if test["better"] else " once corrected for all comparisons")
     return "not tested"
 
 
@@ -107,6 +107,11 @@ def test_of(
             if other is None or t["variant_b"] == other:
                 return t
     return None
+
+
+def _says(test: Mapping[str, Any]) -> str:
+    """'safer by a paired test', or 'no difference shown'."""
+    return w.verdict(test) + (" by a paired test" if test["better"] else "")
 
 
 def _pairs(results: Results, line: Line) -> list[str]:
@@ -133,7 +138,7 @@ def _against(results: Results, line: Line, own: float, used: float, row: Mapping
     """'2,640 pairs (3.7 times as many), loop minus baseline -1.9 points [..] of unsafe rate: no difference shown'."""
     variant = line.rows[line.last]["variant"]
     test = test_of(results, row["dataset"], "unsafe_rate", line.last, row["method"], variant, row["variant"])
-    told = f", unsafe rate of the loop minus that of the baseline {w.corrected(test)} ({w.says(test)})" if test else ""
+    told = f", unsafe rate of the loop minus that of the baseline {w.difference(test)} ({_says(test)})" if test else ""
     return f"{used:,.0f} pairs ({used / own:.1f} times the loop's){told}"
 
 
@@ -162,7 +167,11 @@ def _kept(results: Results, line: Line) -> list[str]:
         dataset = stages.main_of(results, role)
         test = dataset and test_of(results, dataset, metric, line.last, "reset", line.rows[line.last]["variant"])
         if test:
-            found.append(f"{words}, iteration {iteration(line.last)} minus reset: {w.corrected(test)}, {w.says(test)}.")
+            missed = "" if test["better"] else w.missed([test])
+            found.append(
+                f"{words}, iteration {iteration(line.last)} minus reset: {w.difference(test)}, {_says(test)}"
+                f"{f' ({missed})' if missed else ''}."
+            )
     return found
 
 
@@ -185,7 +194,7 @@ def _hacking(results: Results, line: Line) -> list[str]:
     )
     return [
         f"Training minus reporting judge, unsafe rate at iteration {iteration(line.last)}: {100 * gap[0]['mean']:+.1f} points"
-        f"{ends}; change since the reset {w.corrected({**test, 'metric': 'unsafe_rate'})}: {says}."
+        f"{ends}; change since the reset {w.difference({**test, 'metric': 'unsafe_rate'})}: {says}."
     ]
 
 
@@ -211,9 +220,7 @@ def _several(results: Results, lines: Sequence[Line]) -> list[str]:
     for line in lines:
         test = test_of(results, rows[0]["dataset"], "unsafe_rate", line.last, "reset", line.rows[line.last]["variant"])
         if test:
-            name = line.name + (f" ({w.limit(test)})" if w.limit(test) and not test["better"] else "")
-            says = w.verdict(test) + " by a paired test" * bool(test["better"])
-            groups.setdefault(says, []).append(name)
+            groups.setdefault(_says(test), []).append(line.name)
     return out + [f"Against the reset, {says}: {w.listing(names)}." for says, names in groups.items()]
 
 
