@@ -147,5 +147,10 @@ def test_the_tour_runs_beside_a_finished_run(home: Path, tmp_path: Path, monkeyp
     printed = [o.text for cell in done.cells for o in cell.get("outputs", []) if "text" in o]
     (again,) = [text.split()[-1] for text in printed if "trained again, and as stored" in text]
     assert float(again) < 1e-6  # the same weights; other rows stand in the batches that are answered
-    words = done.cells[-2].outputs[0].data["text/markdown"]
+    compared = next(cell for cell in done.cells if cell.source.startswith("seen.compared("))
+    words = compared.outputs[0].data["text/markdown"]
     assert "weighted vote, focal loss: " in words and words.count(" rows, against ") == 4
+    reports = list((home / "scratch/w2s/5_report").glob("*/results.json"))
+    assert json.loads(reports[0].read_text())["provenance"]["exploratory"] and len(reports) == 1
+    assert any("Exploratory: " in str(o) for cell in done.cells for o in cell.get("outputs", []))
+    assert store.verify(home / "runs")[1] == []

@@ -42,6 +42,7 @@ def _weak_to_strong(results: Results) -> list[str]:
     toxic = "Mean toxicity of sampled continuations, lower is better"
     name = toxic if w.generates(results) else f"Mean {w.spoken(metric)}"
     said = [f"{name} ({w.sample_text(rows)}): {w.listing(parts)}."] if len(parts) <= 8 else []
+    said += w.collapsed(rows)
     pgr = [r for r in w.pick(results["pgr"], dataset=rows[0]["dataset"], metric=metric) if r["method"] == "w2s_naive"]
     if len(pgr) == 1:
         note = f"; {pgr[0]['note']}." if pgr[0]["note"] else "."

@@ -223,6 +223,17 @@ def verdict(test: Mapping[str, Any]) -> str:
     return {"a": better, "b": worse, None: "no difference shown"}[test["better"]]
 
 
+def collapsed(rows: Sequence[Mapping]) -> list[str]:
+    """One sentence that names the collapsed seeds of rows; none where no seed collapsed."""
+    lost = [(n, r["collapsed"]) for n, r in zip(row_names(rows), rows, strict=True) if r.get("collapsed")]
+    named = [f"{name} (seed {', '.join(map(str, seeds))})" for name, seeds in lost]
+    rule = (
+        "its rate is nearer to the start's, without learning, than to the median of the other seeds, which lies outside its own "
+        "95 % interval"
+    )
+    return [f"Training collapsed, by a stated rule ({rule}), of {listing(named)}; means include it."] if named else []
+
+
 def difference(test: Mapping[str, Any]) -> str:
     """'+3.1 points [-0.5, +6.7]', or in the score's own unit: the interval at the level at which the comparison is tested,
     corrected for the number of comparisons, so that it holds zero exactly where no difference is shown. It ends where a

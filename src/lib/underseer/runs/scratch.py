@@ -38,7 +38,7 @@ class ScratchRun(Run):
     def __init__(self, choice: Choice, folder: Path) -> None:
         self._choice = choice
         self._begun = max(len(cells()) - 1, 0)
-        self._name = str(folder.relative_to(paths.home()))
+        self.name = str(folder.relative_to(paths.home()))
         names = {key: output.name for key, output in choice.stand_ins.items()}
         super().__init__(varied(choice.planned, choice.values, names), choice.inputs(), folder)
         self._marks["scratch"] = True
@@ -46,7 +46,7 @@ class ScratchRun(Run):
     def _announce(self) -> None:
         choice, planned = self._choice, self._choice.planned.parameters
         self._differs = {n: [v, planned[n]] for n, v in self.instance.parameters.items() if v != planned[n]}
-        lines = [f"exploratory: {self.instance.stage} by hand; results go to {self._name}; no keyed result changes"]
+        lines = [f"exploratory: {self.instance.stage} by hand; results go to {self.name}; no keyed result changes"]
         selected = "".join(f", {n} = {v!r}" for n, v in choice.sets.items())
         own = "; ".join(f"{n} = {v!r}, there {there!r}" for n, (v, there) in self._differs.items())
         lines.append(f"parameters: {choice.file}{selected}{'; but ' + own if own else ''}")
@@ -57,7 +57,7 @@ class ScratchRun(Run):
 
     def provenance(self) -> dict[str, Any]:
         """As for a keyed result, marked as exploratory."""
-        return {"exploratory": True, **super().provenance(), "report": self._name}
+        return {"exploratory": True, **super().provenance(), "report": self.name}
 
     def finish(self) -> None:
         """Write the manifest. May be called again, after more was saved."""
@@ -77,6 +77,6 @@ class ScratchRun(Run):
         self._work.mkdir(parents=True, exist_ok=True)
         store.write_manifest(self._work, record)
         print(  # noqa: T201
-            f'exploratory result in {self._name}; a later notebook reads it with scratch = "{self._name}"; '
-            f"keep it with: .venv/bin/underseer promote {self._name}"
+            f'exploratory result in {self.name}; a later notebook reads it with scratch = "{self.name}"; '
+            f"keep it with: .venv/bin/underseer promote {self.name}"
         )

@@ -19,10 +19,12 @@ def headline(results: Results) -> list[str]:
     if not lines:
         return []
     if len(lines) > 1:
-        return [*_several(results, lines), *_published(results)]
+        lost = w.collapsed([line.rows[line.last] for line in lines])
+        return [*_several(results, lines), *lost, *_published(results)]
     line = lines[0]
     return [
         *_rates(results, line),
+        *w.collapsed(list(line.rows.values())),
         *_safety(results, line),
         *_pairs(results, line),
         *_published(results),
