@@ -24,8 +24,8 @@ def headline(results: Results) -> list[str]:
     line = lines[0]
     return [
         *_rates(results, line),
-        *w.collapsed(list(line.rows.values())),
         *_safety(results, line),
+        *w.collapsed(list(line.rows.values())),
         *_pairs(results, line),
         *_published(results),
         *_kept(results, line),
