@@ -201,7 +201,8 @@ def _run(tmp_path: Path, mine: bool, inputs: dict[str, bool]) -> Run:
     for role, marked in inputs.items():
         (tmp_path / role).mkdir()
         marks = {"synthetic": True, "unsafe": False, **({"rehearsal": True} if marked else {})}
-        (tmp_path / role / "manifest.json").write_text(json.dumps({"stage": "w2s/1_data", "marks": marks}))
+        manifest = {"stage": "w2s/1_data", "marks": marks, "files": {}}
+        (tmp_path / role / "manifest.json").write_text(json.dumps(manifest))
         found[role] = [Output(tmp_path / role)]
     return Run(plan.Instance("w2s/4_student", "0" * 16, {}, {}, {}, {}, [], mine), found, tmp_path)
 
