@@ -162,7 +162,10 @@ def results_of(home: Path) -> dict:
 def started(home: Path) -> subprocess.Popen:
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1"}
     command = [sys.executable, "-m", "underseer.runs.cli", "run", str(TEST_PARAMS)]
-    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests run in the background inherit it ignored
+    )  # fmt: skip
 
 
 def alive(home: Path) -> list[int]:
