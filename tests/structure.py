@@ -18,7 +18,7 @@ LIMITS = Path(__file__).with_name("structure_limits.json")
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 300, 40, 8
 
 LAYERS = (
-    ("paths", "errors", "cost", "store"),
+    ("paths", "errors", "cost", "progress", "store"),
     ("maths", "prompts"),
     ("models",),
     ("training",),

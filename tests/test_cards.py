@@ -164,7 +164,7 @@ def test_a_judge_without_verdicts_ends_its_stage_and_says_why():
 
 def test_a_corrected_rate_by_hand():
     found = corrected_rate(450, 1000, GOOD)
-    assert found.raw == 0.45 and found.note is None and found.defined
+    assert found.raw == 0.45 and found.note is None
     assert found.estimate == pytest.approx((0.45 + 0.8 - 1) / (0.9 + 0.8 - 1))
     # arXiv 2511.21140's interval, step by step
     z = 1.959963984540054
@@ -221,7 +221,7 @@ def test_where_there_is_no_corrected_rate_it_says_why(k, n, counts, why):
     import re
 
     found = corrected_rate(k, n, counts)
-    assert isinstance(found, Corrected) and re.search(why, found.note) and not found.defined
+    assert isinstance(found, Corrected) and re.search(why, found.note)
     assert all(math.isnan(x) for x in (found.estimate, found.lo, found.hi))
     assert math.isnan(found.raw) if n == 0 else found.raw == k / n
 

@@ -24,7 +24,6 @@ DEMO = ROOT / "params" / "demo" / "w2s_safety.yaml"
 def test_every_task_has_its_metric_and_its_votes(name: str) -> None:
     """The names that the schema and the tasks allow are those that the notebooks choose by."""
     task = tasks.task(name)
-    assert task.primary_metric in task.metrics
     suffix = "_continuation" if task.kind == "continuation" else ""
     for stage, names in (("3_weak_labels", task.votings), ("4_student", task.losses)):
         code = (ROOT / "notebooks" / "w2s" / f"{stage}{suffix}.ipynb").read_text()

@@ -97,7 +97,7 @@ def test_pgr_is_undefined_without_a_gap():
 
 def test_tasks():
     assert TASKS["safety"].labels == ("safe", "unsafe")
-    assert TASKS["safety"].primary_metric == "accuracy"
+    assert TASKS["safety"].metrics[0] == "accuracy"
     assert (
         TASKS["safety"].published == TASKS["toxicity"].published == {}
     )  # Tables 1 and 2 are not at hand: never guessed

@@ -17,6 +17,7 @@ import numpy as np
 from underseer.engines.base import Answer, Prompt, Sampling
 from underseer.errors import UserError
 from underseer.models.loading import max_positions, resolve_device
+from underseer.progress import bar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -176,16 +177,13 @@ def _in_batches(
     progress: bool,
 ) -> None:
     """Do ``work`` on all rows, the longest first, ``size(length)`` at a time; halve it where memory does not suffice."""
-    from tqdm.auto import tqdm
-
     order, done, most = np.argsort(-np.asarray(lengths), kind="stable"), 0, len(lengths)
-    shown = {} if progress else {"disable": True}  # else as TQDM_DISABLE says
-    with tqdm(total=len(order), desc=name, unit=unit, mininterval=0.5, leave=False, **shown) as bar:
+    with bar(len(order), name, unit, shown=progress) as shown:
         while done < len(order):
             batch = order[done : done + min(most, max(1, size(int(lengths[order[done]]))))]
             if _fits(lambda rows=batch: work(rows), len(batch), int(lengths[batch[0]])):
                 done += len(batch)
-                bar.update(len(batch))
+                shown.update(len(batch))
             else:
                 most = (len(batch) + 1) // 2
                 _free_memory()

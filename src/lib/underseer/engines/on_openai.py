@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from underseer import progress
 from underseer.engines import adapters, replies
 from underseer.engines.base import Answer, Inference, Prompt, Sampling
 from underseer.engines.client import Client, Failed, Refused, Retries
@@ -200,15 +201,12 @@ class ServerEngine:
     ) -> list[Any]:
         """A value or a ``Failed`` for each request; what was kept is not asked again. Raises EngineEnded where many calls in
         a row fail: an item that a working server refuses is none of them."""
-        from tqdm.auto import tqdm
-
         identity = [self.version, self._client.url, adapter]
         answers = [self._kept.get([*identity, *request]) for request in requests]
         missing = [i for i, reply in enumerate(answers) if reply is None]
         in_a_row, done, limit, silence = 0, 0, self._calls.concurrency + 4, None
-        shown = {} if self._calls.progress else {"disable": True}
         calls = self._client.calls(missing, lambda i: self._client.call(*requests[i], read), self._calls.concurrency)
-        with contextlib.closing(calls), tqdm(total=len(missing), desc=name, unit="call", leave=False, **shown) as bar:
+        with contextlib.closing(calls), progress.bar(len(missing), name, "call", shown=self._calls.progress) as bar:
             for i, result in calls:
                 answers[i] = result
                 bar.update()

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 
+from underseer import progress
 from underseer.engines.kept import Kept
 from underseer.errors import UserError
 from underseer.judges.base import Exchange, Opening, Reply, Scores, is_score, judge_full
@@ -86,10 +87,7 @@ class ExchangeJudge:
         return None if kept is None else Reply(kept[0], kept[1], cut=kept[2])
 
     def _batches(self, missing: list[Exchange]) -> Iterator[list[Exchange]]:
-        from tqdm.auto import tqdm
-
-        shown = {} if self._progress else {"disable": True}  # else as TQDM_DISABLE says
-        with tqdm(total=len(missing), desc="judge", unit="answer", mininterval=0.5, leave=False, **shown) as bar:
+        with progress.bar(len(missing), "judge", "answer", shown=self._progress) as bar:
             for start in range(0, len(missing), self.batch_size):
                 batch = missing[start : start + self.batch_size]
                 yield batch

@@ -142,7 +142,7 @@ def agreement(weak_labels: pd.DataFrame) -> Any:
         counts.rename("rows")
         .rename_axis("share of supervisors that agree")
         .to_frame()
-        .assign(of_all=lambda t: t.rows / t.rows.sum())
+        .assign(of_all=lambda t: (t.rows / t.rows.sum()).round(3))
     )
 
 
@@ -153,7 +153,7 @@ def labelled(truth: pd.DataFrame, weak_labels: pd.DataFrame, labels: Sequence[st
         true=[labels[int(v)] for v in joined.label], given=[labels[int(v)] for v in joined.weak_label]
     )
     table = named.groupby(["true", "given"]).size().unstack(fill_value=0)
-    right = named.assign(right=named.true == named.given).groupby("true").right.mean()
+    right = named.assign(right=named.true == named.given).groupby("true").right.mean().round(3)
     return table.assign(right=right)
 
 

@@ -31,10 +31,6 @@ class Corrected:
     raw: float  # k / n, the share that the judge called positive
     note: str | None = None
 
-    @property
-    def defined(self) -> bool:
-        return not math.isnan(self.estimate)
-
 
 def corrected_rate(k_positive: float, n: float, counts: Mapping[str, float], level: float = LEVEL) -> Corrected:
     """The share of n items that is positive, of which a judge called ``k_positive`` positive, with its interval.

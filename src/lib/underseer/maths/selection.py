@@ -81,31 +81,25 @@ def mbr(texts: Sequence[Sequence[str]]) -> np.ndarray:
         raise ValueError(f"candidates are lists of one length; got {[len(each) for each in texts]}")
     chosen = np.zeros(len(texts[0]), dtype=np.int64)
     for i, candidates in enumerate(zip(*texts, strict=True)):
-        grams = [_grams(text) for text in candidates]
-        gain = np.zeros(len(grams))
-        for a in range(len(grams)):
-            for b in range(a + 1, len(grams)):
-                utility = _f1(grams[a], grams[b])
+        counts = [grams(text) for text in candidates]
+        gain = np.zeros(len(counts))
+        for a in range(len(counts)):
+            for b in range(a + 1, len(counts)):
+                utility = overlap_f1(counts[a], counts[b])
                 gain[a] += utility
                 gain[b] += utility
         chosen[i] = int(np.argmax(gain.round(_DIGITS)))
     return chosen
 
 
-def overlap_f1(first: str, second: str) -> float:
-    """F1 of the single words and word pairs that two texts share, counted with repeats and together, in [0, 1].
-
-    Symmetric; 1 for equal texts, two empty ones included; case is ignored and punctuation marks are words.
-    """
-    return _f1(_grams(first), _grams(second))
-
-
-def _grams(text: str) -> Counter[tuple[str, ...]]:
+def grams(text: str) -> Counter[tuple[str, ...]]:
+    """The words and word pairs of a text; case is ignored and punctuation marks are words."""
     words = _TOKEN.findall(text.lower())
     return Counter([(word,) for word in words] + list(zip(words, words[1:], strict=False)))
 
 
-def _f1(first: Counter[tuple[str, ...]], second: Counter[tuple[str, ...]]) -> float:
+def overlap_f1(first: Counter[tuple[str, ...]], second: Counter[tuple[str, ...]]) -> float:
+    """F1 of the words and word pairs that two texts share, counted with repeats and together, in [0, 1]; 1 for two empty texts."""
     total = first.total() + second.total()
     return 2 * (first & second).total() / total if total else 1.0
 

@@ -129,11 +129,9 @@ def write(notebook: NotebookNode, folder: Path) -> None:
         elif cell.cell_type == "code" and cell.outputs:
             (sections[-1]["cells"] if sections else opening).append(cell)
     found = {"opening": opening, "sections": [s for s in sections if s["cells"]]}
-    found |= {
-        "css": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
-        "title": _title(load_results(folder / "results.json")),
-    }
-    found |= {"notebook": (folder / "notebook.ipynb").is_file()}
+    results = load_results(folder / "results.json")
+    found |= {"css": (TEMPLATES / "style.css").read_text(encoding="utf-8"), "title": _title(results)}
+    found |= {"alone": w.is_exploratory(results), "notebook": (folder / "notebook.ipynb").is_file()}
     exporter = TemplateExporter(template_file=str(TEMPLATES / "page.html.j2"))
     html, _ = exporter.from_notebook_node(notebook, resources=found)
     (folder / "index.html").write_text(html, encoding="utf-8")
@@ -158,9 +156,7 @@ def render(notebook: Path, results: Mapping[str, Any], folder: Path, texts: Mapp
         save_results(results, folder / "results.json")
     cells = nbformat.read(notebook, 4).cells
     kept = [c for c in cells if not HIDDEN & set(c.metadata.get("tags", ()))]
-    with tempfile.TemporaryDirectory(
-        prefix="underseer-"
-    ) as private:  # of this user alone: texts, and the kernel's sockets
+    with tempfile.TemporaryDirectory(prefix="underseer-") as private:  # texts and sockets: of this user alone
         given = Path(private) / "given.json"
         given.write_text(json.dumps({"results": results, "folder": str(folder), "texts": texts}), encoding="utf-8")
         source = f"from underseer.report.page import opened\n\npage = opened({str(given)!r})\nresults = page.results"

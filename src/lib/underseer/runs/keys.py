@@ -23,7 +23,7 @@ from underseer.runs.pipelines import DECIDED, DYNAMIC, NOTEBOOKS
 BY_HAND = ("experiment", "scratch")
 """Names in a parameters cell that only a notebook run by hand reads; they are no parameters of an experiment."""
 
-PLUMBING = frozenset({"cost", "errors", "look", "paths", "runs", "store"})
+PLUMBING = frozenset({"cost", "errors", "look", "paths", "progress", "runs", "store"})
 """Modules that move results about without deciding them: a change there reruns nothing."""
 
 

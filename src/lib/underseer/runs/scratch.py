@@ -57,7 +57,14 @@ class ScratchRun(Run):
 
     def provenance(self) -> dict[str, Any]:
         """As for a keyed result, marked as exploratory."""
-        return {"exploratory": True, **super().provenance(), "report": self.name}
+        return {"exploratory": True, "in_place_of": self._in_place_of(), **super().provenance(), "report": self.name}
+
+    def _in_place_of(self) -> dict[str, str]:
+        """By the name of each exploratory result that this one rests on, the planned input that it stands in for."""
+        stands_for = {}
+        for planned, output in self._choice.replaced().items():
+            stands_for |= {output.name: planned, **output.manifest.get("in_place_of", {})}
+        return stands_for
 
     def finish(self) -> None:
         """Write the manifest. May be called again, after more was saved."""
@@ -68,7 +75,7 @@ class ScratchRun(Run):
             "set": choice.sets,
             "differs": self._differs,
             "scratch": choice.scratch,
-            "in_place_of": {output.name: name for name, output in choice.replaced().items()},
+            "in_place_of": self._in_place_of(),
             "notebook": f"notebooks/{self.instance.stage}.ipynb",
             "cells": cells(),
             "begun": self._begun,
@@ -76,7 +83,9 @@ class ScratchRun(Run):
         }
         self._work.mkdir(parents=True, exist_ok=True)
         store.write_manifest(self._work, record)
+        use = f'a later notebook reads it with scratch = "{self.name}"'
+        if (self._work / "results.json").is_file():
+            use = f"make its page with: .venv/bin/underseer report {self.name}"
         print(  # noqa: T201
-            f'exploratory result in {self.name}; a later notebook reads it with scratch = "{self.name}"; '
-            f"keep it with: .venv/bin/underseer promote {self.name}"
+            f"exploratory result in {self.name}\n  {use}\n  keep it with: .venv/bin/underseer promote {self.name}"
         )

@@ -180,9 +180,7 @@ def run(argv: list[str]) -> int:
 
     The fork ends with this process, and this process with the one that started it: no kernel outlives its notebook's run.
     """
-    parent = int(
-        os.environ.get("JPY_PARENT_PID") or os.getppid()
-    )  # a kernel's may have ended before this line is reached
+    parent = int(os.environ.get("JPY_PARENT_PID") or os.getppid())  # a kernel's may have ended before this line
     address = os.environ.get(SOCKET)
     connection = socket.socket(socket.AF_UNIX)
     try:

@@ -181,11 +181,11 @@ def prompt_mix(
 
 def outcome(counts: Mapping[str, int]) -> str:
     """In words, for the notebook."""
-    dropped = ", ".join(
-        f"{n} {name.removeprefix('dropped_').replace('_', ' ')}"
-        for name, n in counts.items()
-        if name.startswith("dropped_")
-    )
+    rules = {name.removeprefix("dropped_"): n for name, n in counts.items() if name.startswith("dropped_")}
+    ruled_out = sum(rules.values()) - rules["duplicates"]  # those are answers
+    if surplus := counts["n_candidates"] - ruled_out - counts["n_pairs"]:
+        rules["beyond pairs_per_prompt"] = surplus
+    dropped = ", ".join(f"{n} {name if ' ' in name else name.replace('_', ' ')}" for name, n in rules.items())
     text = f"{counts['n_pairs']} pairs of {counts['n_candidates']} candidates over {counts['n_prompts']} prompts (left out: {dropped})."
     if counts["n_pairs"]:
         return text

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, TrainerCallback
+
+from underseer.progress import bar
 
 if TYPE_CHECKING:
     from underseer.training.settings import TrainSettings
@@ -38,11 +39,7 @@ class Steering(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         model.train()
-        shown = {} if self.settings.progress else {"disable": True}  # else as TQDM_DISABLE says
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="train", unit="step",
-            mininterval=0.5, leave=False, **shown,
-        )  # fmt: skip
+        self.bar = bar(state.max_steps, "train", "step", shown=self.settings.progress, initial=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step, last = state.global_step, state.global_step >= state.max_steps

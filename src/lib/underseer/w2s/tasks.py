@@ -35,10 +35,6 @@ class Task:
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     published_source: str = ""
 
-    @property
-    def primary_metric(self) -> str:
-        return self.metrics[0]
-
     def seal(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """(rows without the truth of the test split, that truth by id)."""
         test = rows.split == "test"
