@@ -151,6 +151,6 @@ def test_the_tour_runs_beside_a_finished_run(home: Path, tmp_path: Path, monkeyp
     words = compared.outputs[0].data["text/markdown"]
     assert "weighted vote, focal loss: " in words and words.count(" rows, against ") == 4
     reports = list((home / "scratch/w2s/5_report").glob("*/results.json"))
-    assert json.loads(reports[0].read_text())["provenance"]["exploratory"] and len(reports) == 1
+    assert len(json.loads(reports[0].read_text())["provenance"]["in_place_of"]) == 2 and len(reports) == 1
     assert any("Exploratory: " in str(o) for cell in done.cells for o in cell.get("outputs", []))
     assert store.verify(home / "runs")[1] == []
