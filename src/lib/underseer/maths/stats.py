@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -95,9 +96,14 @@ def _half_width(items, shared, seeds, n_seeds: int):
 
 
 def seed_item_interval(
-    values, boot, *, bounds: tuple[float, float] | None = (0.0, 1.0), n_items: int | None = None
+    values,
+    boot,
+    *,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    n_items: int | None = None,
+    fixed_seeds: bool = False,
 ) -> Interval:
-    """Mean over seeds with its 95 % interval over seeds and test items.
+    """Mean over seeds with its 95 % interval over seeds and test items; fixed_seeds: over test items alone, for these trainings.
 
     values: (S,) score of each seed. boot: (B, S) the same scores on B item draws, one draw of items per row.
     bounds: the score's range; the interval is then made on the logit scale (log scale where the upper bound is
@@ -113,7 +119,7 @@ def seed_item_interval(
     if np.isnan(mean) or len(boot) < 2:
         return Interval(mean, float("nan"), float("nan"))
     parts = variance_parts(values[:, None], boot[:, :, None])
-    half = float(_half_width(*(x[0, 0] for x in parts), len(values)))
+    half = float(_half_width(*(x[0, 0] for x in parts), 1 if fixed_seeds else len(values)))
     if bounds is None:
         return Interval(mean, mean - half, mean + half)
     low, high = bounds
@@ -166,15 +172,26 @@ def pgr_interval(weak, w2s, ceiling, boot_weak, boot_w2s, boot_ceiling) -> PGR:
     from 0 (Fieller 1954), so its coverage holds however small the gap: where the gap itself does not differ from 0,
     every ratio fits, no finite interval exists ('unbounded'). Ceiling not above weak: 'undefined'.
     """
-    values = np.stack([np.subtract(w2s, weak), np.subtract(ceiling, weak)], axis=-1).astype(float)  # (S, 2)
-    boot = np.stack([np.subtract(boot_w2s, boot_weak), np.subtract(boot_ceiling, boot_weak)], axis=-1)  # (B, S, 2)
+    gains = np.subtract(w2s, weak), np.subtract(boot_w2s, boot_weak)
+    gaps = np.subtract(ceiling, weak), np.subtract(boot_ceiling, boot_weak)
+    return ratio_interval(*gains, *gaps)
+
+
+def ratio_interval(above, boot_above, below, boot_below, half: Callable[..., Any] | None = None) -> PGR:
+    """The ratio of two means over seeds with Fieller's interval; arguments and result as of `pgr_interval`.
+
+    half: half-width of the interval of a mean from its variances (items, shared, seeds) and the number of seeds, by default that
+    of all 95 % intervals of this module.
+    """
+    values = np.stack([above, below], axis=-1).astype(float)  # (S, 2)
+    boot = np.stack([boot_above, boot_below], axis=-1)  # (B, S, 2)
     boot = boot[~np.isnan(boot).any((1, 2))]
     gain, gap = values.mean(0)
     nan = float("nan")
     if not gap > 1e-12:
         return PGR(nan, nan, nan, "undefined")
     value = float(gain / gap)
-    excess = _fieller_excess(values, boot)
+    excess = _fieller_excess(values, boot, half or _half_width)
     # Ratios as angles: r = tan(angle), so both ends of the grid are r = infinity, where the gap itself is tested.
     grid = np.linspace(-np.pi / 2, np.pi / 2, 2001)
     inside = excess(grid) <= 0
@@ -186,7 +203,7 @@ def pgr_interval(weak, w2s, ceiling, boot_weak, boot_w2s, boot_ceiling) -> PGR:
     return PGR(value, float(np.tan(low)), float(np.tan(high)), "bounded")
 
 
-def _fieller_excess(values: np.ndarray, boot: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _fieller_excess(values: np.ndarray, boot: np.ndarray, half=_half_width) -> Callable[[np.ndarray], np.ndarray]:
     """Function of angles: |gain cos - gap sin| minus its half-width. Not above 0: tan(angle) is in Fieller's set."""
     parts = variance_parts(values, boot)
     gain, gap = values.mean(0)
@@ -194,7 +211,7 @@ def _fieller_excess(values: np.ndarray, boot: np.ndarray) -> Callable[[np.ndarra
     def excess(angle):
         u = np.stack([np.cos(angle), -np.sin(angle)], axis=-1)  # (..., 2)
         variances = (np.einsum("...i,ij,...j->...", u, part, u) for part in parts)
-        return np.abs(gain * u[..., 0] + gap * u[..., 1]) - _half_width(*variances, len(values))
+        return np.abs(gain * u[..., 0] + gap * u[..., 1]) - half(*variances, len(values))
 
     return excess
 

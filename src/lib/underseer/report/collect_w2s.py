@@ -132,15 +132,23 @@ def labels(variants: Variants) -> pd.DataFrame:
 
 
 def taught(variants: Variants) -> pd.DataFrame:
-    """The continuations that students learn from, as the training judges score them: vote, variant, seed, id, toxicity."""
+    """The continuations that students learn from: vote, variant, seed, id, toxicity by the training judges; where the testbed's
+    oracle reports, toxicity is its score, and that of the training judges stands in toxicity_training."""
     import pandas as pd
 
+    from underseer.judges.oracle import Oracle
+
     frames = []
-    for variant, _, output in _once(variants, "weak_labels"):
-        rows = output.table("weak_labels").query("split == 'transfer'")[["id", "toxicity"]]
+    for variant, cell, output in _once(variants, "weak_labels"):
+        rows = output.table("weak_labels").query("split == 'transfer'")
         vote = VOTES.get(output.parameters["voting"], output.parameters["voting"])
-        frames.append(rows.assign(vote=vote, variant=variant, seed=output.parameters["seed"]))
-    return pd.concat(frames, ignore_index=True)
+        rows = rows.assign(vote=vote, variant=variant, seed=output.parameters["seed"])
+        if "reporting_judge" not in cell["outputs"]:
+            texts = rows["continuation"].tolist()
+            rows = rows.assign(toxicity_training=rows["toxicity"], toxicity=Oracle().score(texts).values)
+        frames.append(rows)
+    columns = ["vote", "variant", "seed", "id", "toxicity", "toxicity_training"]
+    return pd.concat(frames, ignore_index=True).reindex(columns=columns).dropna(axis="columns", how="all")
 
 
 def curves(variants: Variants) -> pd.DataFrame:

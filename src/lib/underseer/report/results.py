@@ -12,7 +12,7 @@ import numpy as np
 from underseer.maths import metrics, stats
 from underseer.report import compare, rows
 from underseer.report.rows import metric_rows, pgr_rows, strict
-from underseer.report.scores import Classified, score
+from underseer.report.scores import Classified, Scored, score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +64,8 @@ def build_results(
     classes = tuple(classes or LABELS.get(task, ("0", "1")))
     groups = score(predictions, n_boot=n_boot, seed=seed, unit=UNITS.get(task, "clusters"))
     pgr = pgr_rows(groups)
+    given = _label_groups(labels, n_boot, seed, UNITS.get(task, "clusters"))
+    tests, label_tests = compare.corrected(compare.comparisons(groups), compare.comparisons(given))
     results = {
         "schema": SCHEMA,
         "name": name,
@@ -76,8 +78,8 @@ def build_results(
         "cost": dict(cost),
         "provenance": dict(provenance),
         "classes": list(classes),
-        "tests": {"rule": compare.rule(groups), "rows": compare.comparisons(groups)},
-        "label_quality": _label_quality(labels, n_boot, seed, UNITS.get(task, "clusters")),
+        "tests": {"rule": compare.rule(groups), "rows": tests},
+        "label_quality": label_quality(given, label_tests),
         "hygiene": rows.records(hygiene),
         "curves": rows.records(curves),
         "calibration": [_calibration(g) for g in groups],
@@ -90,17 +92,24 @@ def build_results(
     return strict(results)
 
 
-def _label_quality(labels: pd.DataFrame | None, n_boot: int, seed: int, unit: str) -> dict[str, Any] | None:
+def _label_groups(labels: pd.DataFrame | None, n_boot: int, seed: int, unit: str) -> list[Classified]:
+    """The labels of each vote on the transfer rows, scored as a classifier."""
     if labels is None or not len(labels):
-        return None
+        return []
     frame = labels.rename(columns={"vote": "method", "weak_label": "predicted"}).assign(dataset="transfer")
     first = {v: k for k, v in enumerate(VOTES)}
-    groups = sorted(score(frame, n_boot=n_boot, seed=seed, unit=unit), key=lambda g: first.get(g.method, len(first)))
-    return {
-        "rows": [r for g in groups for r in metric_rows(g, start={"accuracy": g.chance})],
-        "tests": compare.comparisons(groups),
-        "covers": rows.covers(groups),
-    }
+    return sorted(score(frame, n_boot=n_boot, seed=seed, unit=unit), key=lambda g: first.get(g.method, len(first)))
+
+
+def label_quality(
+    groups: Sequence[Scored], tests: list[dict[str, Any]], names: Sequence[str] | None = None
+) -> dict[str, Any] | None:
+    """The block of results.json about the votes' labels; None without any. names: metrics, where not all are kept."""
+    if not groups:
+        return None
+    starts = [{"accuracy": g.chance} if isinstance(g, Classified) else {} for g in groups]
+    made = [r for g, start in zip(groups, starts, strict=True) for r in metric_rows(g, names, start)]
+    return {"rows": made, "tests": tests, "covers": rows.covers(groups)}
 
 
 def _calibration(g: Classified) -> dict[str, Any]:

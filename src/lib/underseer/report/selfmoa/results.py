@@ -16,7 +16,7 @@ from underseer.report.selfmoa import answers as judged
 from underseer.report.selfmoa import verdicts
 from underseer.report.selfmoa.attacks import red_team
 from underseer.report.selfmoa.case import case_study
-from underseer.report.selfmoa.corrections import corrected_rows
+from underseer.report.selfmoa.corrections import by_stage, corrected_rows, decay
 from underseer.report.selfmoa.published import PUBLISHED
 
 if TYPE_CHECKING:
@@ -62,9 +62,11 @@ def build_selfmoa_results(
         'role'. published: default PUBLISHED; utility values never kept for synthetic data.
     Raises ValueError for malformed tables.
     """
-    frame = judged.tidy(answers, unsafe_threshold)
+    oracle = any(j["role"] == "reporting" and j.get("measure") == "unsafe" and j["name"] == "oracle" for j in judges)
+    frame = judged.tidy(answers, unsafe_threshold, labelled=oracle)
     groups = judged.score_answers(frame, n_boot=n_boot, seed=seed)
     found = red_team(attacks, n_boot=n_boot, seed=seed)
+    tests, trusted = verdicts.tests(groups), by_stage(frame)
     results = {
         "schema": SCHEMA,
         "name": name,
@@ -81,12 +83,15 @@ def build_selfmoa_results(
         "pgr": [],
         "cost": dict(cost),
         "provenance": dict(provenance),
-        "tests": {"rule": verdicts.rule(groups), "rows": verdicts.tests(groups)},
-        "changes": verdicts.changes(groups),
+        "tests": {"rule": verdicts.rule(groups), "rows": tests},
+        "changes": verdicts.changes(groups, tests),
         "categories": judged.categories(frame, n_boot=n_boot, seed=seed),
         "attacks": found,
         "pairs": _pairs(pairs),
         "judges": [dict(j) for j in judges],
+        "judges_by_stage": trusted,
+        "judge_decay": decay(trusted),
+        "label_sample": judged.label_sample(frame),
         "curves": records(curves),
         "case_study": case_study(frame, threshold=unsafe_threshold, synthetic=synthetic),
         "published": _published(published or PUBLISHED, synthetic),

@@ -26,6 +26,11 @@ def order(method: str) -> tuple[int, int, str]:
     return (2, BASELINES.index(method) if method in BASELINES else len(BASELINES), method)
 
 
+def baseline(method: str) -> bool:
+    """Whether a method is no stage of the loop, but something that the loop is compared with."""
+    return order(method)[0] == 2
+
+
 def stage_name(method: str) -> str:
     """Short name of a stage, for an axis: 'Aligned', 'Reset', 'Iter. 2'."""
     k = iteration(method)
