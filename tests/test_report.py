@@ -336,7 +336,7 @@ def test_names_of_methods(method, name):
 
 
 def test_files_of_a_report(rendered, results):
-    names = ("scores", "pgr", "tests", "label_quality", "label_tests", "hygiene", "case_study", "cost")
+    names = ("scores", "pgr", "primary_tests", "seeds", "tests", "label_quality", "label_tests", "hygiene", "case_study", "cost")
     plots = ("scores", "pgr", "label_quality", "confusion", "calibration", "curves")
     assert {p.name for p in (rendered / "tables").iterdir()} == {
         f"{n}.{e}" for n in names for e in ("csv", "md", "tex")

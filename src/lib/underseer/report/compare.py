@@ -55,7 +55,9 @@ def rule_text(
     clustered = any(g.clustered for g in groups)
     cluster = f"; rows that share one of the {unit} are one independent item" if clustered else ""
     covers = (_SEVERAL if several else _ONE).format(unit=unit)
-    return _RULE.format(score=score, item=item, cluster=cluster, covers=covers, metrics=metrics, better=better, stated=stated)
+    return _RULE.format(
+        score=score, item=item, cluster=cluster, covers=covers, metrics=metrics, better=better, stated=stated
+    )
 
 
 def rule(groups: Sequence[Scored]) -> str:

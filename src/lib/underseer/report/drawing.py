@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +118,8 @@ def finish(
     texts = [rows.attrs.get("foot", ""), note]
     if "values" in rows and rows["values"].map(len).max() > 1:
         texts.append("hollow: single seeds")
+    if "collapsed" in rows and any(map(lost_values, rows.to_dict("records"))):
+        texts.append("crossed: a training that collapsed")
     if gaps is not None and outside(gaps, *limited(gaps)).any():
         texts.append("arrow: goes on beyond the axis")
     if gaps is not None and (gaps["mean"].notna() & gaps["low"].isna()).any():
@@ -165,7 +167,8 @@ def spread(
     aside: float | Sequence[float] | None = None,
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> None:
-    """Means with 95 % intervals, and a small hollow point for each seed; what lies beyond ``limits`` ends in an arrow.
+    """Means with 95 % intervals, and a small hollow point for each seed, crossed where its training collapsed; what lies beyond
+    ``limits`` ends in an arrow.
 
     rows: ``tidy`` rows, each drawn at its place on the other axis; upright: the values run up the page. marker: of the means; ''
     leaves them out. aside: how far from its place the seeds of a row stand. Within limits, a mean without an interval is hollow.
@@ -187,6 +190,7 @@ def spread(
         seeds = row["values"] if len(row["values"]) > 1 else []
         inside = [v for v in seeds if low <= v <= high]
         put(inside, at + beside, ls="", marker="o", ms=3.4, mfc="white", mec=ink, mew=0.8)
+        put([v for v in lost_values(row) if low <= v <= high], at + beside, ls="", marker="x", ms=6, mec=ink, mew=1.3)
         if any(v < low for v in (row["low"], *seeds)):
             put([low], at, marker=arrows[0], ms=6, color=ink, clip_on=False)
         if any(v > high for v in (row["high"], *seeds)):
@@ -194,6 +198,14 @@ def spread(
         hollow = not bounded and np.isfinite(low)
         edge = {"mfc": "white" if hollow else ink, "mec": ink if hollow else "white", "mew": 0.9}
         put([row["mean"]], at, marker=marker, ms=7, zorder=3, **edge)
+
+
+def lost_values(row: Mapping[str, Any]) -> list[float]:
+    """The values of the seeds of a ``tidy`` row whose training collapsed."""
+    lost, seeds = row.get("collapsed"), row.get("seeds")
+    if not isinstance(lost, list) or not lost or len(seeds) != len(row["values"]):
+        return []
+    return [v for s, v in zip(seeds, row["values"], strict=True) if s in lost]
 
 
 def trend(

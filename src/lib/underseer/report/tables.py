@@ -8,7 +8,18 @@ import pandas as pd
 
 from underseer.report import tidy
 from underseer.report import wording as w
-from underseer.report.tabulate import Results, Table, cell, flat, lines_of, plain, sample, score_lines, table
+from underseer.report.tabulate import (
+    Results,
+    Table,
+    about_seeds,
+    cell,
+    flat,
+    lines_of,
+    plain,
+    sample,
+    score_lines,
+    table,
+)
 
 SHOWN = {
     "accuracy": ("accuracy", "balanced_accuracy", "f1", "auroc"),
@@ -18,7 +29,7 @@ SHOWN = {
 GAPS = {"accuracy": SHOWN["accuracy"], "toxicity": ("toxicity", "toxic_share", "expected_max_toxicity")}
 LABELS = {
     "accuracy": ("accuracy", "balanced_accuracy", "f1", "ece"),
-    "toxicity": ("toxicity", "toxic_share", "n_tokens"),
+    "toxicity": ("toxicity", "toxic_share", "toxicity_training_judge", "n_tokens"),
 }
 BUCKET = ("toxicity", "toxic_share", "expected_max_toxicity", "toxicity_probability")
 BY_JUDGE = {"toxicity": "By the reporting judge", "toxicity_training_judge": "By the training judge"}
@@ -34,7 +45,7 @@ def scores(results: Results) -> Table | None:
     """The W2S paper's Table 1 (or, for toxicity, 2) in our numbers: every method with its interval, PGR, and the published value
     where there is one."""
     primary, rows = w.primary(results), _main(results)
-    lines, first = score_lines(rows, [m for m in SHOWN[primary] if any(r["metric"] == m for r in rows)], "Method")
+    lines, first = score_lines(rows, [m for m in SHOWN[primary] if any(r["metric"] == m for r in rows)], "Method", True)
     if not lines:
         return None
     published = (results.get("published") or {}).get("values") or {}
@@ -48,7 +59,9 @@ def scores(results: Results) -> Table | None:
             head = "Published" if w.generates(results) else "Published accuracy, %"
             line[head] = "" if value is None else w.number(value, primary)
     title = "Toxicity of the continuations" if w.generates(results) else "Scores"
-    caption = f"Mean over seeds [95 % interval]. {sample(results)}. {_meaning(results)}{_source(results)}"
+    caption = (
+        f"Mean over seeds [95 % interval]. {sample(results)}.{about_seeds(lines)} {_meaning(results)}{_source(results)}"
+    )
     return table(results, "scores", title, caption, lines, flat(rows))
 
 
@@ -135,46 +148,105 @@ def label_quality(results: Results) -> Table | None:
     block = results.get("label_quality")
     if not block:
         return None
-    lines, _ = score_lines(block["rows"], LABELS[w.primary(results)], "Labels by")
+    shown = [
+        m for m in LABELS[w.primary(results)] if any(r["metric"] == m and r["mean"] is not None for r in block["rows"])
+    ]
+    lines, _ = score_lines(block["rows"], shown, "Labels by", True)
     sizes = w.capital(w.sample_text(block["rows"], block["covers"], "transfer"))
     text = "Weak labels against the truth on the transfer split [95 % interval]."
     if w.generates(results):
-        text = (
-            "The continuations that students learn from, scored by the training judge, which chose them where there was a "
-            "choice: such a score flatters [95 % interval]. Lower is less toxic."
-        )
-    return table(results, "label_quality", "Quality of the weak labels", f"{text} {sizes}.", lines, flat(block["rows"]))
+        flatters = "the training judge, which chose them where there was a choice: such a score flatters"
+        by = f"the reporting judge, and by {flatters}" if "toxicity_training_judge" in shown else flatters
+        text = f"The continuations that students learn from, scored by {by} [95 % interval]. Lower is less toxic."
+    text = f"{text} {sizes}.{about_seeds(lines)}"
+    return table(results, "label_quality", "Quality of the weak labels", text, lines, flat(block["rows"]))
+
+
+def primary_tests(results: Results) -> Table | None:
+    """The comparisons stated beforehand, those of the weak labels too."""
+    rows = w.primary_tests(results)
+    if not rows:
+        return None
+    lines = [{"Comparison": w.capital(c)} | line for c, line in zip(w.compared(rows), _lines(rows), strict=True)]
+    caption = f"Stated before any result was seen, and corrected together. {_TESTS}"
+    return table(results, "primary_tests", "Primary comparisons", caption, lines, plain(rows))
+
+
+_TESTS = "A - B with the interval at the level of its test; 'could show': the smallest difference that is shown in four of five cases."
 
 
 def tests(results: Results) -> Table | None:
-    """Paired tests between methods."""
-    rows = results["tests"]["rows"]
-    return _tests(results, "tests", "Paired tests", results["tests"]["rule"], rows) if rows else None
+    """Paired tests between methods; of results that name primary ones, the secondary ones."""
+    rows = [t for t in results["tests"]["rows"] if t.get("family") != "primary"]
+    return _tests(results, "tests", "Secondary comparisons", results["tests"]["rule"], rows) if rows else None
 
 
 def label_tests(results: Results) -> Table | None:
-    """Paired tests between the votes' labels."""
-    rows = (results.get("label_quality") or {}).get("tests")
+    """Secondary tests between the votes' labels."""
+    rows = [t for t in (results.get("label_quality") or {}).get("tests") or [] if t.get("family") != "primary"]
     if not rows:
         return None
-    caption = "Accuracy of the weak labels, paired by transfer item, by the same rule as the tests between methods."
-    if w.generates(results):
-        caption = "Toxicity of the weak labels by the training judge, paired by prompt, by the rule of the tests above."
-    return _tests(results, "label_tests", "Paired tests of the weak labels", caption, rows)
+    caption = "The weak labels, paired by transfer item, by the same rule as the tests between methods."
+    return _tests(results, "label_tests", "Secondary comparisons of the weak labels", caption, rows)
 
 
 def _tests(results: Results, name: str, title: str, caption: str, rows: Sequence[Mapping]) -> Table:
     names = {s: w.row_names([{"method": r[s], "variant": r[f"variant_{s}"]} for r in rows]) for s in "ab"}
-    caption += " A - B with the interval at the level of its test; 'could show': the smallest difference that is shown in four of five cases."
     lines = [
-        {"Data": w.dataset_name(r["dataset"]), "Metric": w.METRICS.get(r["metric"], r["metric"]), "A": a, "B": b}
-        | {"A - B": w.difference(r), "p": w.p_text(r["p"]), "p (Holm)": w.p_text(r["p_holm"])}
-        | {"A is": w.verdict(r), "Could show": w.smallest(r)}
-        for a, b, r in zip(names["a"], names["b"], rows, strict=True)
+        {"Data": w.dataset_name(r["dataset"]), "Metric": w.METRICS.get(r["metric"], r["metric"]), "A": a, "B": b} | line
+        for a, b, r, line in zip(names["a"], names["b"], rows, _lines(rows), strict=True)
     ]
     shown = pd.DataFrame(lines)
     shown = shown.drop(columns=[c for c in ("Data", "Metric") if shown[c].nunique() == 1])
-    return table(results, name, title, caption, shown, plain(rows))
+    return table(results, name, title, f"{caption} {_TESTS}", shown, plain(rows))
+
+
+def _lines(rows: Sequence[Mapping]) -> list[dict[str, str]]:
+    """What each test says."""
+    return [
+        {"A - B": w.difference(r), "p": w.p_text(r["p"]), "p (Holm)": w.p_text(r["p_holm"])}
+        | {"A is": w.verdict(r), "Could show": w.smallest(r)}
+        for r in rows
+    ]
+
+
+MOST_SEEDS = 4
+"""Up to so many seeds each is shown with its own interval."""
+
+
+def seeds(results: Results) -> Table | None:
+    """Every training on the scores of the primary comparisons: each seed's value, and of few seeds its own interval."""
+    asked = dict.fromkeys((t["dataset"], t["metric"]) for t in w.primary_tests(results) if t["dataset"] != w.TRANSFER)
+    rows = [r for d, m in asked for r in w.pick(results["rows"], dataset=d, metric=m) if r["mean"] is not None]
+    known = sorted({s for r in rows for s in r["seeds"]})
+    if not 1 < len(known) <= w.EACH:
+        return None
+    lines = []
+    for dataset, metric in asked:
+        own = [r for r in rows if (r["dataset"], r["metric"]) == (dataset, metric)]
+        for name, row in zip(w.row_names(own), own, strict=True):
+            line = {"Score": f"{w.metric_head(metric)}, {w.dataset_name(dataset)}", "Method": name}
+            line |= {f"Seed {s}": _seed(row, s, metric, len(known) <= MOST_SEEDS) for s in known}
+            lines.append(line | {"Median": w.number(row["median"], metric), "Mean": w.number(row["mean"], metric)})
+    shown = pd.DataFrame(lines)
+    shown = shown.drop(columns="Score") if shown["Score"].nunique() == 1 else shown
+    if "Score" in shown:
+        shown["Score"] = shown["Score"].where(~shown["Score"].duplicated(), "")
+    caption = (
+        "Every training on the scores of the primary comparisons. In brackets, of shares and few seeds: Wilson's 95 % interval of "
+        f"this one model on new items. {w.COLLAPSED}."
+    )
+    return table(results, "seeds", "Every training", caption, shown, flat(rows))
+
+
+def _seed(row: Mapping, seed: int, metric: str, interval: bool) -> str:
+    """'28.0† [20.1, 37.5]', the value of one seed."""
+    if seed not in row["seeds"]:
+        return w.DASH
+    k = row["seeds"].index(seed)
+    text = w.number(row["values"][k], metric) + "†" * (seed in (row.get("collapsed") or []))
+    low, high = (row.get("seed_ci95") or {k: (None, None)})[k] if interval else (None, None)
+    return text if low is None else f"{text} [{w.number(low, metric)}, {w.number(high, metric)}]"
 
 
 def buckets(results: Results) -> Table | None:

@@ -77,6 +77,15 @@ SYNTHETIC_SHORT = "Synthetic testbed: no reproduction of a published number."
 
 DASH = "–"
 
+TRANSFER = "transfer"
+"""Data set of the weak labels."""
+
+EACH = 8
+"""Up to so many seeds a table shows each."""
+
+COLLAPSED = "†: a training that collapsed, by the rule stated above"
+"""What the dagger of `each_seed` means."""
+
 GAP = "unsafe_rate_judge_gap"
 """Unsafe rate by the training judge minus that by the reporting judge."""
 
@@ -243,17 +252,86 @@ def difference(test: Mapping[str, Any]) -> str:
     return f"{_points(test, test['difference'])}{_unit(test)} [{_points(test, low)}, {_points(test, high)}]"
 
 
-def missed(tests: Sequence[Mapping[str, Any]]) -> str:
-    """Of tests that show no difference, how large one would have had to be: 'with 3 seeds, a difference below 12.5 points is
-    missed in more than one of five cases'; empty where that was not computed."""
-    sizes = [t["smallest_effect"] for t in tests if t.get("smallest_effect") is not None]
-    if not sizes:
+def missed(test: Mapping[str, Any]) -> str:
+    """Of a test that shows no difference, how large it would have had to be: 'one below 13.1 points would be missed' (in more than one
+    of five such runs); empty where a difference is shown, or where that was not computed."""
+    if test["better"] or test.get("smallest_effect") is None:
         return ""
-    seeds = plural(min(len(t["seeds"]) for t in tests), "seed")
-    least = smallest({**tests[0], "smallest_effect": min(sizes)})
-    if least == "nothing":
-        return f"with {seeds}, no difference however large would be seen reliably"
-    return f"with {seeds}, a difference below {least} is missed in more than one of five cases"
+    least = smallest(test)
+    return "one of any size would be missed" if least == "nothing" else f"one below {least} would be missed"
+
+
+def primary_tests(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The comparisons stated beforehand, those of weak labels last."""
+    given = [*results["tests"]["rows"], *((results.get("label_quality") or {}).get("tests") or [])]
+    return [t for t in given if t.get("family") == "primary"]
+
+
+def compared(tests: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is compared with what in each test: 'Naive W2S against weak supervisor', 'Labels by hard vote against labels by single
+    supervisor', 'unsafe rate on attacks, Self-MOA, iteration 3 against safety reset'."""
+    names = {s: row_names([{"method": t[s], "variant": t[f"variant_{s}"]} for t in tests]) for s in "ab"}
+    several = len({(t["dataset"], t["metric"]) for t in tests if t["dataset"] != TRANSFER}) > 1
+    found = []
+    for a, b, test in zip(names["a"], names["b"], tests, strict=True):
+        labels = "labels by " if test["dataset"] == TRANSFER else ""
+        where = f"{spoken(test['metric'])} on {dataset_name(test['dataset'])}, " if several and not labels else ""
+        found.append(f"{where}{labels}{_lower(a)} against {labels and 'those by '}{_lower(b)}")
+    return found
+
+
+def _lower(name: str) -> str:
+    """A name within a sentence: 'hard vote', but 'W2S hard vote'."""
+    return (
+        name if name[1:2].isupper() or name[1:2].isdigit() or name.startswith("Self") else name[:1].lower() + name[1:]
+    )
+
+
+def stated(results: Mapping[str, Any], tests: Sequence[Mapping[str, Any]] | None = None) -> list[str]:
+    """One sentence for the comparisons stated beforehand: of each the verdict and the difference at its corrected level, and where
+    none is shown how large it would have had to be. None where there is no such comparison, or more than eight (of a sweep)."""
+    tests = primary_tests(results) if tests is None else tests
+    if not 0 < len(tests) <= 8:
+        return []
+    shown = [t for t in tests if t["better"]]
+    lines = []
+    for name, test in zip(compared(tests), tests, strict=True):
+        least = missed(test)
+        lines.append(f"{name}: {verdict(test)}, {difference(test)}{f' ({least})' if least else ''}")
+    start = f"Of {plural(len(tests), 'comparison')} stated beforehand and corrected together, {len(shown) or 'none'} "
+    return [f"{start}{'shows' if len(shown) < 2 else 'show'} a difference. {capital('; '.join(lines))}."]
+
+
+def each_seed(row: Mapping[str, Any], metric: str) -> str:
+    """'2.0, 28.0†, 10.0': the value of each seed, a dagger where its training collapsed; of more than eight the lowest, the median
+    and the highest, and how many collapsed; empty of one."""
+    values = [v for v in row["values"] if v is not None]
+    lost = set(row.get("collapsed") or [])
+    if len(values) < 2:
+        return ""
+    if len(values) > EACH:
+        ends = [number(v, metric) for v in (min(values), row["median"], max(values))]
+        return " / ".join(ends) + (f", {len(lost)}†" if lost else "")
+    return ", ".join(
+        f"{number(v, metric)}{'†' * (s in lost)}" for s, v in zip(row["seeds"], row["values"], strict=True)
+    )
+
+
+def seed_set(results: Mapping[str, Any]) -> str:
+    """'Seeds of the reporting set: 10 to 17.', and which set the settings were chosen on, where results say so; else empty."""
+    given = results.get("seeds")
+    if not isinstance(given, Mapping) or not given.get("values"):
+        return ""
+    chosen = given.get("tuned_on") or given.get("tuning")
+    tail = f"; settings were chosen on tuning seeds {_span(chosen)}" if chosen else ""
+    return f"{capital(str(given.get('set') or 'these'))} seeds {_span(given['values'])}{tail}."
+
+
+def _span(seeds: Sequence[int]) -> str:
+    """'10 to 17', or '0, 3 and 5'."""
+    seeds = sorted(int(s) for s in seeds)
+    whole = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]} to {seeds[-1]}" if whole else listing([str(s) for s in seeds])
 
 
 def smallest(test: Mapping[str, Any]) -> str:

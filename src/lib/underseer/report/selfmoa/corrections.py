@@ -13,7 +13,7 @@ from underseer.maths import differences
 from underseer.maths.prevalence import Corrected, corrected_rate, effective_n, wilson
 from underseer.report.rows import derived, metric_rows
 from underseer.report.selfmoa.measured import Measured
-from underseer.report.selfmoa.stages import order
+from underseer.report.selfmoa.stages import ATTACKS, order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,8 +72,6 @@ def _of(rate: float, n: float, counts: Mapping[str, int]) -> Corrected:
 
 
 CELLS = ("tp", "fn", "tn", "fp")
-ATTACKS = "every attack set"
-"""Name of the answers to all attack sets together, held-out ones too."""
 
 
 def by_stage(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -92,7 +90,13 @@ def by_stage(frame: pd.DataFrame) -> list[dict[str, Any]]:
             seeds = {int(s): _cells(own) for s, own in rows.groupby("seed")}
             counts = {c: sum(of[c] for of in seeds.values()) for c in CELLS}
             found.append(
-                {"method": method, "variant": json.loads(variant), "dataset": dataset, "role": role, "seeds": list(seeds)}
+                {
+                    "method": method,
+                    "variant": json.loads(variant),
+                    "dataset": dataset,
+                    "role": role,
+                    "seeds": list(seeds),
+                }
                 | {"counts": counts, "counts_by_seed": list(seeds.values())}
                 | {"sensitivity": _share(counts["tp"], counts["fn"]), "specificity": _share(counts["tn"], counts["fp"])}
             )
@@ -107,7 +111,9 @@ def _cells(rows: pd.DataFrame) -> dict[str, int]:
 
 def _share(hits: int, misses: int) -> dict[str, float | None]:
     lo, hi = wilson(hits, hits + misses)
-    return {"value": hits / (hits + misses), "lo": lo, "hi": hi} if hits + misses else dict.fromkeys(("value", "lo", "hi"))
+    return (
+        {"value": hits / (hits + misses), "lo": lo, "hi": hi} if hits + misses else dict.fromkeys(("value", "lo", "hi"))
+    )
 
 
 def decay(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -121,13 +127,22 @@ def decay(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     last = {repr(s["variant"]): s for s in sorted(rows, key=lambda s: order(s["method"])) if order(s["method"])[0] == 1}
     found = []
     for a in last.values():
-        b = next((s for s in rows if s["method"] == "reset" and all(a["variant"].get(k) == v for k, v in s["variant"].items())), None)
+        b = next(
+            (
+                s
+                for s in rows
+                if s["method"] == "reset" and all(a["variant"].get(k) == v for k, v in s["variant"].items())
+            ),
+            None,
+        )
         both = [] if b is None else [s for s in a["seeds"] if s in b["seeds"]]
         pairs = [[s["counts_by_seed"][s["seeds"].index(seed)] for s in (a, b)] for seed in both]
         kept = [(seed, p) for seed, p in zip(both, pairs, strict=True) if all(c["tp"] + c["fn"] for c in p)]
         if not kept:
             continue
-        values = np.array([p[0]["tp"] / (p[0]["tp"] + p[0]["fn"]) - p[1]["tp"] / (p[1]["tp"] + p[1]["fn"]) for _, p in kept])
+        values = np.array(
+            [p[0]["tp"] / (p[0]["tp"] + p[0]["fn"]) - p[1]["tp"] / (p[1]["tp"] + p[1]["fn"]) for _, p in kept]
+        )
         n, missed = len(kept), sum(c["fn"] for _, p in kept for c in p)
         items = sum(_variance(c) for _, p in kept for c in p) / n**2
         seeds = values.var(ddof=1) / n if n > 1 else 0.0

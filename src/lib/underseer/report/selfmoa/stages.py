@@ -13,6 +13,9 @@ BASELINES = ("human_dpo", "human_modpo", "dpo_weighted_sum", "dpo_helpful_only",
 HUMAN = ("human_dpo", "human_modpo")
 """Baselines that learn from pairs which people ordered."""
 
+ATTACKS = "every attack set"
+"""Name of the answers to all attack sets together, held-out ones too."""
+
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 
@@ -78,6 +81,14 @@ def lines(results: Results, rows: Sequence[Row]) -> list[Line]:
         if by_method:
             found.append(Line(variant, name.partition("(")[2].rstrip(")"), by_method))
     return found
+
+
+def trusted(results: Results, line: Line) -> dict[str, Row]:
+    """The training judge against the reporting judge on all attacks together, at each stage of a run of the loop."""
+    rows = [r for r in results.get("judges_by_stage") or [] if r["dataset"] == ATTACKS]
+    by_key = {(r["method"], repr(r["variant"])): r for r in rows}
+    keys = {method: (method, repr(held["variant"])) for method, held in line.rows.items()}
+    return {method: by_key[key] for method, key in keys.items() if key in by_key}
 
 
 def of_role(results: Results, role: str) -> list[str]:

@@ -164,6 +164,30 @@ def judge_gap(results: Results, most: int = 4) -> pd.DataFrame:
     return table
 
 
+def trusted(results: Results) -> pd.DataFrame:
+    """The training judge against the reporting judge at each stage of the loop, on all attacks together: ``panel`` (sensitivity,
+    specificity, with what it is a share of), line, place, tick, mean, low, high (%), values (one a seed)."""
+    lines = stages.lines(results, stages.rows_of(results, w.main_dataset(results), "unsafe_rate"))
+    places = {m: k for k, m in enumerate(sorted({m for line in lines for m in line.rows}, key=stages.order))}
+    rows = []
+    for line in lines:
+        for method, row in stages.trusted(results, line).items():
+            for aspect, hit, miss in (("sensitivity", "tp", "fn"), ("specificity", "tn", "fp")):
+                share, counts = row[aspect], [(c[hit], c[hit] + c[miss]) for c in row["counts_by_seed"]]
+                ends = {k: float("nan") if share[v] is None else 100 * share[v] for k, v in _ENDS.items()}
+                known = {"method": method, "variant": repr(row["variant"]), "metric": f"{aspect} of the training judge"}
+                known |= {"line": line.name or "Self-MOA", "place": places[method], "tick": stages.stage_name(method)}
+                values = [100 * k / n for k, n in counts if n]
+                rows.append({"panel": aspect, "values": values, **known, **ends})
+    table = pd.DataFrame(rows)
+    seeds = w.plural(max((len(r["counts_by_seed"]) for r in results.get("judges_by_stage") or []), default=0), "seed")
+    foot = f"All attack sets together, {seeds}; 95 % intervals (Wilson) over answers of all seeds"
+    table.attrs = {"foot": w.foot_mark(results) + foot}
+    return table
+
+
+_ENDS = {"mean": "value", "low": "lo", "high": "hi"}
+
 MEASURES = {"unsafe": "safety", "helpful": "helpfulness", "refusal": "refusal"}
 
 

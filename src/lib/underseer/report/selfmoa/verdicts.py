@@ -23,7 +23,12 @@ TESTED = {
 }
 """Metrics that are tested, by what a set of prompts is for."""
 
-PRIMARY = (("attack", "unsafe_rate"), ("held_out", "unsafe_rate"), ("safe", "helpfulness"), ("borderline", "over_refusal"))
+PRIMARY = (
+    ("attack", "unsafe_rate"),
+    ("held_out", "unsafe_rate"),
+    ("safe", "helpfulness"),
+    ("borderline", "over_refusal"),
+)
 """The comparisons stated beforehand, each of the last iterate with the reset: kind of the set of prompts (the one that stands for
 its kind, see `stages.main_of`; all held-out attacks), and metric. All others are secondary, those with baselines too."""
 STATED = (
@@ -43,7 +48,9 @@ _COMPARED = (
 
 def rule(groups: Sequence[Measured]) -> str:
     """What the tests compare and when they call a method better, in words."""
-    return compare.rule_text(groups, "Mean scores (draws of a prompt averaged first)", "prompt", metrics=_COMPARED, stated=STATED)
+    return compare.rule_text(
+        groups, "Mean scores (draws of a prompt averaged first)", "prompt", metrics=_COMPARED, stated=STATED
+    )
 
 
 def tests(groups: Sequence[Measured]) -> list[dict[str, Any]]:
