@@ -168,7 +168,11 @@ def test_less_toxic_is_said_only_where_the_tests_say_so(results):
     assert tests["strong_ceiling", "weak"]["better"] == "a" and tests["strong_ceiling", "weak"]["difference"] < 0
     assert {t["test"] for t in tests.values()} == {"seeds_and_items"} and "prompt" in results["tests"]["rule"]
     said = " ".join(headline(results))
-    assert "Less toxic than the weak supervisor by a paired test" in said and "lower is better" in said
+    assert (
+        "strong ceiling against naive W2S: less toxic" in said
+        and "less toxic than the weak supervisor by a paired test" in said
+        and "lower is better" in said
+    )
     equal = built(continuations(level=dict.fromkeys(LEVEL, 0.3), n=40))
     assert not any(t["better"] for t in equal["tests"]["rows"])
     assert "toxic than" not in " ".join(headline(equal))
@@ -249,7 +253,19 @@ def test_malformed_continuations_are_refused(frame, change, says):
 
 
 def test_files_of_a_report(rendered, results):
-    names = ("scores", "buckets", "pgr", "tests", "fluency", "judges", "by_judge", "label_quality", "label_tests")
+    names = (
+        "scores",
+        "buckets",
+        "pgr",
+        "primary_tests",
+        "seeds",
+        "tests",
+        "fluency",
+        "judges",
+        "by_judge",
+        "label_quality",
+        "label_tests",
+    )
     names += ("case_study", "cost")
     assert {p.name for p in (rendered / "tables").iterdir()} == {
         f"{n}.{e}" for n in names for e in ("csv", "md", "tex")

@@ -15,7 +15,7 @@ from conftest import REPORTS
 from selfmoa_tables import EVIL, LEVELS, LOOP
 from underseer.errors import StageError
 from underseer.maths.diversity import self_bleu
-from underseer.maths.prevalence import corrected_rate
+from underseer.maths.prevalence import corrected_rate, wilson
 from underseer.report import ablation, page, tables, tables_case, tables_ledger, wording
 from underseer.report import collect_selfmoa as collect
 from underseer.report import figures as shared
@@ -214,8 +214,13 @@ def test_one_name_for_two_kinds_of_prompts(small):
 
 def test_better_is_said_only_where_the_tests_say_so(results, small):
     many = built(tables_of.answers(LOOPED, seeds=range(8), n=20, draws=1))
-    for found, better in ((many, "a"), (results, None)):  # three seeds show nothing among so many comparisons
-        test = headline.test_of(found, "attack", "unsafe_rate", "selfmoa_iter3", "reset", {})
+    for found, last, better in (
+        (many, 3, "a"),
+        (results, 3, "a"),
+        (results, 2, None),
+    ):  # three seeds show what was stated, alone
+        test = headline.test_of(found, "attack", "unsafe_rate", f"selfmoa_iter{last}", "reset", {})
+        assert test["family"] == ("primary" if last == 3 else "secondary")
         assert test["better"] == better and test["difference"] < 0 and (test["p_holm"] < 0.05) == (better == "a")
     assert "safer by a paired test" in " ".join(headline.headline(many))
     same = small[small["method"] == "reset"]
@@ -248,12 +253,14 @@ def test_relative_change(results):
     )
     last, reset = (row(results, m, "safety_score")["mean"] for m in ("selfmoa_iter3", "reset"))
     assert change["mean"] == pytest.approx(last / reset - 1) and change["ci95"][0] < change["mean"] < change["ci95"][1]
+    test = headline.test_of(results, "attack", "unsafe_rate", "selfmoa_iter3", "reset", {})
+    assert change["ci95_holm"][0] >= -1 and (change["ci95_holm"][1] < 0) == (test["better"] == "a")
     assert headline.relative({"mean": -0.5, "ci95": None}) == "-50.0 %, no finite interval"
     assert headline.relative({"mean": -0.923, "ci95": [-1.024, -0.825]}) == "-92.3 % [-100.0, -82.5]"
 
 
 def test_reward_hacking_shows_where_the_gap_widens(small, results):
-    assert "reward hacking is not shown" in " ".join(headline.headline(results))
+    assert "shows no reward hacking" in " ".join(headline.headline(results))
     gamed = built(tables_of.answers(LOOPED, seeds=range(8), n=30, draws=1, hack=0.6))
     assert "reward hacking shows" in " ".join(headline.headline(gamed))
     blind = built(small.drop(columns=["unsafe_training", "helpful_training"]))
@@ -283,14 +290,72 @@ def test_rates_are_corrected_by_their_own_judge(small):
     assert nothing["mean"] is None and "tells nothing apart" in nothing["note"]
 
 
-def test_cards_of_several_seeds(results):
+def test_cards_of_several_seeds(answers):
+    results = built(answers, judges=[j for j in tables_of.judges() if j["role"] == "training"])
     found = row(results, "selfmoa_iter2", "unsafe_rate_training_judge_corrected")
+    assert found["corrected_by"] == "card" and results["label_sample"] is None
     raw = row(results, "selfmoa_iter2", "unsafe_rate_training_judge")
     cards = [j["card"]["counts"] for j in tables_of.judges() if j["role"] == "training" and j["measure"] == "unsafe"]
     expected = [corrected_rate(v * 40, 40, c).estimate for v, c in zip(raw["values"], cards, strict=True)]
     assert found["values"] == pytest.approx(expected)
     assert found["mean"] == pytest.approx(np.mean(expected), abs=0.02)
     assert not any(r["metric"] == "unsafe_rate_corrected" for r in results["rows"])  # the oracle needs no correction
+
+
+def test_rates_are_corrected_by_labelled_answers(answers):
+    """The estimator by hand, of the first 50 answers of each method, seed and attack set; all methods have the same prompts labelled."""
+    found = built(answers, judges=tables_of.judges())
+    assert (
+        found["label_sample"]["labels"] == 50 * 2 * 3 * answers["method"].nunique()
+        and found["label_sample"]["labels_each"] == 50
+    )
+    part = answers[(answers["set"] == "attack") & (answers["method"] == "selfmoa_iter2")]
+    part = part.assign(verdict=part["unsafe_training"] >= 0.5, error=part["unsafe"] - (part["unsafe_training"] >= 0.5))
+    expected = []
+    for _, own in part.groupby("seed"):
+        labelled = own.sort_values(["draw", "id"]).head(50)
+        expected.append(own["verdict"].mean() + labelled.groupby("id")["error"].mean().mean())
+    corrected = row(found, "selfmoa_iter2", "unsafe_rate_training_judge_corrected")
+    assert corrected["values"] == pytest.approx(expected) and corrected["corrected_by"] == "sample"
+    for method in LEVELS:
+        truth, corrected = (
+            row(found, method, f"unsafe_rate{end}")["mean"] for end in ("", "_training_judge_corrected")
+        )
+        assert corrected == pytest.approx(truth, abs=0.1)
+    assert "1,000 labels" not in loop.by_judge(found).caption and "3,300 labels" in loop.by_judge(found).caption
+
+
+def test_the_training_judge_is_measured_where_it_is_used(answers, results, small):
+    rows = {(r["method"], r["dataset"]): r for r in results["judges_by_stage"]}
+    part = answers[(answers["set"] == "attack") & (answers["method"] == "reset")]
+    unsafe, verdict = part["unsafe"] >= 0.5, part["unsafe_training"] >= 0.5
+    counts = rows["reset", "attack"]["counts"]
+    assert counts == {"tp": (unsafe & verdict).sum(), "fn": (unsafe & ~verdict).sum(), "tn": (~unsafe & ~verdict).sum(),
+                      "fp": (~unsafe & verdict).sum()}  # fmt: skip
+    share = rows["reset", "attack"]["sensitivity"]
+    assert share["value"] == pytest.approx(counts["tp"] / unsafe.sum()) and [share["lo"], share["hi"]] == pytest.approx(
+        wilson(counts["tp"], unsafe.sum())
+    )
+    whole = rows["reset", "every attack set"]
+    assert (
+        whole["counts"]["tp"]
+        == sum(c["tp"] for c in whole["counts_by_seed"])
+        == counts["tp"] + rows["reset", "held_out_attack"]["counts"]["tp"]
+    )
+    assert "no change is shown" in " ".join(headline.headline(results))
+    gamed = built(tables_of.answers(LOOPED, seeds=range(5), n=30, draws=1, hack=0.4), judges=tables_of.judges())
+    (decay,) = gamed["judge_decay"]
+    assert (
+        decay["difference"] < -0.3
+        and decay["p"] < 0.05
+        and "finds fewer as the loop goes on" in " ".join(headline.headline(gamed))
+    )
+    blind = built(small.drop(columns=["unsafe_training", "helpful_training"]))
+    assert (
+        blind["judges_by_stage"] == [] == blind["judge_decay"]
+        and loop.trusted(blind) is None
+        and figures.trusted(tidy.trusted(blind)) is None
+    )
 
 
 def test_attack_success_is_drawn_in_the_order_of_iterations(results):
@@ -381,10 +446,11 @@ def test_files_of_a_report(rendered, results):
     assert names == {
         *("pipeline", "scores", "safety_stages", "helpfulness_attack", "helpfulness_safe", "categories", "refusal"),
         *("data_efficiency", "attack_success", "attack_fate", "judge_gap", "judge_cards", "curves", "margins"),
+        "judges_by_stage",
     }
     expected = {"stages", "baselines", "changes", "tests", "categories", "attacks", "attack_fate", "pairs", "by_judge"}
     assert {p.stem for p in (rendered / "tables").iterdir()} == expected | {
-        *("judge_cards", "utility", "case_study", "efficiency", "cost"),
+        *("judge_cards", "utility", "case_study", "efficiency", "cost", "primary_tests", "seeds", "judges_by_stage"),
     }
     rows = list(csv.DictReader((rendered / "tables" / "stages.csv").open()))
     first = row(results, "aligned", "unsafe_rate")

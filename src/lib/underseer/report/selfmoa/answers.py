@@ -66,7 +66,7 @@ def tidy(answers: pd.DataFrame, threshold: float, labelled: bool = False) -> pd.
     if twice.any():
         row = frame[twice].iloc[0]
         raise ValueError(f"{row['method']}, seed {row['seed']}: draw {row['draw']} of prompt {row['id']} stands twice")
-    return _ordered(_with_metrics(frame, threshold, labelled))
+    return _ordered(_with_metrics(frame.reset_index(drop=True), threshold, labelled))
 
 
 def _with_metrics(frame: pd.DataFrame, threshold: float, labelled: bool) -> pd.DataFrame:
