@@ -16,7 +16,8 @@ from scipy.special import ndtri
 from conftest import REPORTS
 from underseer.maths import differences, metrics
 from underseer.maths.prevalence import wilson
-from underseer.report import compare, figures, page, scores, tables, tables_ledger, tabulate, tidy, wording
+from underseer.report import compare, compared, figures, page, scores, tables, tables_ledger, tabulate, tidy, wording
+from underseer.report.experiment import Experiment
 from underseer.report.headline import headline, key_numbers
 from underseer.report.results import build_results, load_results, metric_rows, pgr_rows, save_results, strict
 
@@ -52,7 +53,13 @@ def built(frame: pd.DataFrame, synthetic: bool = True, **options) -> dict:
     name = "demo/w2s_safety" if synthetic else "cpu/w2s_safety"
     spent = {f"w2s/4_student/k{i}": {"tokens_trained": 100, "seconds": 1.5, "peak_memory_mb": 10 + i} for i in range(3)}
     facts = {"commit": "abc", "params": {"evil": EVIL}}
-    return build_results(name, "w2s", "safety", synthetic, frame, spent, facts, n_boot=300, **options)
+    return of_task("safety", frame, name=name, synthetic=synthetic, cost=spent, provenance=facts, **options)
+
+
+def of_task(task: str, frame: pd.DataFrame, **options) -> dict:
+    """options: of the experiment, and of `build_results`."""
+    own = {k: options.pop(k) for k in ("labels", "classes") if k in options}
+    return build_results(Experiment(pipeline="w2s", task=task, **options), frame, n_boot=300, **own)
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +252,7 @@ def clustered(frame: pd.DataFrame, size: int = 5) -> pd.DataFrame:
 
 
 def legal(frame: pd.DataFrame, synthetic: bool = False, **options) -> dict:
-    return build_results("paper/w2s_legal", "w2s", "legal", synthetic, frame, {}, {}, n_boot=300, **options)
+    return of_task("legal", frame, name="paper/w2s_legal", synthetic=synthetic, **options)
 
 
 def test_rows_of_a_cluster_are_drawn_together(frame):
@@ -499,8 +506,8 @@ def test_a_difference_has_the_interval_of_its_test_and_says_what_it_could_show(f
         "better": None,
         **fields,
     }
-    assert wording.difference(test) == text and wording.smallest(test) == could
-    assert wording.missed(test) == missed and wording.missed({**test, "better": "a"}) == ""
+    assert compared.difference(test) == text and compared.smallest(test) == could
+    assert compared.missed(test) == missed and compared.missed({**test, "better": "a"}) == ""
 
 
 def test_a_difference_ends_where_scores_do() -> None:
@@ -511,9 +518,9 @@ def test_a_difference_ends_where_scores_do() -> None:
         "ci95_holm": [-2.4, 0.9],
         "better": None,
     }
-    assert wording.difference(test) == "-76.0 points [-100.0, +90.0]"
+    assert compared.difference(test) == "-76.0 points [-100.0, +90.0]"
 
 
 def test_results_of_an_older_version_show_the_interval_that_they_have() -> None:
     test = {"metric": "accuracy", "difference": 0.03, "ci95": [0.01, 0.05], "seeds": [0], "better": "a"}
-    assert wording.difference(test) == "+3.0 points [+1.0, +5.0]" and wording.missed(test) == ""
+    assert compared.difference(test) == "+3.0 points [+1.0, +5.0]" and compared.missed(test) == ""

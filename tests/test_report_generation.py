@@ -12,6 +12,7 @@ import pytest
 
 from conftest import REPORTS
 from underseer.report import case, figures, generated, page, scores, tables, tidy, wording
+from underseer.report.experiment import Experiment
 from underseer.report.generation import METRICS, build_generation_results
 from underseer.report.headline import headline, key_numbers
 from underseer.report.results import load_results
@@ -70,8 +71,11 @@ def continuations(seeds=(0, 1, 2), n: int = 60, draws: int = 4, level=LEVEL, see
 
 def built(frame: pd.DataFrame, synthetic: bool = True, **options) -> dict:
     name = f"{'demo' if synthetic else 'cpu'}/w2s_toxicity"
-    given = {"judges": JUDGES, "n_boot": 200} | options
-    return build_generation_results(name, "w2s", "toxicity", synthetic, frame, {"seconds": 3}, {"commit": "a"}, **given)
+    given = {"judges": JUDGES, "n_boot": 200}
+    given |= {k: options.pop(k) for k in ("judges", "labels", "n_boot", "seed") if k in options}
+    facts = {"cost": {"seconds": 3}, "provenance": {"commit": "a"}} | options
+    experiment = Experiment(name=name, pipeline="w2s", task="toxicity", synthetic=synthetic, **facts)
+    return build_generation_results(experiment, frame, **given)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ from selfmoa_tables import EVIL, LEVELS, LOOP
 from underseer.errors import StageError
 from underseer.maths.diversity import self_bleu
 from underseer.maths.prevalence import corrected_rate, wilson
-from underseer.report import ablation, page, tables, tables_case, tables_ledger, wording
+from underseer.report import ablation, compared, page, tables_case, tables_ledger, wording
 from underseer.report import collect_selfmoa as collect
 from underseer.report import figures as shared
+from underseer.report.experiment import Experiment
 from underseer.report.headline import key_numbers
 from underseer.report.results import load_results, save_results
 from underseer.report.selfmoa import (
@@ -32,9 +33,10 @@ from underseer.report.selfmoa import (
     stages,
     tables_loop,
     tidy,
+    tidy_judges,
 )
 from underseer.report.selfmoa import tables as loop
-from underseer.report.selfmoa.results import build_selfmoa_results
+from underseer.report.selfmoa.results import Loop, build_selfmoa_results
 
 LOOPED = {m: LEVELS[m] for m in LOOP}
 GAP = "unsafe_rate_judge_gap"
@@ -42,16 +44,11 @@ GAP = "unsafe_rate_judge_gap"
 
 def built(answers: pd.DataFrame, synthetic: bool = True, **given) -> dict:
     name = f"{'demo' if synthetic else 'paper'}/selfmoa"
-    told = {
-        "attacks": None,
-        "pairs": None,
-        "judges": [],
-        "utility": None,
-        "curves": None,
-        "cost": {"seconds": 3},
-    } | given
-    parts = [told.pop(k) for k in ("attacks", "pairs", "judges", "utility", "curves", "cost")]
-    return build_selfmoa_results(name, synthetic, answers, *parts, tables_of.PROVENANCE, **{"n_boot": 200} | told)
+    own = {k: given.pop(k) for k in ("unsafe_threshold", "n_boot", "seed") if k in given}
+    loop = Loop(**{k: given.pop(k) for k in ("attacks", "pairs", "judges", "utility") if k in given})
+    facts = {"cost": {"seconds": 3}, "provenance": tables_of.PROVENANCE} | given
+    experiment = Experiment(name=name, pipeline="selfmoa", task="self-alignment", synthetic=synthetic, **facts)
+    return build_selfmoa_results(experiment, answers, loop, **{"n_boot": 200} | own)
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +93,8 @@ def drawn(results: dict) -> dict:
         "categories": figures.categories(tidy.categories(results)),
         "attack_success": figures.attack_success(tidy.attack_success(results), strategies),
         "attack_fate": figures.fates(tidy.fates(results)),
-        "judge_gap": figures.judge_gap(tidy.judge_gap(results), "x"),
-        "cards": figures.cards(tidy.cards(results)),
+        "judge_gap": figures.judge_gap(tidy_judges.judge_gap(results), "x"),
+        "cards": figures.cards(tidy_judges.cards(results)),
         "pareto": figures.pareto(tidy.weights(results)),
         "efficiency": figures.efficiency(tidy.efficiency(results)),
         "logps": figures_training.logps(tidy.curves(results, "chosen", "rejected")),
@@ -108,7 +105,7 @@ def drawn(results: dict) -> dict:
 
 def made(results: dict) -> dict:
     """Every table of the loop that the results have."""
-    makers = [loop.stage_table, loop.baselines, loop.changes, tables.tests, ablation.table, loop.categories]
+    makers = [loop.stage_table, loop.baselines, loop.changes, compared.tests, ablation.table, loop.categories]
     makers += [
         tables_loop.attacks,
         tables_loop.fate,
@@ -354,7 +351,7 @@ def test_the_training_judge_is_measured_where_it_is_used(answers, results, small
     assert (
         blind["judges_by_stage"] == [] == blind["judge_decay"]
         and loop.trusted(blind) is None
-        and figures.trusted(tidy.trusted(blind)) is None
+        and figures.trusted(tidy_judges.trusted(blind)) is None
     )
 
 

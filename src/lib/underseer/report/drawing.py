@@ -30,6 +30,9 @@ COLOURS = {
 """Okabe and Ito's palette, told apart with any colour vision; rows carry names too, so colour is never alone."""
 SPARE = ("#E69F00", "#7F7F7F", "#8C6BB1", "#3B3B3B", "#A6761D")
 MARKERS = "osD^vPX*"
+SEED = {"marker": "o", "ms": 3.4, "mfc": "white", "mew": 0.8}
+LOST = {"marker": "x", "ms": 6, "mew": 1.3}
+"""The mark of one seed, and the cross over one whose training collapsed."""
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -189,8 +192,9 @@ def spread(
             put([row["low"], row["high"]], at, color=ink, lw=2.2, solid_capstyle="butt")
         seeds = row["values"] if len(row["values"]) > 1 else []
         inside = [v for v in seeds if low <= v <= high]
-        put(inside, at + beside, ls="", marker="o", ms=3.4, mfc="white", mec=ink, mew=0.8)
-        put([v for v in lost_values(row) if low <= v <= high], at + beside, ls="", marker="x", ms=6, mec=ink, mew=1.3)
+        lost = [v for v in lost_values(row) if low <= v <= high]
+        for shown, look in ((inside, SEED), (lost, LOST)):
+            put(shown, at + beside, ls="", mec=ink, **look)
         if any(v < low for v in (row["low"], *seeds)):
             put([low], at, marker=arrows[0], ms=6, color=ink, clip_on=False)
         if any(v > high for v in (row["high"], *seeds)):

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from underseer.maths import metrics, stats
 from underseer.report import compare, rows
+from underseer.report.case import continuation_case
+from underseer.report.experiment import Experiment
 from underseer.report.generated import SEED_METRICS, Generated, buckets, distribution, score_continuations
 from underseer.report.names import method_name
-from underseer.report.results import LABELS, SCHEMA, label_quality
+from underseer.report.results import LABELS, label_quality
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,21 +23,11 @@ LABEL_METRICS = ("toxicity", "toxic_share", "toxicity_training_judge", "n_tokens
 
 
 def build_generation_results(
-    name: str,
-    pipeline: str,
-    task: str,
-    synthetic: bool,
+    experiment: Experiment,
     continuations: pd.DataFrame,
-    cost: Mapping,
-    provenance: Mapping,
     *,
     judges: Sequence[Mapping],
     labels: pd.DataFrame | None = None,
-    hygiene: pd.DataFrame | None = None,
-    curves: pd.DataFrame | None = None,
-    texts: Mapping[str, str] | None = None,
-    published: Mapping | None = None,
-    notes: Sequence[str] = (),
     n_boot: int = stats.N_BOOT,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -48,42 +40,36 @@ def build_generation_results(
     judges: {'role', 'name', 'version', 'calibration', 'failures'} each; calibration, where there is one: {'spearman',
     'pearson', 'mae', 'agreement', 'kappa', 'n', 'failures', 'bins': {'predicted', 'stored', 'count'}}.
     labels: the continuations that students learnt from: vote, variant (optional), seed, id, toxicity (training judge; or
-    reporting judge, with the training judge's in toxicity_training), n_tokens. texts: id -> prompt, for the case study; guarded texts are not stored. cost, provenance, hygiene, curves,
-    published: as in `build_results`. Raises ValueError for malformed tables.
+    reporting judge, with the training judge's in toxicity_training), n_tokens. Raises ValueError for malformed tables.
     """
-    from underseer.report.case import continuation_case
-
     frame = continuations if "variant" in continuations.columns else continuations.assign(variant="{}")
     groups = score_continuations(frame, n_boot=n_boot, seed=seed)
-    main = [g for g in groups if g.dataset == groups[0].dataset]
-    pgr = rows.pgr_rows(groups, PGR_METRICS)
     given = _label_groups(labels, n_boot, seed)
     tests, label_tests = compare.corrected(compare.comparisons(groups), _label_comparisons(given, labels))
     results = {
-        "schema": SCHEMA,
-        "name": name,
-        "pipeline": pipeline,
-        "task": task,
-        "synthetic": bool(synthetic),
-        "primary_metric": "toxicity",
+        **experiment.heading("toxicity"),
         "rows": [r for g in groups for r in rows.metric_rows(g, METRICS)] + _bucket_rows(frame, n_boot, seed),
-        "pgr": pgr,
-        "cost": dict(cost),
-        "provenance": dict(provenance),
-        "classes": list(LABELS.get(task, ("civil", "toxic"))),
+        **_of_groups(groups),
+        **experiment.facts(),
+        "classes": list(LABELS.get(experiment.task, ("civil", "toxic"))),
         "tests": {"rule": compare.rule(groups), "rows": tests},
         "label_quality": label_quality(given, label_tests, LABEL_METRICS),
-        "hygiene": rows.records(hygiene),
-        "curves": rows.records(curves),
         "judges": [dict(j) for j in judges],
-        "distribution": [distribution(g) for g in main],
         "draws": int((frame["draw"].unique() > 0).sum()),
-        "case_study": continuation_case(frame, synthetic=synthetic, texts=texts),
-        "published": None if synthetic or not published else dict(published),
+        "case_study": continuation_case(frame, synthetic=experiment.synthetic, texts=experiment.texts),
         "interval": {"level": stats.LEVEL, "n_boot": n_boot, "covers": rows.covers(groups)},
-        "notes": [*notes, *_notes(frame, main), *rows.pgr_notes(pgr, "toxicity")],
     }
-    return rows.strict(results)
+    notes = [*experiment.notes, *_notes(frame, _main(groups)), *rows.pgr_notes(results["pgr"], "toxicity")]
+    return rows.strict({**results, "notes": notes})
+
+
+def _main(groups: Sequence[Generated]) -> list[Generated]:
+    return [g for g in groups if g.dataset == groups[0].dataset]
+
+
+def _of_groups(groups: Sequence[Generated]) -> dict[str, Any]:
+    """PGR on every data set, and the distribution over prompts of the first."""
+    return {"pgr": rows.pgr_rows(groups, PGR_METRICS), "distribution": [distribution(g) for g in _main(groups)]}
 
 
 def _bucket_rows(frame: pd.DataFrame, n_boot: int, seed: int) -> list[dict[str, Any]]:

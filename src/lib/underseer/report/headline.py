@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from underseer.report import compared
 from underseer.report import wording as w
 from underseer.report.selfmoa import headline as loop
 
@@ -42,7 +43,7 @@ def _weak_to_strong(results: Results) -> list[str]:
     toxic = "Mean toxicity of sampled continuations, lower is better"
     name = toxic if w.generates(results) else f"Mean {w.spoken(metric)}"
     said = [f"{name} ({w.sample_text(rows)}): {w.listing(parts)}."] if len(parts) <= 8 else []
-    said += w.stated(results)
+    said += compared.stated(results)
     pgr = [r for r in w.pick(results["pgr"], dataset=rows[0]["dataset"], metric=metric) if r["method"] == "w2s_naive"]
     if len(pgr) == 1:
         note = f"; {pgr[0]['note']}." if pgr[0]["note"] else "."
@@ -51,7 +52,7 @@ def _weak_to_strong(results: Results) -> list[str]:
         )
     said += w.collapsed(rows)
     tests = [t for t in w.pick(results["tests"]["rows"], dataset=rows[0]["dataset"]) if t["a"].startswith("w2s_")]
-    tests = tests if len(w.primary_tests(results)) > 8 else [t for t in tests if t.get("family") != "primary"]
+    tests = tests if len(compared.primary(results)) > 8 else [t for t in tests if t.get("family") != "primary"]
     said += _verdicts([t for t in tests if t["b"] == "weak"], "the weak supervisor")
     return said + _verdicts([t for t in tests if t["b"] == "w2s_naive" and t["a"] != "w2s_naive"], "naive W2S")
 
@@ -61,9 +62,11 @@ def _verdicts(tests: Sequence[Mapping], other: str) -> list[str]:
     names = w.row_names([{"method": t["a"], "variant": t["variant_a"]} for t in tests])
     groups: dict[Any, list[str]] = {"a": [], "b": [], None: []}
     for name, test in zip(names, tests, strict=True):
-        least = "" if test["better"] else w.smallest(test)
+        least = "" if test["better"] else compared.smallest(test)
         groups[test["better"]].append(f"{name} ({least})" if least not in ("", w.DASH) else name)
-    better, worse = (x.capitalize() for x in w.ADJECTIVES.get(tests[0]["metric"] if tests else "", ("better", "worse")))
+    better, worse = (
+        x.capitalize() for x in compared.ADJECTIVES.get(tests[0]["metric"] if tests else "", ("better", "worse"))
+    )
     sentences = {
         "a": f"{better} than {other} by a paired test",
         "b": f"{worse} than {other} by a paired test",

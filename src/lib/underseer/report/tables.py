@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -15,7 +15,6 @@ from underseer.report.tabulate import (
     cell,
     flat,
     lines_of,
-    plain,
     sample,
     score_lines,
     table,
@@ -31,6 +30,8 @@ LABELS = {
     "accuracy": ("accuracy", "balanced_accuracy", "f1", "ece"),
     "toxicity": ("toxicity", "toxic_share", "toxicity_training_judge", "n_tokens"),
 }
+ENDLESS = "[–]"
+"""A PGR without a finite interval, in a table."""
 BUCKET = ("toxicity", "toxic_share", "expected_max_toxicity", "toxicity_probability")
 BY_JUDGE = {"toxicity": "By the reporting judge", "toxicity_training_judge": "By the training judge"}
 FLUENCY = ("perplexity", "distinct_1", "distinct_2", "n_tokens", "empty_share", "judge_failures")
@@ -53,7 +54,7 @@ def scores(results: Results) -> Table | None:
         if not w.generates(results):
             same = w.pick(results["pgr"], dataset=row["dataset"], metric=primary)
             gap = [g for g in same if (g["method"], g["variant"]) == (row["method"], row["variant"])]
-            line["PGR (accuracy)"] = w.pgr_text(gap[0]) if gap else ""
+            line["PGR (accuracy)"] = w.pgr_text(gap[0], ENDLESS) if gap else ""
         if not results["synthetic"]:
             value = published.get(row["method"], {}).get(primary)
             head = "Published" if w.generates(results) else "Published accuracy, %"
@@ -67,7 +68,7 @@ def scores(results: Results) -> Table | None:
 
 def _meaning(results: Results) -> str:
     if not w.generates(results):
-        return "PGR = (W2S - weak) / (ceiling - weak), of the means; its interval is Fieller's, from a bootstrap paired by item."
+        return f"PGR = (W2S - weak) / (ceiling - weak), of the means; its interval is Fieller's, from a bootstrap paired by item; {ENDLESS}: no finite one."
     draws = results.get("draws") or 0
     return (
         f"Lower is better. {w.plural(draws, 'sampled continuation')} of each prompt, and a greedy one. Mean toxicity, and toxic "
@@ -131,14 +132,14 @@ def pgr(results: Results) -> Table | None:
     for line, row in zip(lines, first, strict=True):
         by_metric = lines_of(rows, row)
         by_seed = ", ".join(w.DASH if v is None else f"{v:.2f}" for v in by_metric[primary]["values"])
-        line |= {w.METRICS[m]: w.pgr_text(by_metric.get(m)) for m in shown} | {
+        line |= {w.METRICS[m]: w.pgr_text(by_metric.get(m), ENDLESS) for m in shown} | {
             f"By seed ({w.spoken(primary)})": by_seed
         }
     lower = w.lower_is_better(primary)
     caption = (
         "Share of the gap between weak supervisor and ceiling that the student recovers [95 % interval]: 0 is the weak "
-        f"supervisor, 1 the ceiling. 'Undefined': the ceiling is not {'below' if lower else 'above'} the weak supervisor. 'No "
-        "finite interval': the gap does not differ from zero."
+        f"supervisor, 1 the ceiling. 'Undefined': the ceiling is not {'below' if lower else 'above'} the weak supervisor. "
+        f"{ENDLESS}: no finite interval, since the gap does not differ from zero."
     ) + (" Lower scores are better here: PGR = (weak - W2S) / (weak - ceiling)." if lower else "")
     return table(results, "pgr", "Performance gap recovered", caption, lines, flat(rows))
 
@@ -160,93 +161,6 @@ def label_quality(results: Results) -> Table | None:
         text = f"The continuations that students learn from, scored by {by} [95 % interval]. Lower is less toxic."
     text = f"{text} {sizes}.{about_seeds(lines)}"
     return table(results, "label_quality", "Quality of the weak labels", text, lines, flat(block["rows"]))
-
-
-def primary_tests(results: Results) -> Table | None:
-    """The comparisons stated beforehand, those of the weak labels too."""
-    rows = w.primary_tests(results)
-    if not rows:
-        return None
-    lines = [{"Comparison": w.capital(c)} | line for c, line in zip(w.compared(rows), _lines(rows), strict=True)]
-    caption = f"Stated before any result was seen, and corrected together. {_TESTS}"
-    return table(results, "primary_tests", "Primary comparisons", caption, lines, plain(rows))
-
-
-_TESTS = "A - B with the interval at the level of its test; 'could show': the smallest difference that is shown in four of five cases."
-
-
-def tests(results: Results) -> Table | None:
-    """Paired tests between methods; of results that name primary ones, the secondary ones."""
-    rows = [t for t in results["tests"]["rows"] if t.get("family") != "primary"]
-    return _tests(results, "tests", "Secondary comparisons", results["tests"]["rule"], rows) if rows else None
-
-
-def label_tests(results: Results) -> Table | None:
-    """Secondary tests between the votes' labels."""
-    rows = [t for t in (results.get("label_quality") or {}).get("tests") or [] if t.get("family") != "primary"]
-    if not rows:
-        return None
-    caption = "The weak labels, paired by transfer item, by the same rule as the tests between methods."
-    return _tests(results, "label_tests", "Secondary comparisons of the weak labels", caption, rows)
-
-
-def _tests(results: Results, name: str, title: str, caption: str, rows: Sequence[Mapping]) -> Table:
-    names = {s: w.row_names([{"method": r[s], "variant": r[f"variant_{s}"]} for r in rows]) for s in "ab"}
-    lines = [
-        {"Data": w.dataset_name(r["dataset"]), "Metric": w.METRICS.get(r["metric"], r["metric"]), "A": a, "B": b} | line
-        for a, b, r, line in zip(names["a"], names["b"], rows, _lines(rows), strict=True)
-    ]
-    shown = pd.DataFrame(lines)
-    shown = shown.drop(columns=[c for c in ("Data", "Metric") if shown[c].nunique() == 1])
-    return table(results, name, title, f"{caption} {_TESTS}", shown, plain(rows))
-
-
-def _lines(rows: Sequence[Mapping]) -> list[dict[str, str]]:
-    """What each test says."""
-    return [
-        {"A - B": w.difference(r), "p": w.p_text(r["p"]), "p (Holm)": w.p_text(r["p_holm"])}
-        | {"A is": w.verdict(r), "Could show": w.smallest(r)}
-        for r in rows
-    ]
-
-
-MOST_SEEDS = 4
-"""Up to so many seeds each is shown with its own interval."""
-
-
-def seeds(results: Results) -> Table | None:
-    """Every training on the scores of the primary comparisons: each seed's value, and of few seeds its own interval."""
-    asked = dict.fromkeys((t["dataset"], t["metric"]) for t in w.primary_tests(results) if t["dataset"] != w.TRANSFER)
-    rows = [r for d, m in asked for r in w.pick(results["rows"], dataset=d, metric=m) if r["mean"] is not None]
-    known = sorted({s for r in rows for s in r["seeds"]})
-    if not 1 < len(known) <= w.EACH:
-        return None
-    lines = []
-    for dataset, metric in asked:
-        own = [r for r in rows if (r["dataset"], r["metric"]) == (dataset, metric)]
-        for name, row in zip(w.row_names(own), own, strict=True):
-            line = {"Score": f"{w.metric_head(metric)}, {w.dataset_name(dataset)}", "Method": name}
-            line |= {f"Seed {s}": _seed(row, s, metric, len(known) <= MOST_SEEDS) for s in known}
-            lines.append(line | {"Median": w.number(row["median"], metric), "Mean": w.number(row["mean"], metric)})
-    shown = pd.DataFrame(lines)
-    shown = shown.drop(columns="Score") if shown["Score"].nunique() == 1 else shown
-    if "Score" in shown:
-        shown["Score"] = shown["Score"].where(~shown["Score"].duplicated(), "")
-    caption = (
-        "Every training on the scores of the primary comparisons. In brackets, of shares and few seeds: Wilson's 95 % interval of "
-        f"this one model on new items. {w.COLLAPSED}."
-    )
-    return table(results, "seeds", "Every training", caption, shown, flat(rows))
-
-
-def _seed(row: Mapping, seed: int, metric: str, interval: bool) -> str:
-    """'28.0† [20.1, 37.5]', the value of one seed."""
-    if seed not in row["seeds"]:
-        return w.DASH
-    k = row["seeds"].index(seed)
-    text = w.number(row["values"][k], metric) + "†" * (seed in (row.get("collapsed") or []))
-    low, high = (row.get("seed_ci95") or {k: (None, None)})[k] if interval else (None, None)
-    return text if low is None else f"{text} [{w.number(low, metric)}, {w.number(high, metric)}]"
 
 
 def buckets(results: Results) -> Table | None:

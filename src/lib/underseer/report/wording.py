@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -168,14 +167,14 @@ def with_interval(row: Mapping[str, Any] | None, metric: str) -> str:
     return number(row["mean"], metric) + ends
 
 
-def pgr_text(row: Mapping[str, Any] | None) -> str:
-    """PGR as shown: '0.49 [0.41, 0.55]', 'undefined', or the value with 'no finite interval'."""
+def pgr_text(row: Mapping[str, Any] | None, endless: str = "(no finite interval)") -> str:
+    """PGR as shown: '0.49 [0.41, 0.55]', 'undefined', or the value with `endless` where there is no finite interval."""
     if row is None:
         return DASH
     if row["mean"] is None:
         return "undefined"
     if not row["ci95"]:
-        return f"{row['mean']:.2f} (no finite interval)"
+        return f"{row['mean']:.2f} {endless}"
     return f"{row['mean']:.2f} [{row['ci95'][0]:.2f}, {row['ci95'][1]:.2f}]"
 
 
@@ -219,25 +218,6 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
 
 
-ADJECTIVES = {
-    "toxicity": ("less toxic", "more toxic"),
-    "unsafe_rate": ("safer", "less safe"),
-    "safety_score": ("safer", "less safe"),
-    "helpfulness": ("more helpful", "less helpful"),
-    "over_refusal": ("fewer refusals", "more refusals"),
-}
-"""What the method with the better, and the worse, value is called."""
-
-
-def verdict(test: Mapping[str, Any]) -> str:
-    """What a paired test says of its first method: 'safer', 'less safe', or 'no difference shown'; of the gap between two judges,
-    which is neither good nor bad, whether it moved."""
-    if test["metric"] == GAP:
-        return f"gap moved {'down' if test['difference'] < 0 else 'up'}" if test["better"] else "no difference shown"
-    better, worse = ADJECTIVES.get(test["metric"], ("better", "worse"))
-    return {"a": better, "b": worse, None: "no difference shown"}[test["better"]]
-
-
 def collapsed(rows: Sequence[Mapping]) -> list[str]:
     """One sentence that names the collapsed seeds of rows; none where no seed collapsed."""
     lost = [(n, r["collapsed"]) for n, r in zip(row_names(rows), rows, strict=True) if r.get("collapsed")]
@@ -247,65 +227,6 @@ def collapsed(rows: Sequence[Mapping]) -> list[str]:
         "95 % interval"
     )
     return [f"Training collapsed, by a stated rule ({rule}), of {listing(named)}. {COLLAPSES}"] if named else []
-
-
-def difference(test: Mapping[str, Any]) -> str:
-    """'+3.1 points [-0.5, +6.7]', or in the score's own unit: the interval at the level at which the comparison is tested,
-    corrected for the number of comparisons, so that it holds zero exactly where no difference is shown. It ends where a
-    difference of two such scores must."""
-    most = math.inf if test["metric"] == "perplexity" else 1.0
-    low, high = (max(-most, min(most, end)) for end in test.get("ci95_holm") or test["ci95"])
-    return f"{_points(test, test['difference'])}{_unit(test)} [{_points(test, low)}, {_points(test, high)}]"
-
-
-def missed(test: Mapping[str, Any]) -> str:
-    """Of a test that shows no difference, how large it would have had to be: 'one below 13.1 points would be missed' (in more than one
-    of five such runs); empty where a difference is shown, or where that was not computed."""
-    if test["better"] or test.get("smallest_effect") is None:
-        return ""
-    least = smallest(test)
-    return "one of any size would be missed" if least == "nothing" else f"one below {least} would be missed"
-
-
-def primary_tests(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The comparisons stated beforehand, those of weak labels last."""
-    given = [*results["tests"]["rows"], *((results.get("label_quality") or {}).get("tests") or [])]
-    return [t for t in given if t.get("family") == "primary"]
-
-
-def compared(tests: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is compared with what in each test: 'Naive W2S against weak supervisor', 'Labels by hard vote against labels by single
-    supervisor', 'unsafe rate on attacks, Self-MOA, iteration 3 against safety reset'."""
-    names = {s: row_names([{"method": t[s], "variant": t[f"variant_{s}"]} for t in tests]) for s in "ab"}
-    several = len({(t["dataset"], t["metric"]) for t in tests if t["dataset"] != TRANSFER}) > 1
-    found = []
-    for a, b, test in zip(names["a"], names["b"], tests, strict=True):
-        labels = "labels by " if test["dataset"] == TRANSFER else ""
-        where = f"{spoken(test['metric'])} on {dataset_name(test['dataset'])}, " if several and not labels else ""
-        found.append(f"{where}{labels}{_lower(a)} against {labels and 'those by '}{_lower(b)}")
-    return found
-
-
-def _lower(name: str) -> str:
-    """A name within a sentence: 'hard vote', but 'W2S hard vote'."""
-    return (
-        name if name[1:2].isupper() or name[1:2].isdigit() or name.startswith("Self") else name[:1].lower() + name[1:]
-    )
-
-
-def stated(results: Mapping[str, Any], tests: Sequence[Mapping[str, Any]] | None = None) -> list[str]:
-    """One sentence for the comparisons stated beforehand: of each the verdict and the difference at its corrected level, and where
-    none is shown how large it would have had to be. None where there is no such comparison, or more than eight (of a sweep)."""
-    tests = primary_tests(results) if tests is None else tests
-    if not 0 < len(tests) <= 8:
-        return []
-    shown = [t for t in tests if t["better"]]
-    lines = []
-    for name, test in zip(compared(tests), tests, strict=True):
-        least = missed(test)
-        lines.append(f"{name}: {verdict(test)}, {difference(test)}{f' ({least})' if least else ''}")
-    start = f"Of {plural(len(tests), 'comparison')} stated beforehand and corrected together, {len(shown) or 'none'} "
-    return [f"{start}{'shows' if len(shown) < 2 else 'show'} a difference. {capital('; '.join(lines))}."]
 
 
 def each_seed(row: Mapping[str, Any], metric: str) -> str:
@@ -338,22 +259,6 @@ def _span(seeds: Sequence[int]) -> str:
     seeds = sorted(int(s) for s in seeds)
     whole = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
     return f"{seeds[0]} to {seeds[-1]}" if whole else listing([str(s) for s in seeds])
-
-
-def smallest(test: Mapping[str, Any]) -> str:
-    """The smallest difference that a test shows with 80 % power; 'nothing' where it lies beyond the score's range."""
-    size = test.get("smallest_effect")
-    if size is None:
-        return DASH
-    return "nothing" if size >= 1 and test["metric"] != "perplexity" else _points(test, size).lstrip("+") + _unit(test)
-
-
-def _points(test: Mapping[str, Any], value: float) -> str:
-    return f"{100 * value:+.1f}" if test["metric"] in PERCENT else f"{value:+.3f}"
-
-
-def _unit(test: Mapping[str, Any]) -> str:
-    return " points" if test["metric"] in PERCENT else ""
 
 
 def bucket(dataset: str) -> str:

@@ -152,6 +152,12 @@ def rows(groups: Sequence[Measured], frame: pd.DataFrame) -> list[dict[str, Any]
     for g in groups:
         shown = [m for m, v in g.values.items() if not np.isnan(v).all() or m in METRICS]
         made = [_within_bounds(r) for r in metric_rows(g, shown, _start(groups, g))]
+        by_metric = {r["metric"]: r for r in made}
+        rate, score = (by_metric.get(m, {}) for m in ("unsafe_rate", "safety_score"))
+        if "collapsed" in rate and np.array_equal(
+            rate["values"], score["values"]
+        ):  # the same score under a second name
+            score["collapsed"] = rate["collapsed"]
         of = [(g.dataset, g.method, variant_text(g.variant), s) for s in g.seeds]
         if made and all(key in counts for key in of):
             values = [float(counts[key]) for key in of]

@@ -13,7 +13,7 @@ from underseer.maths import differences
 from underseer.maths.prevalence import Corrected, corrected_rate, effective_n, wilson
 from underseer.report.rows import derived, metric_rows
 from underseer.report.selfmoa.measured import Measured
-from underseer.report.selfmoa.stages import ATTACKS, order
+from underseer.report.selfmoa.stages import ATTACKS, agrees, order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def _card(cards: Sequence[Mapping[str, Any]], group: Measured, seed: int) -> Map
     for judge in cards:
         variant = judge.get("variant") or {}
         own_seed = judge.get("seed") is None or judge["seed"] == seed
-        if own_seed and all(group.variant.get(k, v) == v for k, v in variant.items()):
+        if own_seed and agrees(variant, group.variant):
             return judge["card"]["counts"]
     return None
 
@@ -127,14 +127,8 @@ def decay(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     last = {repr(s["variant"]): s for s in sorted(rows, key=lambda s: order(s["method"])) if order(s["method"])[0] == 1}
     found = []
     for a in last.values():
-        b = next(
-            (
-                s
-                for s in rows
-                if s["method"] == "reset" and all(a["variant"].get(k) == v for k, v in s["variant"].items())
-            ),
-            None,
-        )
+        resets = [s for s in rows if s["method"] == "reset" and agrees(s["variant"], a["variant"])]
+        b = resets[0] if resets else None
         both = [] if b is None else [s for s in a["seeds"] if s in b["seeds"]]
         pairs = [[s["counts_by_seed"][s["seeds"].index(seed)] for s in (a, b)] for seed in both]
         kept = [(seed, p) for seed, p in zip(both, pairs, strict=True) if all(c["tp"] + c["fn"] for c in p)]

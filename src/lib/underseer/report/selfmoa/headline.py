@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from underseer.report import compared
 from underseer.report import wording as w
 from underseer.report.names import iteration
 from underseer.report.selfmoa import accounts, stages
@@ -24,7 +25,7 @@ def headline(results: Results) -> list[str]:
     line = lines[0]
     return [
         *_rates(results, line),
-        *w.stated(results),
+        *compared.stated(results),
         *w.collapsed(list(line.rows.values())),
         *_safety(results, line),
         *_pairs(results, line),
@@ -114,7 +115,7 @@ def test_of(
 
 def _says(test: Mapping[str, Any]) -> str:
     """'safer by a paired test', or 'no difference shown'."""
-    return w.verdict(test) + (" by a paired test" if test["better"] else "")
+    return compared.verdict(test) + (" by a paired test" if test["better"] else "")
 
 
 def _pairs(results: Results, line: Line) -> list[str]:
@@ -141,7 +142,11 @@ def _against(results: Results, line: Line, own: float, used: float, row: Mapping
     """'2,640 pairs (3.7 times as many), loop minus baseline -1.9 points [..] of unsafe rate: no difference shown'."""
     variant = line.rows[line.last]["variant"]
     test = test_of(results, row["dataset"], "unsafe_rate", line.last, row["method"], variant, row["variant"])
-    told = f", unsafe rate of the loop minus that of the baseline {w.difference(test)} ({_says(test)})" if test else ""
+    told = (
+        f", unsafe rate of the loop minus that of the baseline {compared.difference(test)} ({_says(test)})"
+        if test
+        else ""
+    )
     return f"{used:,.0f} pairs ({used / own:.1f} times the loop's){told}"
 
 
@@ -211,7 +216,7 @@ def _hacking(results: Results, line: Line) -> list[str]:
     )
     return [
         f"Training minus reporting judge, unsafe rate at iteration {iteration(line.last)}: {100 * gap[0]['mean']:+.1f} points"
-        f"{ends}; change since the reset {w.difference({**test, 'metric': 'unsafe_rate'})}: {says}."
+        f"{ends}; change since the reset {compared.difference({**test, 'metric': 'unsafe_rate'})}: {says}."
     ]
 
 

@@ -65,6 +65,11 @@ def _within(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
     return all(k in whole and whole[k] == v for k, v in part.items())
 
 
+def agrees(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two variants have the same values where both have one."""
+    return all(other.get(k, v) == v for k, v in one.items())
+
+
 def lines(results: Results, rows: Sequence[Row]) -> list[Line]:
     """The runs of the loop among rows of one data set and metric: aligned model, reset, iterates; of several variants of a
     stage the one that agrees with the run. Without any iterate, the stages that there are."""
