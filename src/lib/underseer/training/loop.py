@@ -73,9 +73,7 @@ class Fit(Lean, Trainer):
         self.weight: torch.Tensor | None = None  # of the micro-batch at hand
         rows: TokenRows = self.train_dataset
         classes = None if rows.targets is None else rows.targets >= 0.5
-        self.batches = LengthGroupedBatches(
-            rows.lengths, self.args.train_batch_size, self.args.seed, classes=classes
-        )
+        self.batches = LengthGroupedBatches(rows.lengths, self.args.train_batch_size, self.args.seed, classes=classes)
         self.hush()
 
     def get_train_dataloader(self) -> Any:
