@@ -143,26 +143,22 @@ def pairs(variants: Variants) -> pd.DataFrame | None:
     ``build_selfmoa_results`` takes it."""
     import pandas as pd
 
-    rows = []
-    for k in suffixes(variants, "preferences_"):
-        for cells, output in collect.once(variants, f"preferences_{k}"):
-            method = f"selfmoa_iter{k}"
-            rows.append(
-                {"method": method, **_instance(cells, output), **_counted(output, int(k)), **labels(cells[0], method)}
-            )
-    for method in suffixes(variants, "align_"):
-        for cells, output in collect.once(variants, f"align_{method}"):
-            n = output.metrics.get("n_pairs", output.metrics.get("pairs_trained"))
-            if n is not None and not method.startswith("selfmoa_iter"):
-                rows.append(
-                    {"method": method, **_instance(cells, output), "n_pairs": int(n), **labels(cells[0], method)}
-                )
+    def learnt(start: str, name: str) -> Iterator[tuple[str, dict[str, Any], Output]]:
+        for suffix in suffixes(variants, start):
+            for cells, output in collect.once(variants, start + suffix):
+                method = name.format(suffix)
+                yield suffix, {"method": method, **_instance(cells, output), **labels(cells[0], method)}, output
+
+    rows = [row | _counted(output, int(k)) for k, row, output in learnt("preferences_", "selfmoa_iter{}")]
+    for method, row, output in learnt("align_", "{}"):
+        n = output.metrics.get("n_pairs", output.metrics.get("pairs_trained"))
+        if n is not None and iteration(method) is None:
+            rows.append(row | {"n_pairs": int(n)})
     return pd.DataFrame(rows) if rows else None
 
 
 def labels(cell: Cell, method: str) -> dict[str, Any]:
-    """Who ordered a method's pairs, ``judges`` or ``people``, and the labels that the judges behind them learnt from (each
-    counted by itself; None where one is not trained here: of that nothing is known)."""
+    """Who ordered a method's pairs, and the labels behind its judges, each counted by itself (None: not trained here)."""
     if method in stages.HUMAN:
         return {"ordered_by": "people", "judge_labels": 0}
     judges = [cell["outputs"].get(role) for role in ("training_judge", "helpfulness_judge")]

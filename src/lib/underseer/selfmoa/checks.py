@@ -31,8 +31,8 @@ def baselines(value: str | bool) -> tuple[str, ...]:
     for name in names:
         if name not in known:
             raise UserError(
-                f"baselines = {value!r}: {name!r} is unknown{nearest(name, known)}; give all, none, or of "
-                f"{', '.join(known)} some, joined by '+'"
+                f"baselines = {value!r}: {name!r} is unknown{nearest(name, known)}; give all, none, or some of "
+                f"{', '.join(known)}, joined by '+'"
             )
     return tuple(name for name in known if name in names)
 
