@@ -573,6 +573,14 @@ def test_baselines_have_passes_and_steps_of_their_own() -> None:
     as_the_loop = ("align_selfmoa", "align_offline", "align_no_red_team")
     assert {values for m, values in own.items() if not m.startswith(as_the_loop)} == {(7.0, 0.02)}
     assert {values for m, values in own.items() if m.startswith(as_the_loop)} == {(3, 0.002)}
+    _, roles = planned("baseline_learning_rate=sft:0.001, human_dpo:5e-3", "baseline_beta=human_dpo:0.4")
+    rates = {m: roles[f"align_{m}"].parameters["learning_rate"] for m in checks.BASELINES}
+    assert rates == dict.fromkeys(checks.BASELINES, 0.002) | {"sft": 0.001, "human_dpo": 0.005}
+    betas = [roles[f"align_{m}"].parameters["beta"] for m in ("human_dpo", "dpo_weighted_sum")]
+    assert betas == [0.4, 2.0]
+    for wrong in ("stf:0.1", "sft:0", "sft:-1", "sft", "sft:fast"):
+        with pytest.raises(UserError, match=f"baseline_beta = '{wrong}': .* is not BASELINE:NUMBER"):
+            planned(f"baseline_beta={wrong}")
 
 
 def test_matched_baselines_learn_from_as_many_pairs_as_the_loop() -> None:

@@ -40,6 +40,10 @@ def _runtime(unit: str, **limits: Any) -> Any:
     return Field(description=unit, json_schema_extra={"affects": "runtime"}, **limits)
 
 
+Own = Annotated[float, Field(gt=0)] | str | None
+"""A number for all baselines, or NAME:NUMBER joined by ',' for those named."""
+
+
 class Schema(BaseModel):
     """Every parameter that an experiment file may hold, with its type, unit and range. None has a default here: the
     numbers stand in ``params/``, and a notebook's ``parameters`` cell repeats those of the demo."""
@@ -146,11 +150,9 @@ class Schema(BaseModel):
     baseline_pairs: Literal["as_is", "loop"] = _result(
         "what the baselines learn from: pairs of the first round, or as many as the loop has, of one round with its budgets"
     )
-    baseline_beta: float | None = _result(
-        "temperature of the baselines' plain DPO; null: the loop's effective one", gt=0
-    )
-    baseline_epochs: float | None = _result("passes of the baselines; null: epochs", gt=0)
-    baseline_learning_rate: float | None = _result("learning rate of the baselines; null: learning_rate", gt=0)
+    baseline_beta: Own = _result("temperature of the baselines' plain DPO; null: the loop's effective one")
+    baseline_epochs: Own = _result("passes of the baselines; null: epochs")
+    baseline_learning_rate: Own = _result("learning rate of the baselines; null: learning_rate")
     reset: bool = _result("reset the target's safety before the loop")
     n_reset: int = _result("harmful exchanges of the reset", ge=1)
     reset_epochs: float = _result("passes of the reset", gt=0)

@@ -15,7 +15,7 @@ from underseer.maths import modpo
 from underseer.selfmoa import checks
 
 PLAIN = {"margin_scale": 0.0, "divide_by_weight": False}
-"""Alignment by one objective is plain DPO: no margin, no weight, so that a change of either reruns nothing."""
+"""Alignment by one objective is plain DPO: no margin, no weight, so that a change of the margin reruns nothing."""
 PAIRED: dict[str, dict[str, Any]] = {
     "dpo_helpful_only": {"ordering": "helpfulness", "objective_weights": "helpfulness:1", **PLAIN},
     "dpo_safety_only": {"ordering": "safety", "objective_weights": "safety:1", **PLAIN},
@@ -104,8 +104,10 @@ def beside(rounds: Rounds, loop: Models) -> Models:
         pairs = people if method.startswith("human_") else source
         models[method] = {"align": rounds.align(method, _learning(p, method), preferences=pairs, **matched)}
     if "sft" in chosen:
-        own = _passes(p)
-        models["sft"] = {"align": rounds.add("selfmoa/4_finetune", own, preferences=source, **rounds.model, **matched)}
+        passes = _passes(p, "sft")
+        models["sft"] = {
+            "align": rounds.add("selfmoa/4_finetune", passes, preferences=source, **rounds.model, **matched)
+        }
     return models
 
 
@@ -116,17 +118,21 @@ def _people(rounds: Rounds) -> Any:
     return rounds.add("selfmoa/human_pairs", UNSAMPLED | {"target_model": None}, data=rounds.data)
 
 
-def _passes(p: dict[str, Any]) -> dict[str, Any]:
+def _passes(p: dict[str, Any], method: str) -> dict[str, Any]:
     """Passes and step size of a baseline: its own, or the loop's."""
-    return {n: p[f"baseline_{n}"] or p[n] for n in ("epochs", "learning_rate")}
+    return {n: _own(p, f"baseline_{n}", method) or p[n] for n in ("epochs", "learning_rate")}
+
+
+def _own(p: dict[str, Any], name: str, method: str) -> float | None:
+    return checks.own(name, p[name], method)
 
 
 def _learning(p: dict[str, Any], method: str) -> dict[str, Any]:
     """What ``4_align`` is given for a baseline. Plain DPO gets the temperature that MODPO has for the objective that orders
     the loop's pairs, beta / w where the loop divides by w, if the experiment gives it no other."""
-    values = PAIRED[method] | _passes(p)
+    values = PAIRED[method] | _passes(p, method)
     if "margin_scale" not in values:  # MODPO, as the loop
         return values
     weight = modpo.parse_weights(p["objective_weights"], modpo.objective(p["ordering"])).weight
     effective, _ = modpo.dpo_equivalent(0.0, p["beta"], weight, p["divide_by_weight"])
-    return values | {"beta": p["baseline_beta"] or effective}
+    return values | {"beta": _own(p, "baseline_beta", method) or effective}

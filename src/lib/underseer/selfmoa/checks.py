@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -35,6 +36,25 @@ def baselines(value: str | bool) -> tuple[str, ...]:
                 f"{', '.join(known)}, joined by '+'"
             )
     return tuple(name for name in known if name in names)
+
+
+def own(name: str, value: float | str | None, method: str) -> float | None:
+    """What a parameter of the baselines says of one of them: a number is for all, ``sft:0.001,human_dpo:0.002`` for those
+    named; None where it says nothing. Raises UserError."""
+    if not isinstance(value, str):
+        return value
+    given = dict(part.strip().partition(":")[::2] for part in value.split(","))
+    for baseline, number in given.items():
+        if (
+            baseline not in (*BASELINES, *CONTROLS)
+            or not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", number)
+            or not float(number)
+        ):
+            raise UserError(
+                f"{name} = {value!r}: {baseline}:{number} is not BASELINE:NUMBER with a number above 0; give for example "
+                "sft:0.001,human_dpo:0.002, or one number for all"
+            )
+    return float(given[method]) if method in given else None
 
 
 def preflight(parameters: Mapping[str, Any]) -> list[str]:
