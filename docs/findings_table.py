@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PGR = "pgr"
 TESTED = "the paired tests of the experiment's report, corrected there for the comparisons of their family."
 CHANGE = (
     "the change from the first to the last value, seed by seed, with Student's t over seeds, corrected by Holm's method over the "
@@ -40,7 +41,7 @@ QUESTIONS = (
     ),
     Question(
         "gap", "Does the share of the gap that is recovered depend on the supervisor's size, the student's, or the rows with truth?",
-        _ablations("w2s_supervisor_size", "w2s_student_size", "w2s_supervise_rows"), scored="pgr",
+        _ablations("w2s_supervisor_size", "w2s_student_size", "w2s_supervise_rows"), scored=PGR,
     ),
     Question("label_noise", "How does the student bear wrong labels?", _ablations("w2s_label_noise")),
     Question("voters", "Do more voting supervisors help?", _ablations("w2s_bootstraps")),

@@ -15,28 +15,29 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from findings_table import QUESTIONS, Question
+from findings_figures import draw
+from findings_table import PGR, QUESTIONS, Question
 
 from underseer.maths import differences
-from underseer.report import ablation, drawing, figures, tidy
+from underseer.report import ablation
 from underseer.report import wording as w
 from underseer.report.names import iteration
 from underseer.report.results import load_results
 
 ROOT = Path(__file__).resolve().parents[1]
-PGR = "pgr"
 NOT_SHOWN = "not shown"
 Results = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One comparison of an experiment: its name, the verdict of its corrected test ('better', ..., NOT_SHOWN), and the difference
-    with its interval and, where it is not shown, the smallest that would have been."""
+    """One comparison of an experiment: its name, the verdict of its corrected test ('better', ..., NOT_SHOWN), the difference with
+    its interval, and the smallest difference that the test would have shown in four of five such runs."""
 
     name: str
     verdict: str
-    text: str
+    difference: str
+    smallest: str
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,9 @@ def compared(results: Results, pairs: Sequence[tuple[str, str]]) -> Iterator[Ans
 
 
 def question_sets(results: Results) -> set[tuple[str, str]]:
-    """Sets of prompts and metrics of the loop's comparisons: safety on attacks, helpfulness and over-refusal beside them."""
-    names = {r["dataset"] for r in results["rows"]}
-    attacks = {(d, "unsafe_rate") for d in names if "attack" in d or results["sets"].get(d) == "attack"}
-    return attacks | {("safe", "helpfulness"), ("borderline", "over_refusal")}
+    """Sets of prompts and metrics of the loop's comparisons."""
+    metrics = {"attack": "unsafe_rate", "safe": "helpfulness", "borderline": "over_refusal"}
+    return {(s["dataset"], metrics[s["role"]]) for s in results["sets"]}
 
 
 def variant(values: Mapping[str, Any]) -> str:
@@ -95,16 +95,8 @@ def variant(values: Mapping[str, Any]) -> str:
 
 
 def answer(name: str, test: Mapping[str, Any]) -> Answer:
-    text = w.difference(test)
-    if test["better"] is None:
-        least = test.get("smallest_effect")
-        size = (
-            "no size would have been"
-            if least is None or w.smallest(test) == "nothing"
-            else f"{w.smallest(test)} would have been"
-        )
-        text += f"; {size}"
-    return Answer(name, NOT_SHOWN if test["better"] is None else w.verdict(test), text)
+    verdict = NOT_SHOWN if test["better"] is None else w.verdict(test)
+    return Answer(name, verdict, w.difference(test), w.smallest(test))
 
 
 def trends(results: Results, scored: str) -> Iterator[Answer]:
@@ -148,57 +140,32 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
         yield answer(ends, test)
 
 
-def sentence(said: Mapping[str, Sequence[Answer]]) -> str:
-    """One sentence of all answers, by experiment."""
-    every = [(name, a) for name, list_ in said.items() for a in list_]
+def sentence(said: Mapping[str, Sequence[Answer]], found: Mapping[str, Results], question: Question) -> str:
+    """One sentence of all answers, by experiment: each difference that is shown, how many are not, and PGR where it is asked for."""
+    every = [(name, a) for name, of in said.items() for a in of]
+    shown = [f"{a.name} ({name}): {a.verdict}, {a.difference}" for name, a in every if a.verdict != NOT_SHOWN]
     if not every:
-        return "The experiment has run, and its results hold no such comparison."
-    shown = [f"{name}, {a.name}: {a.verdict}, {a.text}" for name, a in every if a.verdict != NOT_SHOWN]
-    hidden = [f"{name}, {a.name}: {a.text}" for name, a in every if a.verdict == NOT_SHOWN]
-    parts = [f"shown ({'; '.join(shown)})"] if shown else []
-    parts += [f"not shown ({'; '.join(hidden)})"] if hidden else []
-    return f"Of {w.plural(len(every), 'comparison')} {w.listing([f'{len(shown)} {parts[0]}'] if shown else [])}{' and ' if shown and hidden else ''}{f'{len(hidden)} {parts[-1]}' if hidden else ''}."
+        return "It has run, but no comparison can be made: the score is defined in too few seeds."
+    start = f"Shown in {len(shown)} of {w.plural(len(every), 'comparison')}"
+    start = start if shown else f"Not shown ({w.plural(len(every), 'comparison')})"
+    parts = [": ".join(filter(None, (start, "; ".join(shown))))]
+    if ("w2s_naive", "weak") in question.pairs:
+        gaps = {
+            n: next(iter(w.pick([g for g in r["pgr"] if g["method"] == "w2s_naive"], metric=w.primary(r))), None)
+            for n, r in found.items()
+        }
+        parts += [
+            f"share of the gap that naive W2S recovers: {'; '.join(f'{n} {w.pgr_text(row)}' for n, row in gaps.items())}"
+        ]
+    return "; ".join(parts) + "."
 
 
-def draw(question: Question, found: Mapping[str, Results], file: Path) -> bool:
-    """The figure of a question; False where there is nothing to draw."""
-    drawing.set_style()
-    sweeps = {n: s for n, r in found.items() if not question.pairs and (s := ablation.sweep(r))}
-    if sweeps:
-        drawn = [(s.gaps, f"PGR, {n}") for n, s in sweeps.items() if len(s.gaps)] if question.scored == PGR else []
-        if len(sweeps) == 1:
-            (only,) = sweeps.values()
-            fig = figures.sweep(only.panels, only.head)
-        else:
-            panels = drawn or [(next(iter(s.scores.values())), n) for n, s in sweeps.items()]
-            fig = stacked([(rows.assign(name=rows["name"]), title) for rows, title in panels])
-    else:
-        fig = stacked([(scored(r), n) for n, r in found.items()])
-    if fig is None:
-        return False
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(file, dpi=110, metadata={"Software": None})
-    return True
-
-
-def scored(results: Results):
-    """Every method on the metric that the comparisons are about."""
-    if results["pipeline"] == "selfmoa":
-        return tidy.rows(results, metric="unsafe_rate", dataset="attack")
-    return tidy.scores(results)
-
-
-def stacked(panels: Sequence[tuple[Any, str]]):
-    """A panel an experiment: every row with its interval and seeds."""
-    panels = [(rows, title) for rows, title in panels if len(rows)]
-    if not panels:
-        return None
-    heights = [0.34 * len(rows) + 0.5 for rows, _ in panels]
-    fig, axes = drawing.canvas(7.4, sum(heights) + 0.5, rows=len(panels), height_ratios=heights)
-    for ax, (rows, title) in zip(axes[:, 0], panels, strict=True):
-        figures.forest(ax, rows)
-        ax.set_title(title, fontsize=9)
-    return drawing.finish(fig, panels[0][0])
+def table(said: Mapping[str, Sequence[Answer]]) -> list[str]:
+    """Every comparison of a question."""
+    lines = ["| Experiment | Comparison | Verdict | Difference | Smallest that would show |", "|:--|:--|:--|:--|:--|"]
+    return lines + [
+        f"| {n} | {a.name} | {a.verdict} | {a.difference} | {a.smallest} |" for n, of in said.items() for a in of
+    ]
 
 
 def seeds_of(results: Results) -> str:
@@ -228,9 +195,10 @@ class Page:
         lines = [f"## {number}. {question.text}", ""]
         if found:
             said = {n: answers(r, question) for n, r in found.items()}
-            lines += [f"**{sentence(said)}**", ""]
+            lines += [f"**{sentence(said, found, question)}**", ""]
             image = self.folder / "findings" / f"{question.slug}.png"
             lines += [f"![{question.text}](findings/{image.name})", ""] if draw(question, found, image) else []
+            lines += [*table(said), ""] if any(said.values()) else []
             self.note(question, said)
         for name in absent:
             self.missing.append(main.command(name))
@@ -280,7 +248,7 @@ def page(questions: Sequence[Question], places: dict[str, Place], folder: Path) 
             "Made by `make findings` from results of this repository's experiments; no number is typed by hand. All are of the synthetic "
             "testbed: they show directions, and reproduce no published number. Reported on seeds that no choice has looked at "
             "([tuning.md](tuning.md) says what was chosen, and on which). \"Not shown\" is a finding: the corrected test shows no "
-            "difference; the smallest one that it would have shown in four of five such runs stands beside it.",
+            "difference; the smallest one that it would show in four of five such runs stands beside it.",
             "",
             *sections,
             f"## {len(questions) + 1}. Do the demo's conclusions hold on other seeds, and on a CPU with AVX2 alone?",
