@@ -38,7 +38,7 @@ class Walk:
     values: dict[str, Any] = field(default_factory=dict)
 
     def plan(self, *sets: str) -> plan.Plan:
-        return plan.make(params.load(ROOT / self.file, [*self.settings, *sets]))
+        return plan.make(params.load(ROOT / self.file, [*self.settings, *sets], "walk"))
 
     @cached_property
     def before(self) -> plan.Plan:
@@ -91,7 +91,7 @@ CLASSIFY = Walk(
         "w2s/1_data": "task seed dataset clean near_threshold n_supervise n_transfer n_validation n_test",
         "testbed/pretrain": "pretrain_seed",
         "w2s/2_supervisors": "weak_model weak_epochs weak_learning_rate bootstraps",
-        "w2s/3_weak_labels": "voting",
+        "w2s/3_weak_labels": "voting label_noise",
         "w2s/4_student": "strong_model student_loss epochs learning_rate",
         "w2s/2_supervisors w2s/4_student": "batch_size weight_decay warmup_steps eval_steps patience max_length"
         " keep_models gradient_accumulation precision",
@@ -120,7 +120,7 @@ CONTINUE = Walk(
         "judges/scorer w2s/2_supervisors_continuation w2s/4_student_continuation": "batch_size weight_decay"
         " warmup_steps eval_steps patience max_length precision",
         "judges/score w2s/3_weak_labels_continuation": "fluency_model",
-        NOTHING: "dataset_revision min_agreement",
+        NOTHING: "dataset_revision min_agreement label_noise",
         REFUSED: "task dataset_path student_loss",
     },
     {**CLASSIFY.values, "voting": "mbr"},
@@ -129,7 +129,7 @@ LOOP = Walk(
     "params/demo/selfmoa.yaml",
     ("seed=0", "device=cpu", "engine=transformers"),
     {
-        "selfmoa/0_data": "seed dataset safe_dataset evaluation_datasets n_seeds n_safe n_borderline"
+        "selfmoa/0_data": "seed dataset safe_dataset evaluation_datasets n_seed_prompts n_safe n_borderline"
         " n_evaluation n_reset",
         "judges/evaluator testbed/pretrain": "pretrain_seed",
         "judges/evaluator": "training_judge helpfulness_judge refusal_judge judge_epochs judge_learning_rate n_judged",

@@ -88,9 +88,9 @@ def test_a_rerun_does_nothing(loop: Path) -> None:
 def test_a_loop_that_finds_and_learns_nothing_ends_properly(loop: Path) -> None:
     """No attack succeeds and no two answers differ enough: rounds stop, no pair is trained on, the report is written."""
     nothing = ["unsafe_threshold=0.999", "min_margin=1.0", "min_new_successes=1", "baselines=false"]
-    done = underseer(loop, "run", PARAMS, *(part for change in nothing for part in ("--set", change)))
+    done = underseer(loop, "run", PARAMS, "--name", "nothing", *(p for change in nothing for p in ("--set", change)))
     assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads((loop / "reports/test/selfmoa/results.json").read_text())
+    results = json.loads((loop / "reports/test/selfmoa@nothing/results.json").read_text())
     assert {r["method"] for r in results["rows"]} == {"aligned", "reset", "selfmoa_iter1", "selfmoa_iter2"}
     runs = [o for o in store.outputs(loop / "runs") if o.parameters.get("unsafe_threshold") == 0.999]
     attacks = [o for o in runs if o.manifest["stage"] == "selfmoa/2_red_team"]

@@ -1,8 +1,9 @@
 """Experiment files: a typed schema, ``extends``, ``variants``, and every mistake found before anything runs.
 
-An experiment file is flat YAML. ``pipeline``, ``description``, ``extends`` and ``variants`` steer; every other key is a
+An experiment file is flat YAML. ``pipeline``, ``description``, ``extends``, ``variants``, ``seeds`` and ``n_seeds`` steer; every other key is a
 parameter of the schema below. ``variants`` is a grid (a mapping of key to list), or a list of grids whose variants are
-put together. A key in ``variants`` takes precedence over a plain value of the same name.
+put together. A key in ``variants`` takes precedence over a plain value of the same name. ``seeds`` names a set of seeds
+(``params/seeds.yaml``), of which ``n_seeds`` are taken as one more axis of every grid.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from underseer.errors import UserError, nearest
 from underseer.judges import spec as judge_specs
 from underseer.paths import shown
+from underseer.runs import names, seeds
 from underseer.runs.files import (
     STEERING,
     Experiment,
@@ -75,6 +77,7 @@ class Schema(BaseModel):
     voting: Literal["none", "hard", "soft", "best_of_b", "least_toxic", "mbr"] = _result(
         "how the bootstrap supervisors' labels are combined"
     )
+    label_noise: float = _result("share of the weak labels that are turned before the student sees them", ge=0, le=1)
     bootstraps: int = _result("supervisors, each trained on a bootstrap sample of the supervise rows", ge=1)
     student_loss: Literal["hard_ce", "soft_ce", "aux_conf", "filtered_ce", "weighted_ce"] = _result(
         "loss of the student on the weak labels"
@@ -138,7 +141,7 @@ class Schema(BaseModel):
     )
     human_dataset: str = _result("preference pairs by people, for the baselines", min_length=1)
     evaluation_datasets: str = _result("evaluation sets, joined by '+'", min_length=1)
-    n_seeds: int = _result("seed prompts of the red team", ge=1)
+    n_seed_prompts: int = _result("seed prompts of the red team", ge=1)
     n_safe: int = _result("safe prompts to train on", ge=0)
     n_borderline: int = _result("borderline prompts to train on", ge=0)
     n_evaluation: int = _result("prompts of each evaluation set", ge=1)
@@ -221,21 +224,32 @@ JUDGES = frozenset(
 """Parameters that may name a model after a prefix: ``trained:MODEL``, ``classifier:MODEL``."""
 
 
-def load(file: str | Path, overrides: Iterable[str] = ()) -> Experiment:
+def load(file: str | Path, overrides: Iterable[str] = (), name: str | None = None) -> Experiment:
     """Read an experiment file, with ``KEY=VALUE`` overrides in YAML notation.
+
+    With overrides that decide another result than the file's the experiment has a name of its own: the file's, then '@' and
+    ``name`` or, without one, the overrides.
 
     Raises:
         UserError: with every mistake found, one line each.
     """
     path = Path(file)
     raw = read(path, absolute)
+    typed: dict[str, str] = {}
     for text in overrides:
         key, sep, value = text.partition("=")
         if not sep or not key:
             raw.problems.append(f"--set {text}: expected KEY=VALUE, for example --set seed=1")
             continue
+        typed[key.strip()] = value.strip()
         override(raw, key.strip(), value, absolute)
-    return _check(path, raw)
+    experiment = _check(path, raw)
+    if name:
+        return names.chosen(experiment, name)
+    written = read(path, absolute)
+    return (
+        names.rerun(experiment, raw, typed, (written, lambda: _check(path, written)), RUNTIME) if typed else experiment
+    )
 
 
 def absolute(key: str, value: str, base: Path) -> str:
@@ -262,7 +276,7 @@ def _check(path: Path, raw: Raw) -> Experiment:
         if wrong:
             problems.append(f"{source.where}: {wrong}")
         parameters[key] = source.value
-    variants = expand(raw.keys.get("variants"), problems, problem)
+    variants = expand(seeds.axis(raw), problems, problem)
     pipeline = raw.keys.get("pipeline", Source(shown(path), None))
     if not isinstance(pipeline.value, str):
         problems.append(
