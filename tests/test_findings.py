@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT
 from test_report import built, predictions, weak_labels
 from test_report_ablation import experiment
-from underseer.report import wording
+from underseer.report import compared, wording
 from underseer.report.results import save_results
 
 sys.path.insert(0, str(ROOT / "docs"))
@@ -61,7 +61,7 @@ def test_answers_are_the_numbers_of_the_results(tmp_path: Path, safety: dict) ->
     text = (tmp_path / "docs/findings.md").read_text()
     tests = {(t["a"], t["b"]): t for t in safety["tests"]["rows"]}
     for pair in NAIVE.pairs:
-        assert tests[pair]["better"] == "a" and wording.difference(tests[pair]) in text
+        assert tests[pair]["better"] == "a" and compared.difference(tests[pair]) in text
     (gap,) = [g for g in safety["pgr"] if g["method"] == "w2s_naive" and g["metric"] == "accuracy"]
     assert f"naive W2S recovers: demo/w2s_safety {wording.pgr_text(gap)}" in text
     assert "Shown in 2 of 2 comparisons" in text and "10, 11, 12, 13 (reporting)" in text and "| 1,235 |" in text
