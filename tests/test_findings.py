@@ -90,6 +90,17 @@ def test_a_change_is_shown_by_seeds_that_agree(slope: float, verdict: str) -> No
     assert said.difference.startswith(f"{change.mean():+.1f} points [") and said.smallest.endswith(" points")
 
 
+def test_this_machine_is_held_against_readme() -> None:
+    def row(name: str, mean: float, ci95: list[float] | None) -> dict:
+        return {"name": name, "metric": "accuracy", "mean": mean, "ci95": ci95}
+
+    readme = [row("a", 0.8, [0.7, 0.9]), row("b", 0.5, [0.4, 0.6]), row("c", 0.5, None)]
+    here = [row("a", 0.95, [0.89, 0.97]), row("b", 0.7, [0.65, 0.8]), row("c", 0.5, [0.4, 0.6]), row("new", 0.1, None)]
+    lines = update_readme.compared(here, readme)
+    assert [re.split(r"\s{2,}", line)[-1] for line in lines] == ["agree", "differ", "cannot be said"]
+    assert "README 80.0 [70.0, 90.0]" in lines[0] and "here 95.0 [89.0, 97.0]" in lines[0]
+
+
 def test_an_empty_store_answers_nothing(tmp_path: Path) -> None:
     findings.main(["--home", str(tmp_path)], folder=tmp_path)
     text = (tmp_path / "findings.md").read_text()
