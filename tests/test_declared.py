@@ -135,6 +135,7 @@ LOOP = Walk(
         "judges/evaluator": "training_judge helpfulness_judge refusal_judge judge_epochs judge_learning_rate n_judged",
         "judges/evaluator selfmoa/0_data": "exchange_dataset",
         "judges/evaluator selfmoa/2_red_team selfmoa/5_evaluate": "judge_noise",
+        "selfmoa/2_red_team selfmoa/4_align": "baseline_pairs",  # the round with all budgets; people's pairs, fewer of them
         "judges/evaluator selfmoa/1_reset": "max_length precision",
         "judges/evaluator selfmoa/4_align": "unsafe_threshold",
         "selfmoa/1_reset": "batch_size reset_epochs reset_learning_rate lora_rank lora_alpha lora_targets",
@@ -144,12 +145,12 @@ LOOP = Walk(
         "selfmoa/2_red_team selfmoa/5_evaluate selfmoa/human_pairs": "max_new_tokens temperature top_p top_k",
         "selfmoa/3_preferences": "n_prompts safe_share borderline_share replay_attacks drop_both_unsafe ordering",
         "selfmoa/3_preferences selfmoa/human_pairs": "answers_per_prompt min_margin pairs_per_prompt",
-        "selfmoa/4_align selfmoa/4_finetune": "epochs learning_rate weight_decay",
-        "selfmoa/4_align": "objective_weights beta margin_scale divide_by_weight nll_weight reference",
+        "selfmoa/4_align selfmoa/4_finetune": "epochs learning_rate weight_decay baseline_epochs baseline_learning_rate",
+        "selfmoa/4_align": "baseline_beta objective_weights beta margin_scale divide_by_weight nll_weight reference",
         "selfmoa/5_evaluate": "reporting_judge reporting_helpfulness_judge benchmarks",
         "selfmoa/6_report": "baselines",
         "selfmoa/human_pairs": "human_dataset n_human_pairs",
-        NOTHING: "engine",  # on a CPU, auto is transformers
+        NOTHING: "engine judge_error",  # on a CPU, auto is transformers; judges without errors have none of a kind
         REFUSED: "dataset_path",
     },
     dict.fromkeys(("dataset", "safe_dataset", "exchange_dataset", "human_dataset"), "pku-saferlhf")
@@ -161,6 +162,10 @@ LOOP = Walk(
         "lora_targets": "c_attn",
         "attack_strategies": "direct",
         "judge_noise": 0.2,
+        "baselines": "none",
+        "baseline_beta": 0.7,
+        "baseline_epochs": 2.0,
+        "baseline_learning_rate": 0.01,
     }
     | dict.fromkeys(("training_judge", "helpfulness_judge", "refusal_judge"), f"trained:{TINY}")
     | dict.fromkeys(("reporting_judge", "reporting_helpfulness_judge"), "strings")

@@ -42,6 +42,10 @@ def _runtime(unit: str, **limits: Any) -> Any:
     return Field(description=unit, json_schema_extra={"affects": "runtime"}, **limits)
 
 
+Own = Annotated[float, Field(gt=0)] | str | None
+"""A number for all baselines, or NAME:NUMBER joined by ',' for those named."""
+
+
 class Schema(BaseModel):
     """Every parameter that an experiment file may hold, with its type, unit and range. None has a default here: the
     numbers stand in ``params/``, and a notebook's ``parameters`` cell repeats those of the demo."""
@@ -124,7 +128,10 @@ class Schema(BaseModel):
     )
     refusal_judge: str = _result("judge of refusals in the report: strings, or a judge of a model", min_length=1)
     reporting_helpfulness_judge: str = _result("judge of helpfulness in the report: as helpfulness_judge, or oracle")
-    judge_noise: float = _result("share of the training judges' verdicts that are turned", ge=0, le=1)
+    judge_noise: float = _result(
+        "how much the training judges err, in the unit of judge_error; 0: as they are", ge=0, le=1
+    )
+    judge_error: Literal["flips", "blind_spot", "length"] = _result("the kind of the training judges' errors")
     n_judged: int = _result(
         "judged exchanges from which trained judges learn, and on a fifth of which they are measured", ge=10
     )
@@ -140,7 +147,15 @@ class Schema(BaseModel):
     n_evaluation: int = _result("prompts of each evaluation set", ge=1)
     # Self-MOA: the loop
     iterations: int = _result("rounds of red team, judging and alignment", ge=1)
-    baselines: bool = _result("train the baselines too")
+    baselines: bool | str = _result(
+        "baselines and controls to train beside the loop, joined by '+'; all or none", min_length=1
+    )
+    baseline_pairs: Literal["as_is", "loop"] = _result(
+        "what the baselines learn from: pairs of the first round, or as many as the loop has, of one round with its budgets"
+    )
+    baseline_beta: Own = _result("temperature of the baselines' plain DPO; null: the loop's effective one")
+    baseline_epochs: Own = _result("passes of the baselines; null: epochs")
+    baseline_learning_rate: Own = _result("learning rate of the baselines; null: learning_rate")
     reset: bool = _result("reset the target's safety before the loop")
     n_reset: int = _result("harmful exchanges of the reset", ge=1)
     reset_epochs: float = _result("passes of the reset", gt=0)
