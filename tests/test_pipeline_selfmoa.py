@@ -49,15 +49,17 @@ def test_labels_behind_the_judges_are_counted(loop: Path) -> None:
 def test_controls_stand_beside_the_loop(loop: Path) -> None:
     """One iteration, so that the round with all budgets is the loop's first and most is there already."""
     sets = ["iterations=1", "baselines=offline+no_red_team+iterated_dpo", "baseline_pairs=loop"]
-    done = underseer(loop, "run", PARAMS, *(part for change in sets for part in ("--set", change)))
+    done = underseer(
+        loop, "run", PARAMS, "--name", "controls", *(part for change in sets for part in ("--set", change))
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads((loop / "reports/test/selfmoa/results.json").read_text())
+    results = json.loads((loop / "reports/test/selfmoa@controls/results.json").read_text())
     controls = {"offline", "no_red_team_1", "iterated_dpo_1"}
     assert {r["method"] for r in results["rows"]} == {"aligned", "reset", "selfmoa_iter1"} | controls
     assert {t["b"] for t in results["tests"]["rows"] if t["a"] == "selfmoa_iter1"} == {"aligned", "reset"} | controls
     pairs = {r["method"]: r["n_pairs"] for r in results["pairs"]}
     assert set(pairs) == {"selfmoa_iter1"} | controls and pairs["offline"] == pairs["selfmoa_iter1"]
-    assert (loop / "reports/test/selfmoa/index.html").is_file()
+    assert (loop / "reports/test/selfmoa@controls/index.html").is_file()
 
 
 def test_what_can_answer_unsafely_is_fenced(loop: Path) -> None:

@@ -501,6 +501,7 @@ def test_baselines_by_name() -> None:
     everything = checks.baselines("all")
     assert everything == checks.baselines(True) == (*checks.BASELINES, *checks.CONTROLS)
     assert checks.baselines("none") == checks.baselines(False) == ()
+    assert [resolved(f"baselines={value}")["baselines"] for value in ("true", "false", "sft")] == [True, False, "sft"]
     assert checks.baselines("offline+human_dpo + sft") == ("human_dpo", "sft", "offline")
 
 

@@ -146,9 +146,7 @@ class Schema(BaseModel):
     n_evaluation: int = _result("prompts of each evaluation set", ge=1)
     # Self-MOA: the loop
     iterations: int = _result("rounds of red team, judging and alignment", ge=1)
-    baselines: bool | str = _result(
-        "baselines and controls to train beside the loop, joined by '+'; all or none", min_length=1
-    )
+    baselines: bool | str = _result("baselines and controls to train beside the loop, joined by '+'; all or none")
     baseline_pairs: Literal["as_is", "loop"] = _result(
         "what the baselines learn from: pairs of the first round, or as many as the loop has, of one round with its budgets"
     )
