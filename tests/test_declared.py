@@ -127,7 +127,12 @@ CONTINUE = Walk(
 )
 LOOP = Walk(
     "params/demo/selfmoa.yaml",
-    ("seed=0", "device=cpu", "engine=transformers"),
+    (
+        "seed=0",
+        "baselines=human_dpo+human_modpo+dpo_helpful_only+dpo_safety_only+dpo_weighted_sum+sft",
+        "device=cpu",
+        "engine=transformers",
+    ),
     {
         "selfmoa/0_data": "seed dataset safe_dataset evaluation_datasets n_seed_prompts n_safe n_borderline"
         " n_evaluation n_reset",

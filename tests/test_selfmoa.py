@@ -396,11 +396,14 @@ def test_an_answer_whose_call_failed_has_no_scores() -> None:
     assert found.failure.tolist() == found.failure_training.tolist() == ["no reply"]
 
 
-LOOP = ROOT / "params" / "demo" / "selfmoa.yaml"
+def demo(*sets: str) -> params.Experiment:
+    """The demo's loop with three rounds and all baselines."""
+    whole = ("iterations=3", f"baselines={'+'.join(checks.BASELINES)}")
+    return params.load(ROOT / "params/demo/selfmoa.yaml", [*whole, *sets])
 
 
 def resolved(*sets: str) -> dict:
-    return next(iter(params.load(LOOP, sets).resolved()))
+    return next(iter(demo(*sets).resolved()))
 
 
 @pytest.mark.parametrize(
@@ -450,13 +453,10 @@ def test_a_chat_model_without_a_template(tmp_path) -> None:
 def test_baselines_cost_no_loop_twice() -> None:
     """Sweeping the weights keeps the reset, its judges, the first attacks and the first answers."""
     made = plan.make(
-        params.load(
-            LOOP,
-            [
-                "seed=0",
-                "baselines=none",
-                'objective_weights=["helpfulness:0.5,safety:0.5","helpfulness:0.3,safety:0.7"]',
-            ],
+        demo(
+            "seed=0",
+            "baselines=none",
+            'objective_weights=["helpfulness:0.5,safety:0.5","helpfulness:0.3,safety:0.7"]',
         )
     )
     counts = pd.Series([i.stage for i in made.instances.values()]).value_counts()
@@ -466,7 +466,7 @@ def test_baselines_cost_no_loop_twice() -> None:
 
 def test_a_judge_is_trained_once_for_all_shares_of_noise() -> None:
     """Another share is measured, on the judge that is there; the loop hears that judge with its noise."""
-    made = plan.make(params.load(LOOP, ["seed=0", "baselines=none", "judge_noise=[0.0,0.2]"]))
+    made = plan.make(demo("seed=0", "baselines=none", "judge_noise=[0.0,0.2]"))
     cards = {k: i for k, i in made.instances.items() if i.stage == "judges/evaluator"}
     measured = {k: i.inputs["trained"] for k, i in cards.items() if "trained" in i.inputs}
     trained = set(cards) - set(measured)
@@ -491,7 +491,7 @@ def test_a_judge_is_trained_once_for_all_shares_of_noise() -> None:
 )  # fmt: skip
 def test_a_stage_runs_again_only_for_what_it_uses(changed: str, stages: dict[str, int]) -> None:
     """4_align of human_modpo and of three iterations learns with a margin; the others are plain DPO, at MODPO's temperature."""
-    before, after = (plan.make(params.load(LOOP, ["seed=0", *sets])).instances for sets in ((), (changed,)))
+    before, after = (plan.make(demo("seed=0", *sets)).instances for sets in ((), (changed,)))
     again = pd.Series([i.stage.removeprefix("selfmoa/") for key, i in after.items() if key not in before])
     counts = again.value_counts().to_dict()
     assert counts.pop("6_report") == 1 and counts == stages
@@ -507,7 +507,7 @@ def test_baselines_by_name() -> None:
 
 def planned(*sets: str) -> tuple[dict, dict]:
     """The instances of a seed's loop by key, and by role."""
-    made = plan.make(params.load(LOOP, ["seed=0", *sets]))
+    made = plan.make(demo("seed=0", *sets))
     return made.instances, {role: made.instances[key] for role, key in made.variants[0]["roles"].items()}
 
 
