@@ -25,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: $(STAMP)  ## run the papers' experiments in the testbed: about a quarter of an hour on two CPU cores, no download
+demo: $(STAMP)  ## run the papers' experiments in the testbed: about half an hour on two CPU cores, no download
 	@$(BIN)/underseer run params/demo/*.yaml --jobs $(JOBS)
 	@if [ -f docs/readme_results.json ]; then $(BIN)/python docs/update_readme.py --compare; fi
 

@@ -90,9 +90,9 @@ def seen(home: Path) -> list[Path]:
 def rehearse(home: Path, stem: str, data: Path) -> Done:
     file = home / "paper" / f"{stem}.yaml"
     file.parent.mkdir(parents=True)
-    small = {"extends": str(ROOT / "params" / "paper" / f"{stem}.yaml"), **EXPERIMENTS[stem]}
+    small = {"extends": str(ROOT / "params" / "paper" / f"{stem}.yaml"), **EXPERIMENTS[stem], "dataset_path": str(data)}
     file.write_text(yaml.safe_dump(small))
-    done = underseer(home, "run", file, "--rehearse", "--set", f"dataset_path={data}")
+    done = underseer(home, "run", file, "--rehearse")
     assert done.returncode == 0, done.stdout + done.stderr
     return Done(home, f"rehearsal/paper_{stem}", [*given(data), *stored(home)])
 

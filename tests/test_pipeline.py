@@ -183,7 +183,7 @@ def test_plain_papermill_and_its_missing_input(finished: Path, tmp_path: Path) -
         return subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, timeout=300)
 
     experiment = ["-p", "experiment", "params/test/w2s_safety.yaml"]
-    assert papermill(finished, *experiment, "-p", "voting", "soft").returncode == 0
+    assert papermill(finished, *experiment, "-p", "seed", "0", "-p", "voting", "soft").returncode == 0
     (made,) = (finished / "scratch" / "w2s" / "3_weak_labels").iterdir()
     assert store.Output(made).is_scratch and store.Output(made).parameters["voting"] == "soft"
     told = papermill(finished, *experiment, "-p", "votng", "soft")

@@ -141,7 +141,7 @@ def test_the_tour_runs_beside_a_finished_run(home: Path, tmp_path: Path, monkeyp
     import papermill
 
     monkeypatch.setenv("UNDERSEER_HOME", str(home))
-    values = {"experiment": "params/test/w2s_legal.yaml"}
+    values = {"experiment": "params/test/w2s_legal.yaml", "seed": 0}
     tour = ROOT / "notebooks" / "tour.ipynb"
     done = papermill.execute_notebook(tour, tmp_path / "tour.ipynb", values, cwd=ROOT, progress_bar=False)
     printed = [o.text for cell in done.cells for o in cell.get("outputs", []) if "text" in o]
