@@ -87,10 +87,12 @@ def cells() -> list[str]:
 
 def check_injected(stage: str, own: dict[str, Any]) -> None:
     """Refuse what ``papermill -p`` was given and the notebook does not declare: papermill itself only warns."""
-    injected = [cell for cell in cells() if cell.startswith("# Parameters\n")]
-    for node in ast.parse(injected[-1]).body if injected else ():
+    run = cells()
+    at = max((n for n, cell in enumerate(run) if cell.startswith("# Parameters\n")), default=None)
+    declared = {*own, "experiment", "scratch", *re.findall(r"^(\w+) = ", "\n".join(run[:at]), re.MULTILINE)}
+    for node in ast.parse(run[at]).body if at is not None else ():
         name = getattr(node.targets[0], "id", None) if isinstance(node, ast.Assign) else None
-        if name and name not in own and name not in ("experiment", "scratch"):
+        if name and name not in declared:
             hint = nearest(name, own) or f"; it declares {', '.join(own)}"
             raise UserError(f"{stage}: {name}: unknown parameter{hint}")
 
