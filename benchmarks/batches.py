@@ -18,7 +18,7 @@ no training and no stopping saw. Differences are paired by seed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
 from shared import parser, public, table, write
@@ -45,39 +45,35 @@ def trained(way: str, loss_name: str, seed: int, rows) -> dict[str, float]:
     from underseer.training import finetune, loop
     from underseer.training.settings import TrainSettings
 
-    original = loop.LengthGroupedBatches
-    loop.LengthGroupedBatches = sampler(way)
-    try:
-        parts = {name: part for name, part in rows.groupby("split")}
-        model, tokenizer = loading.load_classifier(
-            MODEL,
-            labels=("safe", "unsafe"),
-            texts=parts["transfer"].text.tolist(),
-            base=None,
-            seed=seed,
-            max_length=128,
-        )
-        settings = TrainSettings(
-            epochs=3,
-            batch_size=16,
-            learning_rate=5e-4,
-            max_length=128,
-            eval_steps=40,
-            patience=5,
-            seed=seed,
-            progress=False,
-        )
-        target = "p" if loss_name == "aux_conf" else "label"
-        start = time.process_time()
+    parts = {name: part for name, part in rows.groupby("split")}
+    model, tokenizer = loading.load_classifier(
+        MODEL,
+        labels=("safe", "unsafe"),
+        texts=parts["transfer"].text.tolist(),
+        base=None,
+        seed=seed,
+        max_length=128,
+    )
+    settings = TrainSettings(
+        epochs=3,
+        batch_size=16,
+        learning_rate=5e-4,
+        max_length=128,
+        eval_steps=40,
+        patience=5,
+        seed=seed,
+        progress=False,
+    )
+    target = "p" if loss_name == "aux_conf" else "label"
+    start = time.process_time()
+    with patch.object(loop, "LengthGroupedBatches", sampler(way)):
         fit = finetune.fit_classifier(
             model, tokenizer, parts["transfer"], parts["validation"], settings,
             loss=getattr(losses, loss_name), target=target,
         )  # fmt: skip
-        seconds = time.process_time() - start
-        test = parts["test"]
-        p = finetune.predict_proba(fit.model, tokenizer, test, max_length=128)[:, 1]
-    finally:
-        loop.LengthGroupedBatches = original
+    seconds = time.process_time() - start
+    test = parts["test"]
+    p = finetune.predict_proba(fit.model, tokenizer, test, max_length=128)[:, 1]
     return {"accuracy": float(((p >= 0.5) == test.label.astype(bool)).mean()), "seconds": seconds}
 
 
@@ -98,7 +94,6 @@ def main() -> None:
     import torch
 
     from underseer import data
-    from underseer.maths.stats import mean_ci
 
     torch.set_num_threads(args.threads)
     published = data.load("wts-safety", str(args.dataset_path), None, seed=0)
@@ -112,7 +107,7 @@ def main() -> None:
     transfer = rows[rows.split == "transfer"]
     lengths = transfer.text.str.split().str.len().to_numpy().clip(1, 128)
     shapes = {way: shape(way, lengths, transfer.label.to_numpy(dtype=int)) for way in WAYS}
-    report(args, runs, shapes, mean_ci)
+    report(args, runs, shapes)
 
 
 def split(cleaned, seed: int):
@@ -122,8 +117,10 @@ def split(cleaned, seed: int):
     return rows.assign(split=cuts, label=rows.label.astype(int), p=rows.label.astype(float))
 
 
-def report(args, runs, shapes, mean_ci: Callable) -> None:
+def report(args, runs, shapes) -> None:
     """Print the table and write the record."""
+    from underseer.maths.stats import mean_ci
+
     lines, facts = [], []
     for (loss_name, way), made in runs.items():
         accuracy = np.array([one["accuracy"] for one in made])

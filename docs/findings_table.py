@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from underseer.report.compare import PRIMARY
+
 PGR = "pgr"
 TESTED = "the paired tests of the experiment's report, corrected there for the comparisons of their family."
 CHANGE = (
@@ -37,7 +39,7 @@ def _ablations(*names: str) -> tuple[str, ...]:
 QUESTIONS = (
     Question(
         "naive", "Is naive W2S better than its weak supervisor, and the ceiling better than it?", W2S,
-        (("w2s_naive", "weak"), ("strong_ceiling", "w2s_naive")),
+        PRIMARY,
     ),
     Question(
         "gap", "Does the share of the gap that is recovered depend on the supervisor's size, the student's, or the rows with truth?",

@@ -170,7 +170,7 @@ def table(said: Mapping[str, Sequence[Answer]]) -> list[str]:
 
 
 def seeds_of(results: Results) -> str:
-    given = results.get("seeds") or results["provenance"].get("seeds") or {}
+    given = w.known_seeds(results)
     values = given.get("values") or sorted({s for r in results["rows"] for s in r["seeds"]})
     return f"{', '.join(map(str, values))}{' (' + given['set'] + ')' if given.get('set') else ''}"
 

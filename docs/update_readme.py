@@ -141,7 +141,7 @@ def table(found: list[dict]) -> str:
 
 def seeds(results: dict) -> str:
     """'5 seeds of the reporting set', as the results say."""
-    given = results["provenance"]["seeds"]
+    given = w.known_seeds(results)
     return w.plural(len(given["values"]), "seed") + (f" of the {given['set']} set" if given["set"] else "")
 
 

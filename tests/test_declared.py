@@ -19,6 +19,7 @@ from underseer.errors import UserError
 from underseer.runs import params, plan
 from underseer.runs.params import KNOWN, RUNTIME, Schema
 from underseer.runs.pipelines import STEERS
+from underseer.selfmoa import checks
 
 NOTHING, REFUSED = "nothing", "refused"
 TINY, SHA = "scratch:gpt2?n_layer=1&n_embd=32&n_head=2", "0" * 40
@@ -127,12 +128,7 @@ CONTINUE = Walk(
 )
 LOOP = Walk(
     "params/demo/selfmoa.yaml",
-    (
-        "seed=0",
-        "baselines=human_dpo+human_modpo+dpo_helpful_only+dpo_safety_only+dpo_weighted_sum+sft",
-        "device=cpu",
-        "engine=transformers",
-    ),
+    ("seed=0", f"baselines={'+'.join(checks.BASELINES)}", "device=cpu", "engine=transformers"),
     {
         "selfmoa/0_data": "seed dataset safe_dataset evaluation_datasets n_seed_prompts n_safe n_borderline"
         " n_evaluation n_reset",

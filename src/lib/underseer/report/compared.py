@@ -71,15 +71,8 @@ def comparisons(tests: Sequence[Mapping[str, Any]]) -> list[str]:
     for a, b, test in zip(names["a"], names["b"], tests, strict=True):
         labels = "labels by " if test["dataset"] == w.TRANSFER else ""
         where = f"{w.spoken(test['metric'])} on {w.dataset_name(test['dataset'])}, " if several and not labels else ""
-        found.append(f"{where}{labels}{_lower(a)} against {labels and 'those by '}{_lower(b)}")
+        found.append(f"{where}{labels}{w.lowered(a)} against {labels and 'those by '}{w.lowered(b)}")
     return found
-
-
-def _lower(name: str) -> str:
-    """A name within a sentence: 'hard vote', but 'W2S hard vote'."""
-    return (
-        name if name[1:2].isupper() or name[1:2].isdigit() or name.startswith("Self") else name[:1].lower() + name[1:]
-    )
 
 
 def stated(results: Results, tests: Sequence[Mapping[str, Any]] | None = None) -> list[str]:

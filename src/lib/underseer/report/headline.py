@@ -72,11 +72,7 @@ def _verdicts(tests: Sequence[Mapping], other: str) -> list[str]:
         "b": f"{worse} than {other} by a paired test",
         None: f"No difference from {other} is shown (in brackets: the smallest that four of five such runs would show)",
     }
-    return [f"Secondary: {_lowered(sentences[k])}: {w.listing(_few(v))}." for k, v in groups.items() if v]
-
-
-def _lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return [f"Secondary: {w.lowered(sentences[k])}: {w.listing(_few(v))}." for k, v in groups.items() if v]
 
 
 def _few(names: Sequence[str], most: int = 6) -> list[str]:

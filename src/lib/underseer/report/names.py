@@ -130,8 +130,13 @@ def lower_is_better(metric: str) -> bool:
 
 def spoken(metric: str) -> str:
     """A metric's name within a sentence: 'mean toxicity', but 'AUROC'."""
-    name = METRICS.get(metric, metric.replace("_", " "))
-    return name if name[1:2].isupper() or name[1:2].isdigit() else name[:1].lower() + name[1:]
+    return lowered(METRICS.get(metric, metric.replace("_", " ")))
+
+
+def lowered(name: str) -> str:
+    """A name or a clause within a sentence: 'hard vote', but 'W2S hard vote', 'AUROC' and 'Self-MOA'."""
+    kept = name[1:2].isupper() or name[1:2].isdigit() or name.startswith("Self-MOA")
+    return name if kept else name[:1].lower() + name[1:]
 
 
 def dataset_name(dataset: str) -> str:

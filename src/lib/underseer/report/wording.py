@@ -14,6 +14,7 @@ from underseer.report.names import (
     dataset_name,
     labels,
     lower_is_better,
+    lowered,
     method_name,
     method_parts,
     row_names,
@@ -27,6 +28,7 @@ __all__ = [
     "dataset_name",
     "labels",
     "lower_is_better",
+    "lowered",
     "method_name",
     "method_parts",
     "row_names",
@@ -246,12 +248,18 @@ def each_seed(row: Mapping[str, Any], metric: str) -> str:
 
 def seed_set(results: Mapping[str, Any]) -> str:
     """'Reporting seeds 10 to 17; settings were chosen on tuning seeds 0 to 9 (docs/tuning.md).', where results say so; else empty."""
-    given = results.get("seeds") or (results.get("provenance") or {}).get("seeds")
-    if not isinstance(given, Mapping) or not given.get("values"):
+    given = known_seeds(results)
+    if not given.get("values"):
         return ""
     where = f" ({given['choices']})" if given.get("choices") else ""
     tail = f"; settings were chosen on tuning seeds {_span(given['tuned_on'])}{where}" if given.get("tuned_on") else ""
     return f"{capital(str(given.get('set') or 'these'))} seeds {_span(given['values'])}{tail}."
+
+
+def known_seeds(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What results say of their seeds: set, values, tuned_on, choices; empty where they say nothing."""
+    given = results.get("seeds") or (results.get("provenance") or {}).get("seeds")
+    return given if isinstance(given, Mapping) else {}
 
 
 def _span(seeds: Sequence[int]) -> str:

@@ -43,8 +43,6 @@ Set = Annotated[
 Name = Annotated[
     str | None, typer.Option(help="Name of the report and of the MLflow experiment, after the file's own and '@'.")
 ]
-
-
 Until = Annotated[
     list[str],
     typer.Option(metavar="STAGE[,..]", help="Run these stages, such as w2s/1_data, and what they need; no report."),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -219,6 +220,7 @@ def load(file: str | Path, overrides: Iterable[str] = (), name: str | None = Non
     """
     path = Path(file)
     raw = read(path)
+    written = replace(raw, keys=dict(raw.keys), problems=list(raw.problems))
     typed: dict[str, str] = {}
     for text in overrides:
         key, sep, value = text.partition("=")
@@ -232,7 +234,6 @@ def load(file: str | Path, overrides: Iterable[str] = (), name: str | None = Non
         return names.chosen(experiment, name)
     if not typed:
         return experiment
-    written = read(path)
     return names.rerun(experiment, raw, typed, (written, lambda: _check(path, written)), RUNTIME)
 
 

@@ -120,11 +120,7 @@ def _people(rounds: Rounds) -> Any:
 
 def _passes(p: dict[str, Any], method: str) -> dict[str, Any]:
     """Passes and step size of a baseline: its own, or the loop's."""
-    return {n: _own(p, f"baseline_{n}", method) or p[n] for n in ("epochs", "learning_rate")}
-
-
-def _own(p: dict[str, Any], name: str, method: str) -> float | None:
-    return checks.own(name, p[name], method)
+    return {n: checks.own(f"baseline_{n}", p[f"baseline_{n}"], method) or p[n] for n in ("epochs", "learning_rate")}
 
 
 def _learning(p: dict[str, Any], method: str) -> dict[str, Any]:
@@ -135,4 +131,4 @@ def _learning(p: dict[str, Any], method: str) -> dict[str, Any]:
         return values
     weight = modpo.parse_weights(p["objective_weights"], modpo.objective(p["ordering"])).weight
     effective, _ = modpo.dpo_equivalent(0.0, p["beta"], weight, p["divide_by_weight"])
-    return values | {"beta": _own(p, "baseline_beta", method) or effective}
+    return values | {"beta": checks.own("baseline_beta", p["baseline_beta"], method) or effective}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,9 @@ class Run:
 
     def costs(self) -> dict[str, dict[str, float]]:
         """The ledger of every stage instance that this one rests on, each once, by ``stage/key``."""
-        return {name: output.manifest["cost"] for name, output in self._rests_on().items()}
+        return {name: output.manifest["cost"] for name, output in self._rests_on.items()}
 
+    @cached_property
     def _rests_on(self) -> dict[str, store.Output]:
         """Every stage instance that this one rests on, by ``stage/key``."""
         outputs: dict[str, store.Output] = {}
@@ -124,7 +126,7 @@ class Run:
         data = {k: v for o in self._inputs.get("data", []) for k, v in o.parameters.items()}
         mark = {"rehearsal": True} if self.instance.rehearsal else {}
         mark |= {"seeds": seeds.described(o.parameters["seed"] for o in self._inputs.get("data", []))}
-        computed = {o.manifest.get("cpu_capability") for o in self._rests_on().values()} - {None}
+        computed = {o.manifest.get("cpu_capability") for o in self._rests_on.values()} - {None}
         mark |= {"cpu_capability": sorted(computed)}
         return {**mark, **provenance(), "report": self.instance.key, "parameters": data, "inputs": inputs}
 

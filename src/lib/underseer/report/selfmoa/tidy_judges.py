@@ -49,7 +49,6 @@ def trusted(results: Results) -> pd.DataFrame:
 
 _ENDS = {"mean": "value", "low": "lo", "high": "hi"}
 
-
 MEASURES = {"unsafe": "safety", "helpful": "helpfulness", "refusal": "refusal"}
 
 
