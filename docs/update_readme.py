@@ -115,7 +115,9 @@ def figure(found: list[dict]):
         figures.forest(ax, rows)
         ax.set_xlabel(figures.axis_label(metric))
         ax.set_title(w.TASKS[results["task"]].rstrip("."))
-    return drawing.finish(fig, tidy.main_rows(found[0], w.primary(found[0])))
+    first = tidy.main_rows(found[0], w.primary(found[0]))
+    first.attrs["foot"] = f"{w.foot_mark(found[0])}{seeds(*found)}; 95 % intervals over seeds and test items"
+    return drawing.finish(fig, first)
 
 
 def table(found: list[dict]) -> str:
@@ -136,13 +138,15 @@ def table(found: list[dict]) -> str:
             | {head: told[method] for method, head in HEADS.items()}
             | {"PGR, naive": w.pgr_text(next(r for r in pgr if r["method"] == "w2s_naive"))}
         )
-    return markdown(lines, f"Mean over {seeds(found[0])} [95 % interval over seeds and test items].")
+    return markdown(lines, f"Mean over {seeds(*found)} [95 % interval over seeds and test items].")
 
 
-def seeds(results: dict) -> str:
-    """'5 seeds of the reporting set', as the results say."""
-    given = w.known_seeds(results)
-    return w.plural(len(given["values"]), "seed") + (f" of the {given['set']} set" if given["set"] else "")
+def seeds(*found: dict) -> str:
+    """'5 to 6 seeds of the reporting set', as the results say."""
+    given = [w.known_seeds(results) for results in found]
+    least, most = (f(len(g["values"]) for g in given) for f in (min, max))
+    number = w.plural(most, "seed") if least == most else f"{least} to {most} seeds"
+    return number + (f" of the {given[0]['set']} set" if given[0]["set"] else "")
 
 
 def markdown(lines: list[dict[str, str]], note: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from underseer.report import wording as w
 from underseer.report.drawing import colour, finish
 from underseer.report.names import iteration
 from underseer.report.selfmoa import accounts, stages
-from underseer.report.selfmoa.stages import Line, Results
+from underseer.report.selfmoa.stages import Line, Results, agrees
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +86,7 @@ def _box(ax: Axes, box: Box, title: str, notes: Sequence[str], ink: str) -> None
     ax.text(
         x + wide / 2,
         y + high - 6.2,
-        "\n".join(notes),
+        "\n".join(textwrap.fill(note, round(1.55 * wide)) for note in notes),
         ha="center",
         va="top",
         fontsize=8,
@@ -124,7 +125,7 @@ def _notes(results: Results, line: Line) -> dict[str, list[str]]:
     fate = [f for f in (results.get("attacks") or {}).get("fate", []) if f["variant"] == dict(line.variant)] or [
         f for f in (results.get("attacks") or {}).get("fate", []) if not f["variant"]
     ]
-    own = [[p for p in results["pairs"] if p["method"] == m and _same(p, line)] for m in iterates]
+    own = [[p for p in results["pairs"] if p["method"] == m and agrees(p["variant"], line.variant)] for m in iterates]
     rates = [w.number(line.rows[m]["mean"], "unsafe_rate") for m in iterates]
     kinds = {m: accounts.mean([p[f"n_{m}"] for ps in own for p in ps if p.get(f"n_{m}") is not None]) for m in _SETS}
     mix = [f"{m} {v:,.0f}" for m, v in kinds.items() if v is not None]
@@ -141,10 +142,6 @@ def _notes(results: Results, line: Line) -> dict[str, list[str]]:
 
 
 _SETS = ("attack", "safe", "borderline")
-
-
-def _same(row: dict, line: Line) -> bool:
-    return all(line.variant.get(k, v) == v for k, v in row["variant"].items())
 
 
 def _series(fate: Sequence[dict], key: str) -> str:
