@@ -5,9 +5,10 @@ BIN    := .venv/bin
 GENERATES = $(if $(wildcard $(VLLM)),.venv-vllm,.venv)/bin/python
 STAMP  := .venv/.installed
 VLLM   := .venv-vllm/.installed
+CLUSTER := .venv/.cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-vllm lab mlflow lint format bench readme findings clean
+.PHONY: help setup demo test test-slow test-vllm slurm test-slurm test-postgres soak lab mlflow lint format bench readme findings clean
 
 help:  ## show this help
 	@echo "underseer: can a language model be aligned from weak supervision alone?"; echo
@@ -45,6 +46,22 @@ $(VLLM): requirements.lock requirements-vllm.lock pyproject.toml
 
 test-vllm: $(VLLM)  ## test the vLLM engine, a vllm serve and a rehearsal through vLLM, on a CPU (minutes)
 	.venv-vllm/bin/python -m pytest -m vllm --durations=10 tests/test_engines_vllm.py tests/test_rehearse_vllm.py
+
+$(CLUSTER): $(STAMP) requirements-cluster.lock
+	@echo "installing Snakemake's plugin for Slurm and a driver for PostgreSQL into .venv"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-cluster.lock
+	@touch $@
+
+slurm: $(CLUSTER)  ## make .venv ready for --profile slurm, and for MLflow on PostgreSQL
+
+test-slurm: $(CLUSTER)  ## run both pipelines on a Slurm cluster of one node that is started here (minutes)
+	$(BIN)/python -m pytest -m slurm --durations=10 tests/test_slurm.py
+
+test-postgres: $(CLUSTER)  ## log to an MLflow server on a PostgreSQL that is started here (minutes)
+	$(BIN)/python -m pytest -m postgres --durations=10 tests/test_postgres.py
+
+soak: $(STAMP)  ## kill 20 runs at random moments; each goes on to the same results (an hour)
+	$(BIN)/python tests/soak.py --jobs $(JOBS)
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab, on 127.0.0.1
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir .

@@ -66,8 +66,8 @@ def run(
     params: Files,
     set_: Set = [],  # noqa: B006 (typer copies it)
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, help="Stages at a time.", show_default="CPU cores")
-    ] = os.cpu_count() or 1,
+        int | None, typer.Option("--jobs", "-j", min=1, help="Stages at a time.", show_default="cores; the profile's")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Check everything, show what would run, run nothing.")
     ] = False,
@@ -146,11 +146,15 @@ def plan(
     json_: Annotated[
         bool, typer.Option("--json", help="Machine-readable: key, stage, parameters, inputs, cached.")
     ] = False,
+    estimated: Annotated[bool, typer.Option("--estimate", help="What is left will cost, by what ran here.")] = False,
 ) -> None:
     """Show the stage instances of an experiment, and which are cached."""
-    from underseer.runs import show
+    from underseer.runs import estimate, show
 
     made = _make(params, set_)
+    if estimated:
+        console.print(estimate.table(estimate.estimate(made)) if made.missing() else "nothing to do")
+        return
     if json_:
         import json
 

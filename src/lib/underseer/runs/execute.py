@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from underseer import paths, store
 from underseer.runs.keys import edited, read_notebook
 from underseer.runs.plan import Instance, Plan
 from underseer.runs.run import PENDING, provenance
-from underseer.runs.warm import temporary, thread_limits
+from underseer.runs.warm import sweep, temporary, thread_limits
 
 NOTEBOOK = "notebook.ipynb"
+APPEARS = 60  # seconds until a network file system shows a node what another has written
 
 
 def run(plan: Plan, instance: Instance, **notes: Any) -> int:
@@ -55,6 +57,9 @@ def run(plan: Plan, instance: Instance, **notes: Any) -> int:
 def _damaged(inputs: dict[str, list[str]]) -> str | None:
     """What is damaged among the inputs, in one line: nothing is built on it."""
     places = dict.fromkeys(Path(place) for places in inputs.values() for place in places)
+    end = time.monotonic() + APPEARS
+    while time.monotonic() < end and not all((place / store.MANIFEST).is_file() for place in places):
+        time.sleep(1)  # another machine has made it, and this one does not see it yet
     damage = {place: lines for place in places if (lines := store.damage(store.Output(place)))}
     if not damage:
         return None
@@ -81,8 +86,11 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
     os.environ.update(
         thread_limits(instance.runtime.get("threads", 1)) | {"UNDERSEER_WORK": str(folder), "TQDM_DISABLE": "1"}
     )
-    sockets = temporary()  # only this user can reach the kernel; a TCP port is anybody's
-    private = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets.name}/kernel"}})
+    own = temporary()  # also of what the stage puts aside: a later run removes it where this one is killed
+    outer = {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
+    os.environ["TMPDIR"] = own.name
+    # Only this user can reach the kernel; a TCP port is anybody's.
+    private = Config({"KernelManager": {"transport": "ipc", "ip": f"{own.name}/kernel"}})
     try:
         papermill.execute_notebook(
             str(notebook.path),
@@ -100,7 +108,9 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
     except (RuntimeError, OSError) as error:
         return f"the notebook's kernel could not be used: {error}"
     finally:
-        sockets.cleanup()
+        os.environ.pop("TMPDIR")
+        os.environ.update(outer)
+        own.cleanup()
     return None
 
 
@@ -117,6 +127,7 @@ def _keep_failure(instance: Instance, folder: Path, problem: str) -> int:
 
 
 def main() -> int:
+    sweep()
     plan = Plan.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     return run(plan, plan.instances[sys.argv[2]])
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,12 @@ from rich.text import Text
 from underseer import paths, store
 from underseer.engines.lifelines import Lifeline
 from underseer.errors import UserError
-from underseer.runs import warm
+from underseer.runs import launch, resources
 from underseer.runs.files import MODELS
+from underseer.runs.keys import stages
 from underseer.runs.plan import Instance, Plan, merged
 
 POLL = 0.5  # seconds between two looks at the store
-STOP = 20  # seconds that Snakemake and its jobs have to end
 
 
 def preflight(plan: Plan, missing: Iterable[Instance]) -> list[str]:
@@ -44,6 +42,7 @@ def preflight(plan: Plan, missing: Iterable[Instance]) -> list[str]:
     keys = {i.key for i in missing}
     found: dict[str, None] = {}
     remarks: dict[str, None] = {}
+    _collect(found, lambda: resources.check(plan.instances.values(), stages(plan.pipeline)))
     for variant in plan.variants:
         if not keys.intersection(variant["needs"]):
             continue
@@ -77,70 +76,66 @@ def _collect(found: dict[str, None], look: Callable[[], Any]) -> None:
 
 
 def run(
-    plans: list[Plan], missing: list[Instance], *, jobs: int, profile: str | None, console: Console
+    plans: list[Plan], missing: list[Instance], *, jobs: int | None, profile: str | None, console: Console
 ) -> list[dict[str, str]]:
     """Run the missing instances of all plans together, showing what is done, running and left.
+
+    Args:
+        plans: the plans.
+        missing: what none of them has finished.
+        jobs: stages at a time; None: as many as there are CPU cores, on a cluster as many as the profile says.
+        profile: a Snakemake profile, by its name or its folder.
+        console: where it is shown.
 
     Returns:
         For each failed instance its ``stage``, ``key``, ``problem`` and ``notebook``.
     """
+    opened = launch.open_profile(profile) if profile else None
+    cluster = opened is not None and opened.is_cluster
     files = [save(plan) for plan in plans]
     file = files[0] if len(files) == 1 else _save(merged(plans), paths.plans())
     log = file.with_suffix(".log")
-    command = _command(file, jobs, profile)
     started = time.time()
-    warmth = warm.serving(missing[0].runtime.get("threads", 1)) if warm.is_safe() else nullcontext({})
-    with log.open("w", encoding="utf-8") as out, warmth as env:
+    surroundings = nullcontext({}) if cluster else launch.local(missing[0].runtime.get("threads", 1))
+    if others := sum(store.is_working(paths.work(i.stage, i.key)) for i in missing):
+        console.print(f"{others} of the stages left are at work in another run; this one waits for them")
+    with launch.marks() as marks, log.open("w", encoding="utf-8") as out, surroundings as env:
         process = subprocess.Popen(
-            command,
+            launch.command(file, marks, jobs, opened),
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **env},
             process_group=0,
         )
-        lifeline = Lifeline([-process.pid])  # a SIGKILL of this process ends Snakemake and its jobs too
+        lifeline = Lifeline([-process.pid])  # a SIGKILL of this process ends Snakemake and its local jobs too
         try:
             _watch(process, missing, started, console)
         except KeyboardInterrupt as stop:
-            _stop(process, patience=STOP if not stop.args else 0)
+            launch.stop(process, patience=launch.STOP if cluster or not stop.args else 0)
             raise
         finally:
             lifeline.cut()
-    keys = {instance.key for instance in missing}  # another run may work in the same store
-    failed = [one for one in failures(started) if one["key"] in keys]
-    if process.returncode != 0 and not failed:
-        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-8:])
-        problem = f"exit code {process.returncode}\n{tail}"
-        failed = [{"stage": "snakemake", "key": "", "problem": problem, "notebook": str(log)}]
+    return _ended(process.returncode, missing, started, log)
+
+
+def _ended(code: int, missing: list[Instance], started: float, log: Path) -> list[dict[str, str]]:
+    """The instances that failed: those that left a notebook, and those whose job was ended before it could leave one. Where there
+    is none although Snakemake failed, what it said last."""
+    planned = {instance.key: instance for instance in missing}  # another run may work in the same store
+    failed = [one for one in failures(started) if one["key"] in planned]
+    if code == 0:
+        return failed
+    text = log.read_text(encoding="utf-8", errors="replace")
+    named = {one["key"] for one in failed}
+    for key, message in launch.errors(text).items():
+        if key in planned and key not in named and not planned[key].cached:
+            problem = f"its job ended without a result: {message or 'it was killed, or the memory did not suffice'}"
+            failed.append({"stage": planned[key].stage, "key": key, "problem": problem, "notebook": str(log)})
+    if not failed:
+        tail = "\n".join(text.splitlines()[-8:])
+        failed = [{"stage": "snakemake", "key": "", "problem": f"exit code {code}\n{tail}", "notebook": str(log)}]
     return failed
-
-
-def _command(file: Path, jobs: int, profile: str | None) -> list[str]:
-    """Snakemake for a saved plan."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
-    command += ["--directory", str(paths.home()), "--config", f"plan={file}", "--cores", str(jobs)]
-    command += ["--nolock", "--ignore-incomplete", "--drop-metadata", "--keep-going", "--rerun-triggers", "mtime"]
-    return command + (["--workflow-profile", str(_profile(profile))] if profile else [])
-
-
-def _stop(process: subprocess.Popen, *, patience: float) -> None:
-    """End Snakemake and its jobs. A Ctrl-C is passed on, and they get ``patience`` seconds; after that, or where a signal came
-    that is no Ctrl-C, they are terminated."""
-    import psutil
-
-    if patience:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-    left: list[psutil.Process] = []
-    with suppress(psutil.NoSuchProcess):
-        snakemake = psutil.Process(process.pid)
-        left = [snakemake, *snakemake.children(recursive=True)]
-    for ask, seconds in ((None, patience), (psutil.Process.terminate, STOP), (psutil.Process.kill, STOP)):
-        for one in left if ask else ():
-            with suppress(psutil.NoSuchProcess):
-                ask(one)
-        left = psutil.wait_procs(left, timeout=seconds)[1]
 
 
 def save(plan: Plan) -> Path:
@@ -166,16 +161,6 @@ def saved() -> list[Plan]:
     for file in sorted(paths.plans().glob("*/*/*.json"), key=lambda f: f.stat().st_mtime):
         newest[file.parent] = file
     return [Plan.from_json(f.read_text(encoding="utf-8")) for _, f in sorted(newest.items())]
-
-
-def _profile(name: str) -> Path:
-    known = sorted(p.parent.name for p in (paths.ROOT / "profiles").glob("*/config.yaml"))
-    for folder in (Path(name), paths.ROOT / "profiles" / name):
-        if (folder / "config.yaml").is_file():
-            return folder.resolve()
-    raise UserError(
-        f"--profile {name}: no such Snakemake profile; there are {', '.join(known)}, or give a folder with a config.yaml"
-    )
 
 
 def failures(since: float = 0.0) -> list[dict[str, str]]:

@@ -1,0 +1,131 @@
+"""How a run starts Snakemake, on this machine or for a cluster, and how it stops it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+
+from underseer import paths, store
+from underseer.errors import UserError
+from underseer.runs import warm
+
+STOP = 20  # seconds that Snakemake and its jobs have to end
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A Snakemake profile: its folder, and the executor that it hands jobs to."""
+
+    folder: Path
+    executor: str
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether jobs run on other machines."""
+        return self.executor != "local"
+
+
+def open_profile(name: str) -> Profile:
+    """A profile by its name in ``profiles/`` or by its folder.
+
+    Raises:
+        UserError: there is none, its file is not YAML, or the plugin of its executor is not installed.
+    """
+    known = sorted(p.parent.name for p in (paths.ROOT / "profiles").glob("*/config.yaml"))
+    folders = [folder for folder in (Path(name), paths.ROOT / "profiles" / name) if (folder / "config.yaml").is_file()]
+    if not folders:
+        have = f"there are {', '.join(known)}, or give a folder with a config.yaml"
+        raise UserError(f"--profile {name}: no such Snakemake profile; {have}")
+    file = folders[0].resolve() / "config.yaml"
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"--profile {name}: {paths.shown(file)}: not YAML: {getattr(error, 'problem', error)}"
+        ) from None
+    executor = settings.get("executor", "local") if isinstance(settings, dict) else "local"
+    if executor != "local" and not find_spec(f"snakemake_executor_plugin_{executor.replace('-', '_')}"):
+        needed = "make slurm" if executor == "slurm" else f"pip install snakemake-executor-plugin-{executor}"
+        raise UserError(f"--profile {name}: the plugin of the executor {executor} is not installed; run: {needed}")
+    return Profile(file.parent, executor)
+
+
+@contextmanager
+def local(threads: int) -> Iterator[dict[str, str]]:
+    """The environment of jobs on this machine: a warm process, and a folder for temporary files that a later run removes where
+    this one is killed. Jobs of a cluster take the environment with them to where neither is."""
+    warm.sweep()
+    with warm.temporary() as folder, warm.serving(threads) if warm.is_safe() else nullcontext({}) as env:
+        yield {**env, "TMPDIR": folder}
+
+
+@contextmanager
+def marks() -> Iterator[Path]:
+    """A folder of this run alone, where Snakemake sees which stages have ended; those of runs that were killed are removed."""
+    for left in paths.plans().glob(".work-*"):
+        if left.is_dir() and not store.is_working(left):
+            shutil.rmtree(left, ignore_errors=True)
+            left.with_name(f"{left.name}.lock").unlink(missing_ok=True)
+    with store.working(paths.plans().name, f"{platform.node()}-{os.getpid()}") as folder:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def command(plan: Path, folder: Path, jobs: int | None, profile: Profile | None) -> list[str]:
+    """Snakemake for a saved plan.
+
+    Args:
+        plan: the plan's file.
+        folder: that of ``marks``.
+        jobs: stages at a time; None: as many as there are cores here, on a cluster as many as the profile says.
+        profile: None: all runs here.
+    """
+    arguments = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
+    arguments += ["--directory", str(paths.home()), "--config", f"plan={plan}", f"marks={folder}"]
+    arguments += ["--nolock", "--ignore-incomplete", "--drop-metadata", "--keep-going", "--rerun-triggers", "mtime"]
+    if profile is None or not profile.is_cluster:
+        arguments += ["--cores", str(jobs or os.cpu_count() or 1)]
+    elif jobs:  # its --cores would limit the cores of all jobs together
+        arguments += ["--jobs", str(jobs)]
+    return arguments + (["--workflow-profile", str(profile.folder)] if profile else [])
+
+
+_ERROR = re.compile(r"^Error in rule \w+:\n {4}message: (.*)\n(?: {4}.*\n)*? {4}output: .*/(\w+)\b", re.MULTILINE)
+
+
+def errors(log: str) -> dict[str, str]:
+    """By the key of a stage instance, what Snakemake's output says of its job that failed: that it was cancelled, for one."""
+    return {key: "" if message == "None" else message.split(". ")[0] for message, key in _ERROR.findall(log)}
+
+
+def stop(process: subprocess.Popen, *, patience: float) -> None:
+    """End Snakemake and its jobs. A Ctrl-C is passed on, and they get ``patience`` seconds; after that, or where a signal came
+    that is no Ctrl-C, they are terminated."""
+    import psutil
+
+    if patience:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+    left: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        snakemake = psutil.Process(process.pid)
+        left = [snakemake, *snakemake.children(recursive=True)]
+    for ask, seconds in ((None, patience), (psutil.Process.terminate, STOP), (psutil.Process.kill, STOP)):
+        for one in left if ask else ():
+            with suppress(psutil.NoSuchProcess):
+                ask(one)
+        left = psutil.wait_procs(left, timeout=seconds)[1]
