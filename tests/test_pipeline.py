@@ -199,9 +199,9 @@ def results_of(home: Path) -> dict:
     return {"rows": found["rows"], "pgr": found["pgr"]}
 
 
-def started(home: Path) -> subprocess.Popen:
+def started(home: Path, *args: str) -> subprocess.Popen:
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "underseer.runs.cli", "run", str(TEST_PARAMS)]
+    command = [sys.executable, "-m", "underseer.runs.cli", "run", str(TEST_PARAMS), *args]
     return subprocess.Popen(
         command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests run in the background inherit it ignored
@@ -274,6 +274,17 @@ def test_a_run_that_ends_early_ends_its_stages(tmp_path: Path, number: signal.Si
     warm.sweep()
     left = Path(tempfile.gettempdir()).glob("underseer-*")
     assert not [folder for folder in left if folder.name.split("-")[1] in map(str, pids)]
+
+
+def test_two_runs_at_a_time_compute_each_stage_once(tmp_path: Path) -> None:
+    """The slower one comes to stages that the other has finished since it was planned; they stay as they are."""
+    sets = ("--set", "voting=hard", "--until", "w2s/2_supervisors")
+    fast, slow = (started(tmp_path, *sets, "--jobs", jobs) for jobs in ("2", "1"))
+    assert fast.wait(timeout=300) == 0, fast.communicate()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/*/[!.]*/manifest.json")}
+    assert slow.wait(timeout=300) == 0, slow.communicate()
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/*/[!.]*/manifest.json")}
+    assert len(after) == 5 and before.items() <= after.items()
 
 
 @pytest.mark.parametrize("act", ["labels", "byte", "manifest", "gone"])
