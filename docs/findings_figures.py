@@ -10,6 +10,7 @@ from typing import Any
 from findings_table import PGR, Question
 
 from underseer.report import ablation, drawing, figures, tidy
+from underseer.report.names import iteration
 
 Results = Mapping[str, Any]
 
@@ -42,7 +43,7 @@ def draw(question: Question, found: Mapping[str, Results], file: Path) -> bool:
         else:
             fig = stacked(drawn or [(next(iter(s.scores.values())), n) for n, s in sweeps.items()])
     else:
-        fig = stacked([(scored(r), n) for n, r in found.items()])
+        fig = stacked([(scored(r, question), n) for n, r in found.items()])
     if fig is None:
         return False
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -50,11 +51,12 @@ def draw(question: Question, found: Mapping[str, Results], file: Path) -> bool:
     return True
 
 
-def scored(results: Results):
-    """Every method on the metric that the comparisons are about."""
-    if results["pipeline"] == "selfmoa":
-        return tidy.rows(results, metric="unsafe_rate", dataset="attack")
-    return tidy.scores(results)
+def scored(results: Results, question: Question):
+    """The methods that are compared, on the metric that the comparisons are about; of the loop and its controls every round."""
+    loop = results["pipeline"] == "selfmoa"
+    rows = tidy.rows(results, metric="unsafe_rate", dataset="attack") if loop else tidy.scores(results)
+    asked = {method for pair in question.pairs for method in pair}
+    return rows[[m in asked or bool(iteration(m)) or m.rsplit("_", 1)[0] in asked for m in rows["method"]]]
 
 
 def stacked(panels: Sequence[tuple[Any, str]]):
