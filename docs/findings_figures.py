@@ -13,6 +13,7 @@ from underseer.report import ablation, drawing, figures, tidy
 from underseer.report.names import iteration
 
 Results = Mapping[str, Any]
+MARK = "Synthetic testbed. "
 
 
 def sweep(results: Results) -> ablation.Sweep | None:
@@ -73,4 +74,11 @@ def stacked(panels: Sequence[tuple[Any, str]]):
         ax.set_xlabel("Performance gap recovered (no unit)" if gap else figures.axis_label(rows["metric"].iloc[0]))
         if gap:
             ax.set_xlim(*drawing.limited(rows))
-    return drawing.finish(fig, panels[0][0])
+    foots = [rows.attrs.get("foot", "") for rows, _ in panels]
+    first = panels[0][0].copy()
+    if len(set(foots)) > 1:  # samples differ: each panel says its own
+        marked = [foot.startswith(MARK) for foot in foots]
+        first.attrs = {"foot": MARK.rstrip(". ") if all(marked) else ""}
+        for ax, (_, title), foot in zip(axes[:, 0], panels, foots, strict=True):
+            ax.set_title(f"{title}. {foot.removeprefix(MARK)}", fontsize=8)
+    return drawing.finish(fig, first)
