@@ -16,13 +16,13 @@ LOG = """\
 Error in rule w2s_1_data:
     message: SLURM-job '1' failed, SLURM status is: 'CANCELLED'. Detailed failure reason unavailable.
     jobid: 1
-    output: /home/a b/runs/.plans/.work-node-18210/w2s_1_data/6575227e3abeb6b1
+    output: /home/a b/runs/.plans/.work-node-18210/w2s_1_data/0123456789abcdef
     log: /home/a b/.snakemake/slurm_logs/1.log (check log file(s) for error details)
 [Thu Nov 26 09:56:31 2026]
 Error in rule w2s_4_student:
     message: None
     jobid: 7
-    input: /home/a b/runs/.plans/.work-node-18210/w2s_1_data/6575227e3abeb6b1
+    input: /home/a b/runs/.plans/.work-node-18210/w2s_1_data/0123456789abcdef
     output: /home/a b/runs/.plans/.work-node-18210/w2s_4_student/f276c015719eee44
     shell:
         python -m underseer.runs.execute (command exited with non-zero exit code)
@@ -36,7 +36,7 @@ def profile(folder: Path, text: str) -> str:
 
 def test_jobs_that_failed_are_read_from_snakemakes_output() -> None:
     cancelled = "SLURM-job '1' failed, SLURM status is: 'CANCELLED'"
-    assert launch.errors(LOG) == {"6575227e3abeb6b1": cancelled, "f276c015719eee44": ""}
+    assert launch.errors(LOG) == {"0123456789abcdef": cancelled, "f276c015719eee44": ""}
     assert launch.errors("Complete log(s): x\n") == {}
 
 

@@ -80,12 +80,7 @@ def run(
 ) -> list[dict[str, str]]:
     """Run the missing instances of all plans together, showing what is done, running and left.
 
-    Args:
-        plans: the plans.
-        missing: what none of them has finished.
-        jobs: stages at a time; None: as many as there are CPU cores, on a cluster as many as the profile says.
-        profile: a Snakemake profile, by its name or its folder.
-        console: where it is shown.
+    ``jobs`` stages run at a time; with None as many as there are CPU cores, on a cluster as many as the profile says.
 
     Returns:
         For each failed instance its ``stage``, ``key``, ``problem`` and ``notebook``.
