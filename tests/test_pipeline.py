@@ -256,7 +256,7 @@ def test_a_killed_run_is_continued_to_the_same_results(finished: Path, tmp_path:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_ends_early_ends_its_stages(tmp_path: Path, number: signal.Signals) -> None:
     """A signal to the command alone, as a scheduler or a container sends it: nothing goes on computing behind its back."""
-    process, end = started(home := tmp_path / "home"), time.monotonic() + 60
+    process, end = started(home := tmp_path / "home"), time.monotonic() + 180
     while not any(
         b"ipykernel_launcher" in command(pid) for pid in alive(home)
     ):  # a kernel, which no signal to its stage reaches
