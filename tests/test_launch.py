@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,17 @@ def test_the_cores_of_this_machine_do_not_limit_a_cluster(tmp_path: Path) -> Non
     assert "--jobs 3" in command(3, cluster) and f"--workflow-profile {cluster.folder}" in command(3, cluster)
 
 
-def test_marks_of_a_run_are_its_own_and_go_with_it(home: Path) -> None:
-    left = paths.work(paths.plans().name, "elsewhere-1")
-    left.mkdir(parents=True)
-    with launch.marks() as mine:
-        assert not left.exists() and store.is_working(mine)
-    assert [p.name for p in paths.plans().iterdir()] == []
+@pytest.mark.parametrize("cluster", [False, True])
+def test_marks_of_a_run_are_its_own_and_go_with_it(home: Path, cluster: bool) -> None:
+    """What a killed run has left goes too; where its jobs may live on, on a cluster, after a week."""
+    local, recent, old = (paths.work(paths.plans().name, n) for n in ("local-a-1", "cluster-a-1", "cluster-a-2"))
+    for left in (local, recent, old):
+        left.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    with launch.marks(cluster=cluster) as mine:
+        assert store.is_working(mine)
+        assert mine.is_dir() and [left.exists() for left in (local, recent, old)] == [False, True, False]
+    assert list(paths.plans().iterdir()) == [recent]
 
 
 def test_a_job_that_left_nothing_is_named(home: Path, tmp_path: Path) -> None:

@@ -236,9 +236,13 @@ def kill_all(home: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the run's processes in /proc")
-def test_a_killed_run_is_continued_to_the_same_results(finished: Path, tmp_path: Path) -> None:
-    """SIGKILL to every process of a run, at several moments; the same command ends in the same results."""
+def test_a_killed_run_is_continued_to_the_same_results(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL to every process of a run, at several moments; the same command ends in the same results, and leaves nothing."""
     home = tmp_path / "home"
+    temporary = Path(tempfile.mkdtemp())  # sockets have short paths
+    monkeypatch.setenv("TMPDIR", str(temporary))
     for seconds in (8, 14, 9):
         process = started(home)
         time.sleep(seconds)
@@ -249,7 +253,9 @@ def test_a_killed_run_is_continued_to_the_same_results(finished: Path, tmp_path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert results_of(home) == results_of(finished)
     assert underseer(home, "verify").returncode == 0
-    assert not list((home / "runs").glob("*/*/.work-*"))
+    assert not list((home / "runs").rglob(".work-*"))
+    assert not [p for p in temporary.iterdir() if p.name.startswith(("underseer", "snakemake", "tmp"))]
+    shutil.rmtree(temporary)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the run's processes in /proc")

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from underseer.errors import UserError
 from underseer.runs import warm
 
 STOP = 20  # seconds that Snakemake and its jobs have to end
+WEEK = 7 * 86_400  # seconds
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,16 @@ def local(threads: int) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def marks() -> Iterator[Path]:
-    """A folder of this run alone, where Snakemake sees which stages have ended; those of runs that were killed are removed."""
+def marks(*, cluster: bool) -> Iterator[Path]:
+    """A folder of this run alone, where Snakemake sees which stages have ended. Those of runs that were killed are removed, of
+    runs on a cluster after a week: their jobs go on, and leave a mark when they end."""
     for left in paths.plans().glob(".work-*"):
-        if left.is_dir() and not store.is_working(left):
+        kept = WEEK if left.name.startswith(".work-cluster-") else 0
+        if left.is_dir() and time.time() - left.stat().st_mtime >= kept and not store.is_working(left):
             shutil.rmtree(left, ignore_errors=True)
             left.with_name(f"{left.name}.lock").unlink(missing_ok=True)
-    with store.working(paths.plans().name, f"{platform.node()}-{os.getpid()}") as folder:
+    name = f"{'cluster' if cluster else 'local'}-{platform.node()}-{os.getpid()}"
+    with store.working(paths.plans().name, name) as folder:
         try:
             yield folder
         finally:

@@ -94,7 +94,7 @@ def run(
     surroundings = nullcontext({}) if cluster else launch.local(missing[0].runtime.get("threads", 1))
     if others := sum(store.is_working(paths.work(i.stage, i.key)) for i in missing):
         console.print(f"{others} of the stages left are at work in another run; this one waits for them")
-    with launch.marks() as marks, log.open("w", encoding="utf-8") as out, surroundings as env:
+    with launch.marks(cluster=cluster) as marks, log.open("w", encoding="utf-8") as out, surroundings as env:
         process = subprocess.Popen(
             launch.command(file, marks, jobs, opened),
             stdout=out,
