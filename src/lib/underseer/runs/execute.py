@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -88,7 +89,7 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
     )
     own = temporary()  # also of what the stage puts aside: a later run removes it where this one is killed
     outer = {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
-    os.environ["TMPDIR"] = own.name
+    os.environ["TMPDIR"] = tempfile.tempdir = own.name
     # Only this user can reach the kernel; a TCP port is anybody's.
     private = Config({"KernelManager": {"transport": "ipc", "ip": f"{own.name}/kernel"}})
     try:
@@ -110,6 +111,7 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
     finally:
         os.environ.pop("TMPDIR")
         os.environ.update(outer)
+        tempfile.tempdir = None
         own.cleanup()
     return None
 
