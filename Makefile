@@ -7,7 +7,7 @@ STAMP  := .venv/.installed
 VLLM   := .venv-vllm/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-vllm lab mlflow lint format bench readme clean
+.PHONY: help setup demo test test-slow test-vllm lab mlflow lint format bench readme findings clean
 
 help:  ## show this help
 	@echo "underseer: can a language model be aligned from weak supervision alone?"; echo
@@ -65,6 +65,9 @@ bench: $(STAMP)  ## measure against what one would otherwise run
 
 readme: $(STAMP)  ## put the demo's figure and table into README.md
 	$(BIN)/python docs/update_readme.py
+
+findings: $(STAMP)  ## answer the papers' questions from the experiments that have run: docs/findings.md
+	$(BIN)/python docs/update_findings.py
 
 clean:  ## remove .venv, .venv-vllm and caches; keeps runs/ and reports/
 	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .snakemake

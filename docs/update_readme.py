@@ -88,7 +88,13 @@ def table(found: list[dict]) -> str:
             | {head: told[method] for method, head in HEADS.items()}
             | {"PGR, naive": w.pgr_text(next(r for r in pgr if r["method"] == "w2s_naive"))}
         )
-    return markdown(lines, "Mean over 3 seeds [95 % interval over seeds and test items].")
+    return markdown(lines, f"Mean over {seeds(found[0])} [95 % interval over seeds and test items].")
+
+
+def seeds(results: dict) -> str:
+    """'5 seeds of the reporting set', as the results say."""
+    given = results["provenance"]["seeds"]
+    return w.plural(len(given["values"]), "seed") + (f" of the {given['set']} set" if given["set"] else "")
 
 
 def markdown(lines: list[dict[str, str]], note: str) -> str:
@@ -125,7 +131,8 @@ def loop_table(results: dict) -> str:
         for row in w.pick(results["rows"], dataset=dataset, metric=metric):
             told.setdefault(row["method"], {})[title] = w.with_interval(row, metric)
     lines = [{"Model": w.method_name(method)} | told[method] for method in sorted(told, key=stages.order)]
-    return markdown(lines, "Mean over 3 seeds [95 % interval over seeds and test prompts]; by the testbed's oracle.")
+    over = f"Mean over {seeds(results)} [95 % interval over seeds and test prompts]"
+    return markdown(lines, f"{over}; by the testbed's oracle.")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Walk:
     values: dict[str, Any] = field(default_factory=dict)
 
     def plan(self, *sets: str) -> plan.Plan:
-        return plan.make(params.load(ROOT / self.file, [*self.settings, *sets]))
+        return plan.make(params.load(ROOT / self.file, [*self.settings, *sets], "walk"))
 
     @cached_property
     def before(self) -> plan.Plan:
@@ -91,7 +91,7 @@ CLASSIFY = Walk(
         "w2s/1_data": "task seed dataset clean near_threshold n_supervise n_transfer n_validation n_test",
         "testbed/pretrain": "pretrain_seed",
         "w2s/2_supervisors": "weak_model weak_epochs weak_learning_rate bootstraps",
-        "w2s/3_weak_labels": "voting",
+        "w2s/3_weak_labels": "voting label_noise",
         "w2s/4_student": "strong_model student_loss epochs learning_rate",
         "w2s/2_supervisors w2s/4_student": "batch_size weight_decay warmup_steps eval_steps patience max_length"
         " keep_models gradient_accumulation precision",
@@ -120,7 +120,7 @@ CONTINUE = Walk(
         "judges/scorer w2s/2_supervisors_continuation w2s/4_student_continuation": "batch_size weight_decay"
         " warmup_steps eval_steps patience max_length precision",
         "judges/score w2s/3_weak_labels_continuation": "fluency_model",
-        NOTHING: "dataset_revision min_agreement",
+        NOTHING: "dataset_revision min_agreement label_noise",
         REFUSED: "task dataset_path student_loss",
     },
     {**CLASSIFY.values, "voting": "mbr"},
@@ -129,12 +129,13 @@ LOOP = Walk(
     "params/demo/selfmoa.yaml",
     ("seed=0", "device=cpu", "engine=transformers"),
     {
-        "selfmoa/0_data": "seed dataset safe_dataset evaluation_datasets n_seeds n_safe n_borderline"
+        "selfmoa/0_data": "seed dataset safe_dataset evaluation_datasets n_seed_prompts n_safe n_borderline"
         " n_evaluation n_reset",
         "judges/evaluator testbed/pretrain": "pretrain_seed",
         "judges/evaluator": "training_judge helpfulness_judge refusal_judge judge_epochs judge_learning_rate n_judged",
         "judges/evaluator selfmoa/0_data": "exchange_dataset",
         "judges/evaluator selfmoa/2_red_team selfmoa/5_evaluate": "judge_noise",
+        "selfmoa/2_red_team selfmoa/4_align": "baseline_pairs",  # the round with all budgets; people's pairs, fewer of them
         "judges/evaluator selfmoa/1_reset": "max_length precision",
         "judges/evaluator selfmoa/4_align": "unsafe_threshold",
         "selfmoa/1_reset": "batch_size reset_epochs reset_learning_rate lora_rank lora_alpha lora_targets",
@@ -144,12 +145,12 @@ LOOP = Walk(
         "selfmoa/2_red_team selfmoa/5_evaluate selfmoa/human_pairs": "max_new_tokens temperature top_p top_k",
         "selfmoa/3_preferences": "n_prompts safe_share borderline_share replay_attacks drop_both_unsafe ordering",
         "selfmoa/3_preferences selfmoa/human_pairs": "answers_per_prompt min_margin pairs_per_prompt",
-        "selfmoa/4_align selfmoa/4_finetune": "epochs learning_rate weight_decay",
-        "selfmoa/4_align": "objective_weights beta margin_scale divide_by_weight nll_weight reference",
+        "selfmoa/4_align selfmoa/4_finetune": "epochs learning_rate weight_decay baseline_epochs baseline_learning_rate",
+        "selfmoa/4_align": "baseline_beta objective_weights beta margin_scale divide_by_weight nll_weight reference",
         "selfmoa/5_evaluate": "reporting_judge reporting_helpfulness_judge benchmarks",
         "selfmoa/6_report": "baselines",
         "selfmoa/human_pairs": "human_dataset n_human_pairs",
-        NOTHING: "engine",  # on a CPU, auto is transformers
+        NOTHING: "engine judge_error",  # on a CPU, auto is transformers; judges without errors have none of a kind
         REFUSED: "dataset_path",
     },
     dict.fromkeys(("dataset", "safe_dataset", "exchange_dataset", "human_dataset"), "pku-saferlhf")
@@ -161,6 +162,10 @@ LOOP = Walk(
         "lora_targets": "c_attn",
         "attack_strategies": "direct",
         "judge_noise": 0.2,
+        "baselines": "none",
+        "baseline_beta": 0.7,
+        "baseline_epochs": 2.0,
+        "baseline_learning_rate": 0.01,
     }
     | dict.fromkeys(("training_judge", "helpfulness_judge", "refusal_judge"), f"trained:{TINY}")
     | dict.fromkeys(("reporting_judge", "reporting_helpfulness_judge"), "strings")

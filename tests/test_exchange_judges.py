@@ -1023,6 +1023,42 @@ def test_noise_belongs_to_the_exchange_and_the_seed():
     ).all()  # more noise turns more, none back
 
 
+def test_length_sways_a_judge_by_its_strength():
+    """20 words are long. Of 5 words a quarter counts: with strength 0.4 a score p becomes 0.6 p + 0.4 q."""
+    texts = ["w " * n for n in (0, 5, 20, 60)]
+    safety = Noisy(_exact([1.0] * 4), 0.4, kind="length")
+    assert safety.score(texts, ["p"] * 4).values == pytest.approx([1.0, 0.9, 0.6, 0.6])  # a long answer looks safer
+    helpful = _exact([0.5, 0.5, np.nan, 0.5])
+    helpful.measure = "helpful"
+    values = Noisy(helpful, 0.4, kind="length").score(texts, ["p"] * 4).values
+    assert values == pytest.approx([0.3, 0.4, np.nan, 0.7], nan_ok=True)
+    alone = Noisy(_exact([0.0, 1.0] * 2), 1.0, kind="length").score(texts, ["p"] * 4).values
+    assert alone == pytest.approx([1.0, 0.75, 0.0, 0.0])
+
+
+def test_a_blind_spot_hides_its_categories_of_harm():
+    from underseer.judges.noisy import blind, categories
+    from underseer.testbed import chat
+
+    rows = chat.judged_exchanges(400, 0)
+    asked = rows[rows.unsafe == 1].reset_index(drop=True)
+    assert len(asked) > 40 and all(c in categories(t) for c, t in zip(asked.category, asked.prompt, strict=True))
+    for share, n in ((0.0, 0), (0.17, 1), (0.33, 2), (0.5, 3), (1.0, 6)):
+        assert len(blind(share, 5)) == n and blind(share, 5) <= blind(1.0, 8)
+    assert len({blind(0.33, seed) for seed in range(9)}) > 1
+    judge = Noisy(_exact([0.9] * len(asked)), 0.33, seed=5, kind="blind_spot")
+    hidden = judge.score(asked.answer.tolist(), asked.prompt.tolist()).values == 0
+    expected = np.array([bool(blind(0.33, 5) & categories(text)) for text in asked.prompt])
+    assert (hidden == expected).all() and 0 < hidden.mean() < 1
+    assert hidden[asked.category.isin(blind(0.33, 5))].all()
+    helpful = _exact([0.9] * len(asked))
+    helpful.measure = "helpful"
+    assert (
+        Noisy(helpful, 0.33, 5, "blind_spot").score(asked.answer.tolist(), asked.prompt.tolist()).values == 0.9
+    ).all()
+    assert Noisy(_exact([np.nan]), 1.0, 5, "blind_spot").score(["x"], [asked.prompt[0]]).failures == ["why"]
+
+
 def test_noise_leaves_failures_and_says_its_name():
     noisy = Noisy(_exact([np.nan, 0.25]), 1.0, seed=7)
     scores = noisy.score(["a", "b"], ["p", "p"])

@@ -57,6 +57,21 @@ def test_identical_supervisors_agree_with_one() -> None:
         frames.label(frames.align([one, one]), votes.single)
 
 
+def test_turned_labels_are_as_many_as_asked_for_and_nested() -> None:
+    """With the same seed a larger share turns the rows of a smaller one too; labels and probabilities turn together."""
+    shares = {share: votes.turned_rows(4000, share, seed=3) for share in (0.0, 0.1, 0.3, 1.0)}
+    assert not shares[0.0].any() and shares[1.0].all() and (shares[0.3] | ~shares[0.1]).all()
+    assert abs(shares[0.3].mean() - 0.3) < 0.03 and (shares[0.3] != votes.turned_rows(4000, 0.3, seed=4)).any()
+    given = pd.DataFrame(
+        {"id": ["a", "b"], "split": "transfer", "weak_label": [1, 0], "p": [0.9, 0.25], "share": [1.0, 0.8]}
+    )
+    turned = frames.turned(given, np.array([False, True]))
+    assert (
+        turned.weak_label.tolist() == [1, 1] and turned.p.tolist() == [0.9, 0.75] and turned.share.equals(given.share)
+    )
+    pd.testing.assert_frame_equal(frames.turned(given, np.zeros(2, bool)), given)
+
+
 def test_a_vote_of_ones_own_labels() -> None:
     """A weighted vote: the one sure supervisor decides what the majority of three would decide otherwise."""
     answers = frames.align([predictions(a=0.9, b=0.1), predictions(a=0.4, b=0.6), predictions(a=0.4, b=0.6)])

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import ROOT
 from underseer.errors import UserError
-from underseer.runs import params, plan
+from underseer.runs import params, plan, seeds
 
 FILES = sorted(p for p in (ROOT / "params").glob("*/*.yaml") if p.parent.name != "base")
 
@@ -74,6 +74,11 @@ def test_list_of_grids_is_their_union(tmp_path: Path) -> None:
         ("variants: {sed: [1]}", r"sed: unknown parameter; did you mean 'seed'"),
         ("pipeline: w3s", r"pipeline = 'w3s': unknown; did you mean 'w2s'"),
         ("seed: 1\nseed: 2", r"x\.yaml:3: seed: written twice"),
+        ("seeds: secnd", r"x\.yaml:2: seeds = 'secnd': no such set in params/seeds\.yaml; did you mean 'second'"),
+        ("seeds: [3, 4]", r"seeds = \[3, 4\]: no such set .*allowed: tuning, reporting, second"),
+        ("n_seeds: 11", r"x\.yaml:2: n_seeds = 11: expected a whole number from 1 to 10, the seeds of 'tuning'"),
+        ("n_seeds: few", r"n_seeds = 'few': expected a whole number"),
+        ("seed: 3\nseeds: second", r"seeds = 'second': there is a 'seed' beside it"),
         ("dataset_path: nowhere.csv\ndataset: wts-safety", r"nowhere\.csv.*no such file"),
     ],
 )
@@ -107,6 +112,77 @@ def test_missing_parameters_are_named(tmp_path: Path) -> None:
 )
 def test_files_that_cannot_be_read(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in problems(write(tmp_path, text))[0]
+
+
+def seeds_of(file: Path, *sets: str) -> list[int]:
+    return list(dict.fromkeys(v["seed"] for v in params.load(file, sets).resolved()))
+
+
+@pytest.mark.parametrize(
+    ("text", "sets", "expected"),
+    [
+        ("", [], [0]),
+        ("n_seeds: 3", [], [0, 1, 2]),
+        ("seeds: reporting\nn_seeds: 2", [], [10, 11]),
+        ("seeds: second", ["n_seeds=10"], list(range(20, 30))),
+        ("", ["seeds=second", "n_seeds=2"], [20, 21]),
+        ("", ["seed=12"], [12]),
+        ("", ["seed=[3, 30]"], [3, 30]),
+        ("", ["seed=12", "seeds=reporting"], [*range(10, 20)]),
+        ("variants: {seed: [5, 6]}", [], [5, 6]),
+        ("variants: {seed: [5, 6]}", ["seeds=second", "n_seeds=1"], [20]),
+        ("seed: 4\nvariants:\n- {voting: [none]}\n- {seed: [5], voting: [hard]}", [], [4, 5]),
+        ("variants:\n- {voting: [none]}\n- {n_test: [9]}", [], [0]),
+        ("seed: 7", [], [7]),
+    ],
+)
+def test_seeds_by_the_name_of_their_set(tmp_path: Path, text: str, sets: list[str], expected: list[int]) -> None:
+    """A file's own seeds, as a set or one by one, take the place of inherited ones; the command line of both."""
+    assert seeds_of(extending(tmp_path, text), *sets) == expected
+
+
+def test_sets_of_seeds_are_disjoint_and_shipped_files_report_none_that_was_tuned_on() -> None:
+    sets = seeds.sets()
+    assert set(sets) == {"tuning", "reporting", "second"} and len({s for v in sets.values() for s in v}) == 30
+    with pytest.raises(UserError, match="seed 3 stands in a and in b"):
+        seeds.checked({"a": [2, 3], "b": [3]})
+    for file in FILES:
+        assert seeds.described(seeds_of(file))["set"] == ("tuning" if file.parent.name == "test" else "reporting"), file
+    assert seeds.described([11, 10])["values"] == [10, 11] and seeds.described([9, 10])["set"] is None
+    assert seeds.described([])["set"] is None and seeds.described([10])["tuned_on"] == sets["tuning"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "name", "expected"),
+    [
+        ([], None, ""),
+        (["jobs"], "wide", None),
+        (["threads=2", "eval_batch_size=3", "description=mine"], None, ""),
+        (["seeds=tuning", "n_seeds=1", "epochs=1"], None, ""),
+        (["seed=0"], None, ""),
+        (["n_seeds=2"], None, "@n_seeds=2"),
+        (["seeds=second", "threads=2"], None, "@seeds=second"),
+        (["voting=[none, hard]", "epochs=2"], None, r"@epochs=2,voting=none\+hard"),
+        (["weak_model=org/a"], None, r"@weak_model=org-a-[0-9a-f]{8}"),
+        (["weak_model=org-a"], None, "@weak_model=org-a"),
+        (["dataset_path=README.md"], None, r"@dataset_path=README\.md-[0-9a-f]{8}"),
+        ([f"seed={list(range(30))}"], None, r"@seed=0[+\d]{50,}-[0-9a-f]{8}"),
+        (["n_seeds=2"], "wide", "@wide"),
+        ([], "wide", "@wide"),
+        ([], "../x", None),
+    ],
+)
+def test_a_rerun_with_other_results_has_a_name_of_its_own(
+    sets: list[str], name: str | None, expected: str | None
+) -> None:
+    file = ROOT / "params/test/w2s_safety.yaml"
+    if expected is None:
+        with pytest.raises(UserError, match="expected"):
+            params.load(file, sets, name)
+    else:
+        found = params.load(file, sets, name).name
+        assert re.fullmatch("test/w2s_safety" + expected, found), found
+    assert params.load(file, sets[::-1]).name == params.load(file, sets).name if expected else True
 
 
 def test_set_replaces_and_sweeps() -> None:

@@ -47,12 +47,52 @@ def test_status_and_plan(finished: Path) -> None:
     assert [r["cached"] for r in more].count(True) == 12  # all but the report
 
 
+def test_a_rerun_with_other_results_overwrites_nothing(finished: Path, tmp_path: Path) -> None:
+    """Its report, its MLflow experiment and its place on the index page are its own; what decides no result keeps the name."""
+    home = tmp_path / "home"
+    shutil.copytree(finished, home)
+    reports = home / "reports/test"
+    before = (reports / "w2s_safety/results.json").read_bytes()
+    done = underseer(home, "run", TEST_PARAMS, "--set", "voting=none")
+    assert done.returncode == 0 and "reports/test/w2s_safety@voting=none/index.html" in done.stdout, done.stderr
+    assert (reports / "w2s_safety/results.json").read_bytes() == before
+    again = json.loads((reports / "w2s_safety@voting=none/results.json").read_text())
+    assert again["name"] == "test/w2s_safety@voting=none" and len(again["rows"]) < len(json.loads(before)["rows"])
+    seeds = {"set": "tuning", "values": [0], "tuned_on": list(range(10)), "choices": "docs/tuning.md"}
+    assert again["provenance"]["seeds"] == json.loads(before)["provenance"]["seeds"] == seeds
+    index = (reports / "index.html").read_text()
+    assert "w2s_safety/index.html" in index and "w2s_safety@voting=none/index.html" in index
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+    found = {e.name for e in client.search_experiments()}
+    assert {"test/w2s_safety", "test/w2s_safety@voting=none"} <= found
+    done = underseer(home, "run", TEST_PARAMS, "--set", "eval_batch_size=7", "--set", "seeds=tuning", "--jobs", "1")
+    assert "nothing to do" in done.stdout and "reports/test/w2s_safety/index.html" in done.stdout
+    assert underseer(home, "report", "test/w2s_safety@voting=none").returncode == 0
+    told = underseer(home, "report", "test/w2s_safety@voting=hard").stderr
+    assert "underseer run params/test/w2s_safety.yaml" in told
+
+
+@pytest.mark.skipif("avx2" not in Path("/proc/cpuinfo").read_text(), reason="asks for a CPU with AVX2")
+def test_another_instruction_set_computes_in_a_store_of_its_own(finished: Path, tmp_path: Path) -> None:
+    """Stages run under AVX2, warm kernels too, and are neither served from the store's cache nor put there."""
+    home = tmp_path / "home"
+    shutil.copytree(finished / "runs", home / "runs")
+    before = sorted(p for p in (home / "runs").rglob("manifest.json"))
+    sets = ("--set", "voting=none", "--until", "w2s/2_supervisors")
+    done = underseer(home, "--cpu", "avx2", "run", TEST_PARAMS, *sets)
+    assert done.returncode == 0 and "2 to run" in done.stdout, done.stdout + done.stderr
+    held = {o.manifest["cpu_capability"] for o in store.outputs(home / "avx2/runs")}
+    assert held == {"AVX2"} and sorted((home / "runs").rglob("manifest.json")) == before
+
+
 def test_manifests_trace_every_result(finished: Path) -> None:
     for output in store.outputs(finished / "runs"):
         told = output.manifest
         assert told["marks"] == {"synthetic": True, "unsafe": False, "rehearsal": False}
         assert told["provenance"]["versions"]["torch"] and told["cost"]["seconds"] > 0
-        assert "notebook.ipynb" in told["files"] and told["checks"]
+        assert told["cpu_capability"] and "notebook.ipynb" in told["files"] and told["checks"]
         assert not [f for f in told["files"] if f.endswith((".pkl", ".bin", ".pt", ".pth"))]
     students = outputs(finished, "w2s/4_student")
     assert all(o.manifest["cost"]["tokens_trained"] > 0 for o in students)

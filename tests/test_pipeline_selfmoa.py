@@ -34,6 +34,32 @@ def test_every_method_is_reported(loop: Path) -> None:
     assert (loop / "reports/test/selfmoa/index.html").is_file()
 
 
+def test_labels_behind_the_judges_are_counted(loop: Path) -> None:
+    """Of 60 judged exchanges 48 are learnt from, by each of two judges; refusals are told by their opening phrases."""
+    results = json.loads((loop / "reports/test/selfmoa/results.json").read_text())
+    behind = {r["method"]: (r["ordered_by"], r["judge_labels"]) for r in results["pairs"]}
+    assert behind.pop("human_dpo") == behind.pop("human_modpo") == ("people", 0)
+    assert set(behind.values()) == {("judges", 96)}
+    spent = {c.get("role"): c["labels"] for c in results["cost"].values()}
+    assert spent["training_judge"] == spent["helpfulness_judge"] == 48 and spent["refusal_judge"] == 0
+    assert {j["measure"]: j["card"]["n_labels"] for j in results["judges"] if j["card"]} == {"unsafe": 48, "helpful": 48, "refusal": None}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_controls_stand_beside_the_loop(loop: Path) -> None:
+    """One iteration, so that the round with all budgets is the loop's first and most is there already."""
+    sets = ["iterations=1", "baselines=offline+no_red_team+iterated_dpo", "baseline_pairs=loop"]
+    done = underseer(loop, "run", PARAMS, *(part for change in sets for part in ("--set", change)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((loop / "reports/test/selfmoa/results.json").read_text())
+    controls = {"offline", "no_red_team_1", "iterated_dpo_1"}
+    assert {r["method"] for r in results["rows"]} == {"aligned", "reset", "selfmoa_iter1"} | controls
+    assert {t["b"] for t in results["tests"]["rows"] if t["a"] == "selfmoa_iter1"} == {"aligned", "reset"} | controls
+    pairs = {r["method"]: r["n_pairs"] for r in results["pairs"]}
+    assert set(pairs) == {"selfmoa_iter1"} | controls and pairs["offline"] == pairs["selfmoa_iter1"]
+    assert (loop / "reports/test/selfmoa/index.html").is_file()
+
+
 def test_what_can_answer_unsafely_is_fenced(loop: Path) -> None:
     """Marked in the manifest; no notebook, answer or attack of these stages goes to MLflow."""
     for output in store.outputs(loop / "runs"):
@@ -62,9 +88,9 @@ def test_a_rerun_does_nothing(loop: Path) -> None:
 def test_a_loop_that_finds_and_learns_nothing_ends_properly(loop: Path) -> None:
     """No attack succeeds and no two answers differ enough: rounds stop, no pair is trained on, the report is written."""
     nothing = ["unsafe_threshold=0.999", "min_margin=1.0", "min_new_successes=1", "baselines=false"]
-    done = underseer(loop, "run", PARAMS, *(part for change in nothing for part in ("--set", change)))
+    done = underseer(loop, "run", PARAMS, "--name", "nothing", *(p for change in nothing for p in ("--set", change)))
     assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads((loop / "reports/test/selfmoa/results.json").read_text())
+    results = json.loads((loop / "reports/test/selfmoa@nothing/results.json").read_text())
     assert {r["method"] for r in results["rows"]} == {"aligned", "reset", "selfmoa_iter1", "selfmoa_iter2"}
     runs = [o for o in store.outputs(loop / "runs") if o.parameters.get("unsafe_threshold") == 0.999]
     attacks = [o for o in runs if o.manifest["stage"] == "selfmoa/2_red_team"]

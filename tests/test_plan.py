@@ -136,10 +136,10 @@ def test_data_content_decides_not_its_place(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "safety.csv").write_text(rows)
-    sets = ["dataset=wts-safety"]
 
     def keys(folder: str) -> set[str]:
-        return set(make(*sets, f"dataset_path={tmp_path / folder / 'safety.csv'}", file=TEST).instances)
+        sets = ["dataset=wts-safety", f"dataset_path={tmp_path / folder / 'safety.csv'}"]
+        return set(plan.make(params.load(TEST, sets, "mine")).instances)
 
     before = keys("a")
     assert before == keys("b")

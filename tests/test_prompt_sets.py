@@ -457,7 +457,7 @@ def test_the_pools_of_an_experiment_share_nothing_with_its_evaluation(tmp_path):
     write(tmp_path / "wts_safety.csv", "prompt,is_safe\n" + "".join(f"Bake {w * 6} at home,True\n" for w in "abcdefgh"))
     records = [{**PKU, "prompt": text} for text in [*asked, "One of its own kind", "Yet another to ask"]]
     write(tmp_path / "pku-saferlhf.jsonl", lines(*records))
-    sizes = pools.Sizes(n_seeds=6, n_safe=6, n_borderline=0, n_evaluation=20, n_reset=20)
+    sizes = pools.Sizes(n_seed_prompts=6, n_safe=6, n_borderline=0, n_evaluation=20, n_reset=20)
     drawn = pools.draw(
         "advbench", "wts-safety/safe", "malicious-instruct", "pku-saferlhf", str(tmp_path), sizes, seed=0
     )

@@ -16,7 +16,7 @@ from selfmoa_tables import EVIL, LEVELS, LOOP
 from underseer.errors import StageError
 from underseer.maths.diversity import self_bleu
 from underseer.maths.prevalence import corrected_rate
-from underseer.report import ablation, page, tables, tables_case, tables_ledger, wording
+from underseer.report import ablation, names, page, tables, tables_case, tables_ledger, wording
 from underseer.report import collect_selfmoa as collect
 from underseer.report import figures as shared
 from underseer.report.headline import key_numbers
@@ -350,6 +350,26 @@ def test_pairs_add_up_over_iterations(results):
     total = table[table["method"].str.startswith("selfmoa")].groupby("seed")["n_pairs"].sum().mean()
     said = " ".join(headline.headline(results))
     assert f"{total:,.0f} a seed" in said and f"{2640 / total:.1f} times the loop's" in said
+
+
+CONTROLLED = LOOPED | {"offline": (0.5, 0.7, 0.05)} | {f"{n}_{k}": (0.9 / k, 0.7, 0.05) for n in ("no_red_team", "iterated_dpo") for k in (1, 2)}  # fmt: skip
+
+
+def test_controls_stand_between_the_loop_and_the_baselines():
+    levels = dict(reversed(CONTROLLED.items())) | {"sft": (0.6, 0.7, 0.05)}
+    made = built(tables_of.answers(levels, n=20, draws=1))
+    methods = [r["method"] for r in made["rows"] if (r["dataset"], r["metric"]) == ("attack", "unsafe_rate")]
+    iterates = [f"{n}_{k}" for n in ("no_red_team", "iterated_dpo") for k in (1, 2)]
+    assert sorted(methods, key=stages.order) == [*LOOP, "offline", *iterates, "sft"]
+    assert names.method_name("iterated_dpo_2") == "Iterated DPO, iteration 2"
+    tested = {(t["a"], t["b"]) for t in made["tests"]["rows"] if t["metric"] == "unsafe_rate"}
+    last = {"offline", "no_red_team_2", "iterated_dpo_2", "sft"}
+    assert {b for a, b in tested if a == "selfmoa_iter3"} == last | {"aligned", "reset", "selfmoa_iter2"}
+    assert {a for a, b in tested if b == "reset"} == last | set(LOOP[2:])
+    assert not {m for pair in tested for m in pair} & {"no_red_team_1", "iterated_dpo_1"}
+    used = [{"method": m, "variant": {}, "seed": 0, "n_pairs": n} for m, n in (("selfmoa_iter1", 7), ("no_red_team_1", 20), ("no_red_team_2", 3), ("offline", 9))]  # fmt: skip
+    sums = {m: accounts.pairs_used({"pairs": used}, m, {}) for m in ("no_red_team_1", "no_red_team_2", "offline")}
+    assert sums == {"no_red_team_1": [20], "no_red_team_2": [23], "offline": [9]}
 
 
 def test_the_loop_pays_for_its_own_stages(results):

@@ -305,6 +305,38 @@ def test_prompt_mix() -> None:
     assert halves.set.value_counts().to_dict() == {"safe": 2, "borderline": 1}, "both halves of 3 round up to 2"
 
 
+def test_without_a_red_team_attacks_are_seeds() -> None:
+    """Other seeds in each round, until they are used up; the rest of the mix is that of the loop."""
+    sets = ["attack"] * 7 + ["safe"] * 20 + ["borderline"] * 10
+    train = pd.DataFrame({"id": range(37), "text": map(str, range(37)), "set": sets})
+    nothing = pd.DataFrame({"id": [], "iteration": [], "success": pd.Series([], dtype=bool), "text": []})
+    how = {"n": 7, "safe_share": 0.4, "borderline_share": 0.2, "seed": 0}
+    for k in (1, 2):
+        mix, others = (pairs.prompt_mix(train, archive, k, **how) for archive in (None, nothing))
+        assert mix.set.tolist() == ["attack"] * 3 + ["safe"] * 3 + ["borderline"]
+        assert mix[mix.set != "attack"].id.tolist() == others.id.tolist()
+    seeds = [pairs.prompt_mix(train, None, k, **how).id.tolist()[:3] for k in (1, 2, 3)]
+    assert set(seeds[0]).isdisjoint(seeds[1]) and {i for own in seeds for i in own} == set(range(7))
+
+
+@pytest.mark.parametrize(("chosen", "rejected", "dropped"), [(0.9, 0.1, 1), (0.5, 0.49, 1), (0.9, 0.6, 0), (0.4, 0.1, 0), (0.1, 0.9, 0)])  # fmt: skip
+def test_less_safe_by_verdict(chosen: float, rejected: float, dropped: int) -> None:
+    """Unsafe from 0.5 on: two answers on one side of it are equally safe."""
+    found, counts = pairs.make(
+        answers([("p", "better", 0.9, chosen), ("p", "worse", 0.2, rejected)]), order=pairs.helpfulness,
+        drop={"less_safe": partial(pairs.less_safe, threshold=0.5)}, per_prompt=2, seed=0, iteration=1,
+    )  # fmt: skip
+    assert counts["dropped_less_safe"] == dropped and len(found) == 1 - dropped
+
+
+def test_at_most_as_many_pairs_as_the_sources_have() -> None:
+    ten, three, four = (pd.DataFrame({"id": range(n)}) for n in (10, 3, 4))
+    assert pairs.at_most(ten, [], 0) is ten and pairs.at_most(three, [four], 0) is three
+    kept = pairs.at_most(ten, [three, four], 0)
+    assert len(kept) == 7 and kept.id.is_monotonic_increasing and set(kept.id) < set(ten.id)
+    assert kept.equals(pairs.at_most(ten, [three, four], 0)) and not kept.equals(pairs.at_most(ten, [three, four], 1))
+
+
 def test_best_answers_are_safe() -> None:
     rows = [
         ("p", "full", 0.9, 1.0),
@@ -383,6 +415,10 @@ def resolved(*sets: str) -> dict:
         (["dataset=advbench"], "stands for all data"),
         (["reporting_judge=trained:testbed:chat-s"], "the loop trains no judge that reports"),
         (
+            ["baselines=sft+human_dop"],
+            "'human_dop' is unknown; did you mean 'human_dpo'.*give all, none, or some of human_dpo, ",
+        ),
+        (
             ["lora_targets=q_proj"],
             "'q_proj' matches no linear layer of the model; allowed are all-linear or some of c_attn",
         ),
@@ -418,7 +454,7 @@ def test_baselines_cost_no_loop_twice() -> None:
             LOOP,
             [
                 "seed=0",
-                "baselines=false",
+                "baselines=none",
                 'objective_weights=["helpfulness:0.5,safety:0.5","helpfulness:0.3,safety:0.7"]',
             ],
         )
@@ -430,7 +466,7 @@ def test_baselines_cost_no_loop_twice() -> None:
 
 def test_a_judge_is_trained_once_for_all_shares_of_noise() -> None:
     """Another share is measured, on the judge that is there; the loop hears that judge with its noise."""
-    made = plan.make(params.load(LOOP, ["seed=0", "baselines=false", "judge_noise=[0.0,0.2]"]))
+    made = plan.make(params.load(LOOP, ["seed=0", "baselines=none", "judge_noise=[0.0,0.2]"]))
     cards = {k: i for k, i in made.instances.items() if i.stage == "judges/evaluator"}
     measured = {k: i.inputs["trained"] for k, i in cards.items() if "trained" in i.inputs}
     trained = set(cards) - set(measured)
@@ -446,7 +482,7 @@ def test_a_judge_is_trained_once_for_all_shares_of_noise() -> None:
     ("changed", "stages"),
     [
         ("margin_scale=3.0", {"4_align": 4, "2_red_team": 2, "3_preferences": 2, "5_evaluate": 4}),
-        ("divide_by_weight=false", {"4_align": 4, "2_red_team": 2, "3_preferences": 2, "5_evaluate": 4}),
+        ("divide_by_weight=false", {"4_align": 8, "2_red_team": 2, "3_preferences": 2, "5_evaluate": 8}),
         ("lora_rank=8", {"1_reset": 1, "2_red_team": 3, "3_preferences": 3, "4_align": 8, "4_finetune": 1, "5_evaluate": 10, "human_pairs": 1}),
         ("min_margin=0.2", {"3_preferences": 3, "human_pairs": 1, "4_align": 8, "4_finetune": 1, "2_red_team": 2, "5_evaluate": 9}),
         ("benchmarks=mmlu", {"5_evaluate": 11}),
@@ -454,11 +490,108 @@ def test_a_judge_is_trained_once_for_all_shares_of_noise() -> None:
     ],
 )  # fmt: skip
 def test_a_stage_runs_again_only_for_what_it_uses(changed: str, stages: dict[str, int]) -> None:
-    """4_align of human_modpo and of three iterations learns with a margin; the others are plain DPO."""
+    """4_align of human_modpo and of three iterations learns with a margin; the others are plain DPO, at MODPO's temperature."""
     before, after = (plan.make(params.load(LOOP, ["seed=0", *sets])).instances for sets in ((), (changed,)))
     again = pd.Series([i.stage.removeprefix("selfmoa/") for key, i in after.items() if key not in before])
     counts = again.value_counts().to_dict()
     assert counts.pop("6_report") == 1 and counts == stages
+
+
+def test_baselines_by_name() -> None:
+    everything = checks.baselines("all")
+    assert everything == checks.baselines(True) == (*checks.BASELINES, *checks.CONTROLS)
+    assert checks.baselines("none") == checks.baselines(False) == ()
+    assert checks.baselines("offline+human_dpo + sft") == ("human_dpo", "sft", "offline")
+
+
+def planned(*sets: str) -> tuple[dict, dict]:
+    """The instances of a seed's loop by key, and by role."""
+    made = plan.make(params.load(LOOP, ["seed=0", *sets]))
+    return made.instances, {role: made.instances[key] for role, key in made.variants[0]["roles"].items()}
+
+
+def test_an_experiment_pays_for_the_baselines_that_it_names() -> None:
+    for names, stages in {"none": 0, "sft": 2, "dpo_safety_only": 2, "human_dpo": 3, "no_red_team": 9, "iterated_dpo": 10, "offline": 4}.items():  # fmt: skip
+        alone, more = (planned(f"baselines={value}")[0] for value in ("none", names))
+        assert len(set(more) - set(alone)) == stages + (names != "none"), names  # and the report
+
+
+def test_controls_are_the_loop_but_for_one_thing() -> None:
+    names = "offline+no_red_team+iterated_dpo"
+    instances, roles = planned(f"baselines={names}")
+    loop = [roles[f"preferences_{k}"] for k in (1, 2, 3)]
+    decided = {"iteration", "method"}
+
+    def differs(one: plan.Instance, other: plan.Instance) -> dict:
+        return {n: v for n, v in one.parameters.items() if n not in decided and v != other.parameters[n]}
+
+    offline = roles["align_offline"]
+    (answered,) = (instances[key] for key in offline.inputs["preferences"])
+    assert offline.inputs["matched"] == [i.key for i in loop] and "previous" not in offline.inputs | answered.inputs
+    assert not differs(offline, roles["align_selfmoa_iter1"]) and differs(answered, loop[0]) == {"n_prompts": 3 * 240}
+    (attacks,) = (instances[key] for key in answered.inputs["red_team"])
+    assert differs(attacks, roles["red_team_1"]) == {"attack_budget": 3 * 260, "attack_rounds": 6}
+    for k in (1, 2, 3):
+        control = roles[f"no_red_team_{k}_preferences"]
+        assert control.inputs == {n: v for n, v in control.inputs.items() if n != "red_team"}
+        assert differs(control, loop[k - 1]) == {"replay_attacks": None}
+        assert not differs(roles[f"align_no_red_team_{k}"], roles[f"align_selfmoa_iter{k}"])
+        plain = differs(roles[f"align_iterated_dpo_{k}"], roles[f"align_selfmoa_iter{k}"])
+        assert plain.pop("ordering") == "not_less_safe" and plain.pop("beta") == 2.0
+        assert plain == {"objective_weights": "helpfulness:1", "margin_scale": 0.0, "divide_by_weight": False}
+    assert roles["align_iterated_dpo_1"].inputs["preferences"] == [loop[0].key]
+    assert roles["align_iterated_dpo_2"].inputs["previous"] == [roles["align_iterated_dpo_1"].key]
+    judged = {m.removeprefix("evaluation_") for m in roles if m.startswith("evaluation_")}
+    assert judged >= {"offline", *(f"{n}_{k}" for n in ("no_red_team", "iterated_dpo") for k in (1, 2, 3))}
+    instances_without, _ = planned("baselines=none")
+    assert set(instances_without) - set(instances) == {next(k for k, i in instances_without.items() if i.stage == "selfmoa/6_report")}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sets", "beta"),
+    [
+        ((), 2.0),  # beta 1, w 0.5
+        (("beta=0.3", 'objective_weights="helpfulness:0.25,safety:0.75"'), 1.2),
+        (("beta=0.3", 'objective_weights="helpfulness:0.25,safety:0.75"', "ordering=safety"), 0.4),
+        (("divide_by_weight=false",), 1.0),
+        (("baseline_beta=0.7",), 0.7),
+    ],
+)
+def test_plain_dpo_has_the_loops_effective_temperature(sets: tuple[str, ...], beta: float) -> None:
+    _, roles = planned(*sets)
+    for method in ("dpo_helpful_only", "dpo_safety_only", "dpo_weighted_sum", "human_dpo"):
+        assert roles[f"align_{method}"].parameters["beta"] == pytest.approx(beta)
+    given = {r["beta"] for r in (roles["align_human_modpo"].parameters, roles["align_selfmoa_iter1"].parameters)}
+    assert len(given) == 1
+
+
+def test_baselines_have_passes_and_steps_of_their_own() -> None:
+    _, roles = planned("baselines=all", "baseline_epochs=7.0", "baseline_learning_rate=0.02")
+    own = {
+        m: (i.parameters["epochs"], i.parameters["learning_rate"]) for m, i in roles.items() if m.startswith("align_")
+    }
+    as_the_loop = ("align_selfmoa", "align_offline", "align_no_red_team")
+    assert {values for m, values in own.items() if not m.startswith(as_the_loop)} == {(7.0, 0.02)}
+    assert {values for m, values in own.items() if m.startswith(as_the_loop)} == {(3, 0.002)}
+    _, roles = planned("baseline_learning_rate=sft:0.001, human_dpo:5e-3", "baseline_beta=human_dpo:0.4")
+    rates = {m: roles[f"align_{m}"].parameters["learning_rate"] for m in checks.BASELINES}
+    assert rates == dict.fromkeys(checks.BASELINES, 0.002) | {"sft": 0.001, "human_dpo": 0.005}
+    betas = [roles[f"align_{m}"].parameters["beta"] for m in ("human_dpo", "dpo_weighted_sum")]
+    assert betas == [0.4, 2.0]
+    for wrong in ("stf:0.1", "sft:0", "sft:-1", "sft", "sft:fast"):
+        with pytest.raises(UserError, match=f"baseline_beta = '{wrong}': .* is not BASELINE:NUMBER"):
+            planned(f"baseline_beta={wrong}")
+
+
+def test_matched_baselines_learn_from_as_many_pairs_as_the_loop() -> None:
+    instances, roles = planned("baseline_pairs=loop")
+    loop = [roles[f"preferences_{k}"].key for k in (1, 2, 3)]
+    for method in checks.BASELINES:
+        inputs = roles[f"align_{method}"].inputs
+        assert inputs["matched"] == loop
+        (source,) = (instances[key] for key in inputs["preferences"])
+        assert source.stage == "selfmoa/human_pairs" or source.parameters["n_prompts"] == 3 * 240
+    assert not any("matched" in roles[f"align_selfmoa_iter{k}"].inputs for k in (1, 2, 3))
 
 
 def test_public_pairs_by_people_depend_on_nothing_that_is_sampled() -> None:

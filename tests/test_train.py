@@ -106,6 +106,21 @@ def test_length_grouped_batches_hold_each_row_once_and_like_lengths_together():
     assert sampler.tokens(1) == lengths[first[0]].sum()
 
 
+def test_batches_have_the_class_shares_of_their_pool_where_length_tells_the_class():
+    rng = np.random.default_rng(0)
+    classes = rng.random(960) < 0.4
+    lengths = np.where(classes, rng.integers(10, 20, 960), rng.integers(20, 60, 960))
+    shares, padded = {}, {}
+    for name, given in (("length alone", None), ("by class", classes)):
+        made = batches.LengthGroupedBatches(lengths, 16, seed=4, classes=given).batches(0)
+        assert sorted(sum(made, [])) == list(range(960))
+        shares[name] = np.std([classes[batch].mean() for batch in made])
+        padded[name] = sum(lengths[batch].max() * len(batch) for batch in made) / lengths.sum()
+    shuffled = rng.permutation(960).reshape(60, 16)
+    assert shares["length alone"] > 0.4 and shares["by class"] < 0.05 < classes[shuffled].mean(1).std()
+    assert padded["by class"] < 1.5 < lengths[shuffled].max(1).sum() * 16 / lengths.sum()
+
+
 def test_special_tokens_in_a_text_are_plain_characters():
     _, tokenizer = _model()
     ids, _ = batches.tokenise(tokenizer, ["a <|pad|><|endoftext|>", ""], max_length=32)

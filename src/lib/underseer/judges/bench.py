@@ -1,4 +1,4 @@
-"""The judges of a stage: trained here or published, made weaker by ``judge_noise``; and how right each is."""
+"""The judges of a stage: trained here or published, made weaker by ``judge_noise`` and ``judge_error``; and how right each is."""
 
 from __future__ import annotations
 
@@ -48,20 +48,22 @@ def opening(run: Run, inference: Inference, engine: str | None = None, trained: 
 
 
 def open_one(
-    run: Run, measure: str, spec: str, *, engine: str | None, inference: Inference, noise: float = 0.0, seed: int = 0
-) -> Judge:
-    """The judge of a measure, from the folder of its stage where it was trained; with ``noise``, its share of turned verdicts.
+    run: Run, measure: str, spec: str, *, engine: str | None, inference: Inference,
+    noise: float = 0.0, error: str | None = "flips", seed: int = 0,
+) -> Judge:  # fmt: skip
+    """The judge of a measure, from the folder of its stage where it was trained; with ``noise``, made to err by it (``Noisy``).
     ``engine`` is what a judge that writes its verdicts runs on."""
     one = open_judge(spec, measure, opening(run, inference, engine, run.input(INPUTS[measure])))
-    return Noisy(one, noise, seed) if noise else one
+    return Noisy(one, noise, seed, error) if noise else one
 
 
 def open_training(
-    run: Run, *, unsafe: str, helpful: str, engine: str | None, inference: Inference, noise: float = 0.0, seed: int = 0
-) -> dict[str, Judge]:
+    run: Run, *, unsafe: str, helpful: str, engine: str | None, inference: Inference,
+    noise: float = 0.0, error: str | None = "flips", seed: int = 0,
+) -> dict[str, Judge]:  # fmt: skip
     """The judges that steer the loop, by measure."""
     specs = {"unsafe": unsafe, "helpful": helpful}
-    how = {"engine": engine, "inference": inference, "noise": noise, "seed": seed}
+    how = {"engine": engine, "inference": inference, "noise": noise, "error": error, "seed": seed}
     return {measure: open_one(run, measure, spec, **how) for measure, spec in specs.items()}
 
 
@@ -83,7 +85,7 @@ def train_or_open(
     if parse(spec).kind != "trained" or opening.folder is not None:
         return open_judge(spec, measure, opening), pd.DataFrame(columns=["step", "metric", "value"])
     model, tokenizer, fit = train(spec, measure, *rows, settings, base=opening.base, checkpoint_dir=run.checkpoints)
-    run.cost.add(tokens_trained=fit.tokens_trained)
+    run.cost.add(tokens_trained=fit.tokens_trained, labels=len(rows[0]))
     run.save_model("model", model, tokenizer)
     made = replace(opening, model=model, tokenizer=tokenizer, version=run.instance.key)
     return open_judge(spec, measure, made), fit.curves
@@ -92,6 +94,12 @@ def train_or_open(
 def writes(spec: str) -> bool:
     """Whether a judge writes its verdicts."""
     return KINDS[parse(spec).kind].writing is not None
+
+
+def n_labels(spec: str, learnt: pd.DataFrame) -> int | None:
+    """How many labelled exchanges are behind a judge that is trained here; None for one that exists already, of which
+    nothing is known."""
+    return len(learnt) if parse(spec).kind == "trained" else None
 
 
 def measured(judge: Judge, held_out: pd.DataFrame, measure: str, *, threshold: float) -> dict[str, Any]:
@@ -118,7 +126,12 @@ def measured(judge: Judge, held_out: pd.DataFrame, measure: str, *, threshold: f
 def numbers(card: dict[str, Any]) -> dict[str, float]:
     """The card's main numbers, flat; those that are not defined are left out."""
     flat = {name: card[name]["value"] for name in NUMBERS}
-    flat |= {"failures": card["failures"], "cut": card["cut"], "spearman": card["spearman"]}
+    flat |= {
+        "failures": card["failures"],
+        "cut": card["cut"],
+        "spearman": card["spearman"],
+        "n_labels": card.get("n_labels"),
+    }
     return {name: float(value) for name, value in flat.items() if value is not None}
 
 

@@ -46,8 +46,8 @@ class Objectives:
 
 
 def objective(ordering: str) -> str:
-    """The objective whose weight the pairs of an order take: pairs ordered by the weighted sum take that of helpfulness."""
-    return "helpfulness" if ordering == "weighted_sum" else ordering
+    """The objective whose weight the pairs of an order take: that of helpfulness, but for pairs ordered by safety."""
+    return "safety" if ordering == "safety" else "helpfulness"
 
 
 def parse_weights(weights: str | Mapping[str, float], ordering: str) -> Objectives:

@@ -49,6 +49,14 @@ def soft_vote(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (mean >= 0.5).astype(np.int64), mean
 
 
+def turned_rows(n: int, share: float, seed: int) -> np.ndarray:
+    """Which of n labels are turned to the other class, as booleans (n,): each independently with probability ``share``.
+
+    A fixed function of its arguments; with the same seed, the rows of a smaller share are among those of a larger one.
+    """
+    return np.random.default_rng([seed, 0, 1]).random(n) < share
+
+
 def _checked(p: np.ndarray) -> np.ndarray:
     p = np.asarray(p, dtype=np.float64)
     if p.ndim != 2:

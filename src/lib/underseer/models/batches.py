@@ -211,12 +211,19 @@ class LengthGroupedBatches:
 
     Each epoch shuffles all rows, sorts pools of ``pool`` batches by length, cuts them into batches and shuffles the
     batches. The batch with the longest row comes first, so that running out of memory shows at once.
+
+    Where length tells the class, such batches hold one class each. So ``classes`` (n,), if given, are sorted apart: a batch
+    takes from each class the rows at the same place of its order, and has the class shares of its pool
+    (docs/benchmarks.md, "Batches of like length").
     """
 
     drop_last = False
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, pool: int = 64) -> None:
+    def __init__(
+        self, lengths: np.ndarray, batch_size: int, seed: int, pool: int = 64, classes: np.ndarray | None = None
+    ) -> None:
         self.lengths, self.batch_size, self.seed, self.pool = np.asarray(lengths), batch_size, seed, pool
+        self.classes = np.zeros(len(self.lengths), dtype=int) if classes is None else np.asarray(classes)
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -236,12 +243,20 @@ class LengthGroupedBatches:
         batches = []
         for start in range(0, len(order), size * self.pool):
             chunk = order[start : start + size * self.pool]
-            chunk = chunk[np.argsort(-self.lengths[chunk], kind="stable")]
+            chunk = chunk[np.argsort(self._places(chunk), kind="stable")]
             batches += [chunk[i : i + size].tolist() for i in range(0, len(chunk), size)]
         batches = [batches[i] for i in rng.permutation(len(batches))]
         longest = max(range(len(batches)), key=lambda i: self.lengths[batches[i]].max())
         batches[0], batches[longest] = batches[longest], batches[0]
         return batches
+
+    def _places(self, chunk: np.ndarray) -> np.ndarray:
+        """Where each row stands among those of its class when the longest comes first, in (0, 1)."""
+        places = np.empty(len(chunk))
+        for member in (self.classes[chunk] == c for c in np.unique(self.classes[chunk])):
+            order = np.argsort(-self.lengths[chunk[member]], kind="stable")
+            places[np.flatnonzero(member)[order]] = (np.arange(len(order)) + 0.5) / len(order)
+        return places
 
     def tokens(self, batches_seen: int) -> int:
         """Number of real tokens in the first ``batches_seen`` batches, over epochs."""

@@ -36,7 +36,11 @@ COUNTS = ("n_candidates", "n_prompts", "dropped_near_ties", "dropped_duplicates"
 def once(variants: Variants, role: str) -> Iterator[tuple[dict[str, Any], Output]]:
     """Each stage instance that fills a role once, as (its ``variant`` as JSON and its ``seed``, its output)."""
     for cells, output in collect.once(variants, role):
-        yield {"variant": collect.variant_text(cells), "seed": seed_of(cells[0], output)}, output
+        yield _instance(cells, output), output
+
+
+def _instance(cells: Sequence[Cell], output: Output) -> dict[str, Any]:
+    return {"variant": collect.variant_text(cells), "seed": seed_of(cells[0], output)}
 
 
 def seed_of(cell: Cell, output: Output) -> int:
@@ -135,19 +139,31 @@ def attacks(variants: Variants) -> pd.DataFrame | None:
 
 
 def pairs(variants: Variants) -> pd.DataFrame | None:
-    """What every model learnt from: one row a method, variant and seed, as ``build_selfmoa_results`` takes it."""
+    """What every model learnt from, and whose labels stand behind it: one row a method, variant and seed, as
+    ``build_selfmoa_results`` takes it."""
     import pandas as pd
 
-    rows = []
-    for k in suffixes(variants, "preferences_"):
-        for instance, output in once(variants, f"preferences_{k}"):
-            rows.append({"method": f"selfmoa_iter{k}", **instance, **_counted(output, int(k))})
-    for method in suffixes(variants, "align_"):
-        for instance, output in once(variants, f"align_{method}"):
-            n = output.metrics.get("n_pairs", output.metrics.get("pairs_trained"))
-            if n is not None and not method.startswith("selfmoa_iter"):
-                rows.append({"method": method, **instance, "n_pairs": int(n)})
+    def learnt(start: str, name: str) -> Iterator[tuple[str, dict[str, Any], Output]]:
+        for suffix in suffixes(variants, start):
+            for cells, output in collect.once(variants, start + suffix):
+                method = name.format(suffix)
+                yield suffix, {"method": method, **_instance(cells, output), **labels(cells[0], method)}, output
+
+    rows = [row | _counted(output, int(k)) for k, row, output in learnt("preferences_", "selfmoa_iter{}")]
+    for method, row, output in learnt("align_", "{}"):
+        n = output.metrics.get("n_pairs", output.metrics.get("pairs_trained"))
+        if n is not None and iteration(method) is None:
+            rows.append(row | {"n_pairs": int(n)})
     return pd.DataFrame(rows) if rows else None
+
+
+def labels(cell: Cell, method: str) -> dict[str, Any]:
+    """Who ordered a method's pairs, and the labels behind its judges, each counted by itself (None: not trained here)."""
+    if method in stages.HUMAN:
+        return {"ordered_by": "people", "judge_labels": 0}
+    judges = [cell["outputs"].get(role) for role in ("training_judge", "helpfulness_judge")]
+    learnt = [judge.metrics.get("n_labels") if judge else None for judge in judges]
+    return {"ordered_by": "judges", "judge_labels": None if None in learnt else int(sum(learnt))}
 
 
 def _counted(output: Output, iteration: int) -> dict[str, Any]:

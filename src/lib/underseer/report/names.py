@@ -45,6 +45,9 @@ METHODS = {
     "dpo_safety_only": "DPO, safety only",
     "dpo_weighted_sum": "DPO, weighted sum",
     "sft": "SFT on best answers",
+    "offline": "Offline, one round",
+    "no_red_team": "No red team",
+    "iterated_dpo": "Iterated DPO",
 }
 
 METRICS = {
@@ -157,10 +160,17 @@ def iteration(method: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def rounds(method: str) -> tuple[str, int] | None:
+    """Whose iterate a method is, and which: ('selfmoa', 2) of 'selfmoa_iter2', ('no_red_team', 3) of 'no_red_team_3'; None for
+    any other."""
+    matched = re.fullmatch(r"(selfmoa)_iter(\d+)|(no_red_team|iterated_dpo)_(\d+)", method)
+    return (matched[1] or matched[3], int(matched[2] or matched[4])) if matched else None
+
+
 def method_name(method: str) -> str:
     """Human name of a method: 'w2s_aux_conf' is 'W2S auxiliary confidence', 'w2s_x_y' 'W2S x y'."""
-    if (k := iteration(method)) is not None:
-        return f"Self-MOA, iteration {k}"
+    if (iterate := rounds(method)) is not None:
+        return f"{METHODS.get(iterate[0], 'Self-MOA')}, iteration {iterate[1]}"
     parts = method_parts(method)
     if method in METHODS or parts is None:
         return METHODS.get(method, method.replace("_", " "))

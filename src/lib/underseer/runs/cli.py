@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,9 +16,12 @@ from rich.table import Table
 
 from underseer import paths
 from underseer.errors import StageError, UserError
+from underseer.runs.warm import AVX2
+
+if TYPE_CHECKING:
+    from underseer.runs.plan import Plan
 
 app = typer.Typer(
-    help="Weak-to-strong generalisation and self-alignment from weak judges: experiments that are cheap to repeat, vary and trust.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,10 +40,27 @@ Set = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a parameter; a list makes it a variant axis. Repeatable."),
 ]
+Name = Annotated[
+    str | None, typer.Option(help="Name of the report and of the MLflow experiment, after the file's own and '@'.")
+]
+
+
 Until = Annotated[
     list[str],
     typer.Option(metavar="STAGE[,..]", help="Run these stages, such as w2s/1_data, and what they need; no report."),
 ]
+
+
+@app.callback()
+def hold(
+    cpu: Annotated[
+        Literal["avx2"] | None,
+        typer.Option(help="Compute as a CPU with these instructions alone does; a store of its own: avx2/."),
+    ] = None,
+) -> None:
+    """Weak-to-strong generalisation and self-alignment from weak judges: experiments that are cheap to repeat, vary and trust."""
+    if cpu:
+        os.environ.update(AVX2 | {"UNDERSEER_HOME": str(paths.home() / cpu)})
 
 
 @app.command()
@@ -59,6 +80,7 @@ def run(
         bool, typer.Option("--rehearse", help="Tiny random models of the same architectures, a few rows, on the CPU.")
     ] = False,
     until: Until = [],  # noqa: B006
+    name: Name = None,
 ) -> None:
     """Run what is missing of one or more experiments, then their reports; with --until, less."""
     from underseer.runs import show, workflow
@@ -66,7 +88,7 @@ def run(
 
     started = time.monotonic()
     stages = [stage for text in until for stage in text.split(",")]
-    plans = [_make(file, set_, rehearse=rehearse, until=stages) for file in dict.fromkeys(params)]
+    plans = [_make(file, set_, rehearse=rehearse, until=stages, name=name) for file in dict.fromkeys(params)]
     missing = merged(plans).missing()
     _preflight(plans)
     if dry_run:
@@ -78,7 +100,7 @@ def run(
         errors.print("stopped; the same command continues")
         raise typer.Exit(130) from None
     _close(plans, failed)
-    console.print(f"done in {_minutes(time.monotonic() - started)}" if missing else "nothing to do")
+    console.print(f"done in {show.minutes(time.monotonic() - started)}" if missing else "nothing to do")
     for p in plans if not until else ():
         console.print(f"  report: {paths.shown(paths.home() / 'reports' / p.name / 'index.html')}", soft_wrap=True)
     console.print("  MLflow: make mlflow, then open http://127.0.0.1:5000", soft_wrap=True)
@@ -101,14 +123,14 @@ def _preflight(plans: list) -> None:
 
 def _close(plans: list, failed: list[dict[str, str]]) -> None:
     """Publish the reports that are there, log to MLflow, and end with exit code 1 where something is left."""
-    from underseer.runs import publish, workflow
+    from underseer.runs import publish, show, workflow
     from underseer.runs.plan import merged
 
     for p in plans:
         if not p.until and p.report.cached and not publish.is_published(p):
             publish.publish(p)
         workflow.save(p)
-    _sync(plans)
+    show.synced(plans, console, errors)
     left = merged(plans).missing()
     if failed or left:
         for one in failed:
@@ -203,12 +225,12 @@ def promote(
 @app.command()
 def sync() -> None:
     """Log to MLflow what it missed."""
-    from underseer.runs import workflow
+    from underseer.runs import show, workflow
 
     plans = workflow.saved()
     if not plans:
         console.print("nothing to log: no experiment has run in this store")
-    elif not _sync(plans, force=True):
+    elif not show.synced(plans, console, errors, force=True):
         raise typer.Exit(1)
 
 
@@ -237,45 +259,18 @@ def report(
     console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
 
 
-def _make(params: Path, set_: list[str], *, rehearse: bool = False, until: list[str] = []):  # noqa: B006 (never changed)
+def _make(
+    params: Path, set_: list[str], *, rehearse: bool = False, until: Sequence[str] = (), name: str | None = None
+) -> Plan:
     from underseer.runs import plan as planning
     from underseer.runs.params import load
 
-    experiment = load(params, set_)
+    experiment = load(params, set_, name)
     if rehearse:
         from underseer.runs import rehearsal
 
         experiment = rehearsal.prepare(experiment)
     return planning.make(experiment, until)
-
-
-def _sync(plans: list, *, force: bool = False) -> bool:
-    """Log what MLflow misses; False, and a line that says so, when MLflow cannot be reached. ``force``: look into MLflow also
-    where this store's notes say that all was logged, since somebody may have deleted runs there."""
-    from underseer.runs import tracking
-
-    pending = [p for p in plans if force or not tracking.is_logged(p)]
-    if not pending:
-        return True
-    try:
-        for one in pending:
-            logged = tracking.sync(one)
-            if logged or not force:
-                console.print(f"MLflow: experiment {one.name}: {logged} runs logged")
-            else:
-                console.print(f"MLflow: experiment {one.name} holds all of it")
-    except tracking.Unreachable as error:
-        errors.print(
-            f"MLflow is away ({error}); everything is on disk, `underseer sync` logs it later",
-            markup=False,
-            soft_wrap=True,
-        )
-        return False
-    return True
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
 def _terminated(number: int, _: object) -> NoReturn:

@@ -20,7 +20,7 @@ Absolute = Callable[[str, str, Path], str]
 Problem = Callable[[str, Any], str | None]
 """A parameter's name and value -> what is wrong with it, in one line, or None."""
 
-STEERING = ("pipeline", "description", "extends", "variants")
+STEERING = ("pipeline", "description", "extends", "variants", "seeds", "n_seeds")
 
 
 class _Loader(yaml.SafeLoader):
@@ -72,6 +72,13 @@ class Raw:
     keys: dict[str, Source] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
+    def said(self, key: str) -> list[Any]:
+        """What is written of a key: its plain value, and its axis in each grid."""
+        grids = self.keys["variants"].value if "variants" in self.keys else None
+        plain = self.keys[key].value if key in self.keys else None
+        axes = [grid.get(key) for grid in (grids if isinstance(grids, list) else [grids]) if isinstance(grid, dict)]
+        return [plain, *axes]
+
 
 def parse_value(text: str) -> Any:
     """A value in YAML notation, as ``--set`` takes it."""
@@ -103,6 +110,7 @@ def read(path: Path, absolute: Absolute, seen: tuple[Path, ...] = ()) -> Raw:
         if not isinstance(base, str):
             raise UserError(f"{shown(path)}: extends = {base!r}: expected the path of another params file")
         raw = read(path.parent / base, absolute, (*seen, path.resolve()))
+    _drop_inherited_seeds(raw, values)
     written: set[str] = set()
     for key_node, _ in node.value:
         key, where = str(key_node.value), f"{shown(path)}:{key_node.start_mark.line + 1}"
@@ -114,6 +122,23 @@ def read(path: Path, absolute: Absolute, seen: tuple[Path, ...] = ()) -> Raw:
             value = absolute(key, value, ROOT)
         raw.keys[key] = Source(where, value)
     return raw
+
+
+def _drop_inherited_seeds(raw: Raw, values: dict[str, Any]) -> None:
+    """Seeds that a file names itself, as a set or one by one, take the place of those of the file that it extends."""
+    if "seeds" in values:
+        _drop_seed(raw)
+    if "seed" in values or _in_grids(values.get("variants"), "seed"):
+        raw.keys.pop("seeds", None)
+        raw.keys.pop("n_seeds", None)
+        if "seeds" in values:
+            raw.problems.append(f"seeds = {values['seeds']!r}: there is a 'seed' beside it; keep one of the two")
+
+
+def _drop_seed(raw: Raw) -> None:
+    raw.keys.pop("seed", None)
+    if "variants" in raw.keys and _in_grids(grids := raw.keys["variants"].value, "seed"):
+        raw.keys["variants"] = Source(raw.keys["variants"].where, _without(grids, "seed"))
 
 
 def _known_files(path: Path) -> str:
@@ -133,7 +158,12 @@ def override(raw: Raw, key: str, text: str, absolute: Absolute) -> None:
     source = Source(f"--set {key}", value)
     grids = raw.keys["variants"].value if "variants" in raw.keys else None
     if key in STEERING:
+        if key == "seeds":
+            _drop_seed(raw)
         raw.keys[key] = source
+    elif key == "seed" and raw.keys.pop("seeds", None):
+        raw.keys.pop("n_seeds", None)
+        raw.keys["variants"] = Source(source.where, with_seeds(grids, value if isinstance(value, list) else [value]))
     elif _in_grids(grids, key) or isinstance(value, list):
         raw.keys.pop(key, None)
         axis = value if isinstance(value, list) else [value]
@@ -151,6 +181,20 @@ def _with_axis(grids: Any, key: str, axis: list[Any]) -> Any:
     if isinstance(grids, list):
         return [{**grid, key: axis} for grid in grids if isinstance(grid, dict)]
     return {**(grids or {}), key: axis}
+
+
+def _without(grids: Any, key: str) -> Any:
+    def rest(grid: Any) -> Any:
+        return {k: v for k, v in grid.items() if k != key} if isinstance(grid, dict) else grid
+
+    return [rest(grid) for grid in grids] if isinstance(grids, list) else rest(grids)
+
+
+def with_seeds(grids: Any, seeds: list[Any]) -> Any:
+    """Grids with the axis ``seed`` before their own axes."""
+    if isinstance(grids, list):
+        return [{"seed": seeds, **grid} if isinstance(grid, dict) else grid for grid in grids]
+    return {"seed": seeds, **grids} if isinstance(grids, dict) else {"seed": seeds} if grids is None else grids
 
 
 def expand(source: Source | None, problems: list[str], problem: Problem) -> tuple[dict[str, Any], ...]:

@@ -1,8 +1,9 @@
 """Experiment files: a typed schema, ``extends``, ``variants``, and every mistake found before anything runs.
 
-An experiment file is flat YAML. ``pipeline``, ``description``, ``extends`` and ``variants`` steer; every other key is a
+An experiment file is flat YAML. ``pipeline``, ``description``, ``extends``, ``variants``, ``seeds`` and ``n_seeds`` steer; every other key is a
 parameter of the schema below. ``variants`` is a grid (a mapping of key to list), or a list of grids whose variants are
-put together. A key in ``variants`` takes precedence over a plain value of the same name.
+put together. A key in ``variants`` takes precedence over a plain value of the same name. ``seeds`` names a set of seeds
+(``params/seeds.yaml``), of which ``n_seeds`` are taken as one more axis of every grid.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from underseer.errors import UserError, nearest
 from underseer.judges import spec as judge_specs
 from underseer.paths import shown
+from underseer.runs import names, seeds
 from underseer.runs.files import (
     STEERING,
     Experiment,
@@ -38,6 +40,10 @@ def _result(unit: str, **limits: Any) -> Any:
 def _runtime(unit: str, **limits: Any) -> Any:
     """A parameter that only decides how a result is computed: not part of any key."""
     return Field(description=unit, json_schema_extra={"affects": "runtime"}, **limits)
+
+
+Own = Annotated[float, Field(gt=0)] | str | None
+"""A number for all baselines, or NAME:NUMBER joined by ',' for those named."""
 
 
 class Schema(BaseModel):
@@ -71,6 +77,7 @@ class Schema(BaseModel):
     voting: Literal["none", "hard", "soft", "best_of_b", "least_toxic", "mbr"] = _result(
         "how the bootstrap supervisors' labels are combined"
     )
+    label_noise: float = _result("share of the weak labels that are turned before the student sees them", ge=0, le=1)
     bootstraps: int = _result("supervisors, each trained on a bootstrap sample of the supervise rows", ge=1)
     student_loss: Literal["hard_ce", "soft_ce", "aux_conf", "filtered_ce", "weighted_ce"] = _result(
         "loss of the student on the weak labels"
@@ -121,7 +128,10 @@ class Schema(BaseModel):
     )
     refusal_judge: str = _result("judge of refusals in the report: strings, or a judge of a model", min_length=1)
     reporting_helpfulness_judge: str = _result("judge of helpfulness in the report: as helpfulness_judge, or oracle")
-    judge_noise: float = _result("share of the training judges' verdicts that are turned", ge=0, le=1)
+    judge_noise: float = _result(
+        "how much the training judges err, in the unit of judge_error; 0: as they are", ge=0, le=1
+    )
+    judge_error: Literal["flips", "blind_spot", "length"] = _result("the kind of the training judges' errors")
     n_judged: int = _result(
         "judged exchanges from which trained judges learn, and on a fifth of which they are measured", ge=10
     )
@@ -131,13 +141,21 @@ class Schema(BaseModel):
     )
     human_dataset: str = _result("preference pairs by people, for the baselines", min_length=1)
     evaluation_datasets: str = _result("evaluation sets, joined by '+'", min_length=1)
-    n_seeds: int = _result("seed prompts of the red team", ge=1)
+    n_seed_prompts: int = _result("seed prompts of the red team", ge=1)
     n_safe: int = _result("safe prompts to train on", ge=0)
     n_borderline: int = _result("borderline prompts to train on", ge=0)
     n_evaluation: int = _result("prompts of each evaluation set", ge=1)
     # Self-MOA: the loop
     iterations: int = _result("rounds of red team, judging and alignment", ge=1)
-    baselines: bool = _result("train the baselines too")
+    baselines: bool | str = _result(
+        "baselines and controls to train beside the loop, joined by '+'; all or none", min_length=1
+    )
+    baseline_pairs: Literal["as_is", "loop"] = _result(
+        "what the baselines learn from: pairs of the first round, or as many as the loop has, of one round with its budgets"
+    )
+    baseline_beta: Own = _result("temperature of the baselines' plain DPO; null: the loop's effective one")
+    baseline_epochs: Own = _result("passes of the baselines; null: epochs")
+    baseline_learning_rate: Own = _result("learning rate of the baselines; null: learning_rate")
     reset: bool = _result("reset the target's safety before the loop")
     n_reset: int = _result("harmful exchanges of the reset", ge=1)
     reset_epochs: float = _result("passes of the reset", gt=0)
@@ -206,21 +224,32 @@ JUDGES = frozenset(
 """Parameters that may name a model after a prefix: ``trained:MODEL``, ``classifier:MODEL``."""
 
 
-def load(file: str | Path, overrides: Iterable[str] = ()) -> Experiment:
+def load(file: str | Path, overrides: Iterable[str] = (), name: str | None = None) -> Experiment:
     """Read an experiment file, with ``KEY=VALUE`` overrides in YAML notation.
+
+    With overrides that decide another result than the file's the experiment has a name of its own: the file's, then '@' and
+    ``name`` or, without one, the overrides.
 
     Raises:
         UserError: with every mistake found, one line each.
     """
     path = Path(file)
     raw = read(path, absolute)
+    typed: dict[str, str] = {}
     for text in overrides:
         key, sep, value = text.partition("=")
         if not sep or not key:
             raw.problems.append(f"--set {text}: expected KEY=VALUE, for example --set seed=1")
             continue
+        typed[key.strip()] = value.strip()
         override(raw, key.strip(), value, absolute)
-    return _check(path, raw)
+    experiment = _check(path, raw)
+    if name:
+        return names.chosen(experiment, name)
+    written = read(path, absolute)
+    return (
+        names.rerun(experiment, raw, typed, (written, lambda: _check(path, written)), RUNTIME) if typed else experiment
+    )
 
 
 def absolute(key: str, value: str, base: Path) -> str:
@@ -247,7 +276,7 @@ def _check(path: Path, raw: Raw) -> Experiment:
         if wrong:
             problems.append(f"{source.where}: {wrong}")
         parameters[key] = source.value
-    variants = expand(raw.keys.get("variants"), problems, problem)
+    variants = expand(seeds.axis(raw), problems, problem)
     pipeline = raw.keys.get("pipeline", Source(shown(path), None))
     if not isinstance(pipeline.value, str):
         problems.append(

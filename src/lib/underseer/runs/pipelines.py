@@ -1,4 +1,4 @@
-"""Which stage needs which. The one place that says so.
+"""Which stage needs which; ``rounds`` holds the rounds of Self-MOA.
 
 A pipeline is a function of one variant's parameters. It names each stage instance with ``add(stage, values, role=...)``:
 ``values`` are the parameters that the pipeline itself decides (a replicate, whose labels a student sees); the roles are
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from underseer.judges import spec as judge_specs
+from underseer.runs import rounds
 from underseer.testbed import chat
 from underseer.w2s import tasks
 
@@ -36,16 +37,25 @@ DECIDED = {
 }
 """Parameters of notebooks that the pipeline decides and no experiment file may hold."""
 
-STEERS = {"w2s": frozenset({"bootstraps", "judge_members"}), "selfmoa": frozenset({"iterations", "baselines", "reset"})}
+STEERS = {
+    "w2s": frozenset({"bootstraps", "judge_members"}),
+    "selfmoa": frozenset({"iterations", "reset", "baselines", "baseline_pairs"})
+    | {"baseline_beta", "baseline_epochs", "baseline_learning_rate"},
+}
 """Parameters that no notebook declares: the pipeline reads them to decide which instances there are."""
 
-HANDED_ON = frozenset({"epochs", "learning_rate", "weak_epochs", "weak_learning_rate", "nll_weight"})
+HANDED_ON = frozenset(
+    {"epochs", "learning_rate", "weak_epochs", "weak_learning_rate", "nll_weight"}
+    | {"baseline_beta", "baseline_epochs", "baseline_learning_rate"}
+    | {"beta", "objective_weights", "ordering", "divide_by_weight"}
+)
 """Parameters that a pipeline reads only to settle the value of another or their own: they tell no instances apart. All
 others that it reads do."""
 
 DYNAMIC: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "selfmoa.pools": ("dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
     "judges.labelled": ("exchange_dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
+    "judges.noisy": ("judge_error", lambda kind: "testbed.lexicon" if kind == "blind_spot" else None),
     "data.loading": ("dataset", lambda names: "testbed.tasks" if "testbed" in names else None),
     "engines": ("engine", lambda name: f"engines.on_{name}" if name else None),  # planning has decided on ``auto``
 }
@@ -148,27 +158,8 @@ def _pretrained(add: Add, model: str) -> Any:
     return add("testbed/pretrain", {"base_model": name})
 
 
-PLAIN = {"margin_scale": 0.0, "divide_by_weight": False}
-"""Alignment by one objective is plain DPO: no margin, no weight, so that a change of either reruns nothing."""
-BASELINES: dict[str, dict[str, Any]] = {
-    "dpo_helpful_only": {"ordering": "helpfulness", "objective_weights": "helpfulness:1", **PLAIN},
-    "dpo_safety_only": {"ordering": "safety", "objective_weights": "safety:1", **PLAIN},
-    "dpo_weighted_sum": {"ordering": "weighted_sum", "objective_weights": "helpfulness:1", **PLAIN},
-}
-"""Baselines that learn from pairs of the loop's first iteration, and what ``4_align`` is given for each."""
-HUMAN: dict[str, dict[str, Any]] = {
-    "human_dpo": {"ordering": "weighted_sum", "objective_weights": "helpfulness:1", **PLAIN},
-    "human_modpo": {"ordering": "helpfulness"},
-}
-"""Baselines that learn from pairs by people."""
-UNSAMPLED = dict.fromkeys(
-    ("answers_per_prompt", "min_margin", "pairs_per_prompt", "temperature", "top_p", "top_k", "max_new_tokens", "max_length", "engine", "precision")
-)  # fmt: skip
-"""What pairs by people do not depend on where they are public data: nothing is answered."""
-
-
 def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
-    """Self-MOA: reset -> (red team -> preferences -> align -> evaluate), again and again; beside it the baselines."""
+    """Self-MOA: reset -> (red team -> preferences -> align -> evaluate), again and again; beside it controls and baselines."""
     data, target = add("selfmoa/0_data"), _pretrained(add, p["target_model"])
     attacker = _pretrained(add, p["red_team_model"])
     judges = _loop_judges(add, p)
@@ -177,47 +168,26 @@ def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     model = {"target": target, "reset": reset}
     roles = {"data": data, "reset": reset, **judges}
     if p["judge_noise"]:  # the cards that the report reads are those of the judges as the loop hears them
-        roles |= {role: _noisier(add, p[role], STEERING[role], judge) for role, judge in steering.items()}
+        roles |= {role: _noisier(add, p, role, judge) for role, judge in steering.items()}
 
     def evaluate(method: str, **where: Any) -> None:
-        roles[f"evaluation_{method}"] = add("selfmoa/5_evaluate", {"method": method}, data=data, **where, **judges)
+        values = {"method": method, **rounds.heard(p)}
+        roles[f"evaluation_{method}"] = add("selfmoa/5_evaluate", values, data=data, **where, **judges)
 
     evaluate("aligned", target=target)
     if reset is not None:
         evaluate("reset", **model)
-    previous = archive = None
-    for k in range(1, p["iterations"] + 1):
-        now = {"iteration": k}
-        archive = add(
-            "selfmoa/2_red_team", now, data=data, **model, previous=previous, attacker=attacker, archive=archive, training_judge=steering["training_judge"]
-        )  # fmt: skip
-        answers = add("selfmoa/3_preferences", now, data=data, **model, previous=previous, red_team=archive, **steering)
-        name = f"selfmoa_iter{k}"
-        previous = _align(add, p, "selfmoa", {}, preferences=answers, **model, previous=previous)
-        evaluate(name, **model, previous=previous)
-        roles |= {f"red_team_{k}": archive, f"preferences_{k}": answers, f"align_{name}": previous}
-    if p["baselines"]:
-        for method, aligned in _baselines(add, p, data, roles["preferences_1"], model).items():
-            evaluate(method, **model, previous=aligned)
-            roles[f"align_{method}"] = aligned
+    stages = rounds.Rounds(add, p, data, model, attacker, steering)
+    loop = stages.run("selfmoa", {}, name="selfmoa_iter")
+    for k, made in enumerate(loop.values(), 1):
+        roles |= {f"red_team_{k}": made["red_team"], f"preferences_{k}": made["preferences"]}
+    others = rounds.beside(stages, loop)
+    for method, made in others.items():  # a stage that the loop has too is the loop's
+        roles |= {f"{method}_{name}": i for name, i in made.items() if name != "align" and i not in roles.values()}
+    for method, made in {**loop, **others}.items():
+        evaluate(method, **model, previous=made["align"])
+        roles[f"align_{method}"] = made["align"]
     return {role: instance for role, instance in roles.items() if instance is not None}
-
-
-def _align(add: Add, p: dict[str, Any], method: str, values: dict[str, Any], **inputs: Any) -> Any:
-    """Alignment by pairs. The threshold of safety is used there for the NLL term alone."""
-    nll = {} if p["nll_weight"] else {"unsafe_threshold": None}
-    return add("selfmoa/4_align", {"method": method, **nll, **values}, **inputs)
-
-
-def _baselines(add: Add, p: dict[str, Any], data: Any, preferences: Any, model: dict[str, Any]) -> dict[str, Any]:
-    """What each baseline trains, from the first iteration's answers or from pairs by people."""
-    if p["human_dataset"].startswith("testbed"):
-        people = add("selfmoa/human_pairs", {"dataset_path": None}, data=data, **model)
-    else:
-        people = add("selfmoa/human_pairs", UNSAMPLED | {"target_model": None}, data=data)
-    trained = {m: _align(add, p, m, values, preferences=preferences, **model) for m, values in BASELINES.items()}
-    trained["sft"] = add("selfmoa/4_finetune", preferences=preferences, **model)
-    return trained | {m: _align(add, p, m, values, preferences=people, **model) for m, values in HUMAN.items()}
 
 
 STEERING = {"training_judge": "unsafe", "helpfulness_judge": "helpful"}
@@ -238,12 +208,13 @@ def _evaluator(add: Add, spec: str, measure: str, exchanges: str) -> Any:
     if kind == "oracle" or (kind != "trained" and not known):
         return None
     base = _pretrained(add, model) if model else None
-    return add("judges/evaluator", _judged_by(spec, measure) | {"judge_noise": 0.0}, base=base)
+    exact = {"judge_noise": 0.0, "judge_error": None}
+    return add("judges/evaluator", _judged_by(spec, measure) | exact, base=base)
 
 
-def _noisier(add: Add, spec: str, measure: str, judge: Any) -> Any:
-    """The stage that measures a judge with its noise; it is trained once for all shares of noise."""
-    return None if judge is None else add("judges/evaluator", _judged_by(spec, measure), trained=judge)
+def _noisier(add: Add, p: dict[str, Any], role: str, judge: Any) -> Any:
+    """The stage that measures a judge with its errors; it is trained once for all kinds and strengths of them."""
+    return None if judge is None else add("judges/evaluator", _judged_by(p[role], STEERING[role]), trained=judge)
 
 
 def _judged_by(spec: str, measure: str) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def newest_report(name: str) -> store.Output:
         names = sorted({o.parameters["name"] for o in reports})
         there = f"there are {', '.join(names)}" if names else "none has run yet"
         raise UserError(
-            f"{name}: no finished report of that name; {there}. Make it with: underseer run params/{name}.yaml"
+            f"{name}: no finished report of that name; {there}. Make it with: underseer run params/{name.split('@')[0]}.yaml"
         )
     return max(named, key=lambda o: o.manifest["finished"])
 

@@ -16,6 +16,7 @@ from typing import Any
 from underseer import paths, store
 from underseer.cost import Ledger
 from underseer.errors import StageError
+from underseer.runs import seeds
 from underseer.runs.plan import Instance
 from underseer.store import Output
 
@@ -103,21 +104,28 @@ class Run:
 
     def costs(self) -> dict[str, dict[str, float]]:
         """The ledger of every stage instance that this one rests on, each once, by ``stage/key``."""
-        costs: dict[str, dict[str, float]] = {}
-        queue = [o for outputs in self._inputs.values() for o in outputs]
+        return {name: output.manifest["cost"] for name, output in self._rests_on().items()}
+
+    def _rests_on(self) -> dict[str, store.Output]:
+        """Every stage instance that this one rests on, by ``stage/key``."""
+        outputs: dict[str, store.Output] = {}
+        queue = [o for filling in self._inputs.values() for o in filling]
         while queue:
             output = queue.pop()
-            if output.name not in costs:
-                costs[output.name] = output.manifest["cost"]
+            if output.name not in outputs:
+                outputs[output.name] = output
                 names = (name for inputs in output.manifest["inputs"].values() for name in inputs)
                 queue += [store.locate(name, self._home) for name in names]
-        return costs
+        return outputs
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers of this stage come from: commit, versions, parameters, and the inputs with their hashes."""
         inputs = {r: {o.name: o.manifest["hashes"] for o in outputs} for r, outputs in self._inputs.items()}
         data = {k: v for o in self._inputs.get("data", []) for k, v in o.parameters.items()}
         mark = {"rehearsal": True} if self.instance.rehearsal else {}
+        mark |= {"seeds": seeds.described(o.parameters["seed"] for o in self._inputs.get("data", []))}
+        computed = {o.manifest.get("cpu_capability") for o in self._rests_on().values()} - {None}
+        mark |= {"cpu_capability": sorted(computed)}
         return {**mark, **provenance(), "report": self.instance.key, "parameters": data, "inputs": inputs}
 
     @property
@@ -190,6 +198,8 @@ class Run:
         seen = {"metrics": self._metrics, "checks": self._checked, "marks": self._marks, "cost": self.cost.total()}
         seen |= {"unmet": self._unmet} if self._unmet else {}
         seen |= {"engines": list(self._engines)} if self._engines else {}
+        if torch := sys.modules.get("torch"):
+            seen |= {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
         return {"schema": 1, **facts, "inputs": inputs, **times, **seen}
 
 

@@ -1,11 +1,12 @@
-"""Tables of stage instances on the terminal."""
+"""What the command line tells: tables of stage instances, and what was logged to MLflow."""
 
 from __future__ import annotations
 
+from rich.console import Console
 from rich.table import Table
 
 from underseer import paths, store
-from underseer.runs.plan import Instance
+from underseer.runs.plan import Instance, Plan
 
 
 def counts(failed: list[dict[str, str]]) -> dict[str, list[int]]:
@@ -37,3 +38,32 @@ def _shared(planned: list[Instance]) -> dict[str, set[str]]:
         for name, value in i.parameters.items():
             seen.setdefault(i.stage, {}).setdefault(name, set()).add(repr(value))
     return {stage: {n for n, values in names.items() if len(values) == 1} for stage, names in seen.items()}
+
+
+def synced(plans: list[Plan], console: Console, errors: Console, *, force: bool = False) -> bool:
+    """Log to MLflow what it misses; False, and a line that says so, when MLflow cannot be reached. ``force``: look into MLflow also
+    where this store's notes say that all was logged, since somebody may have deleted runs there."""
+    from underseer.runs import tracking
+
+    pending = [p for p in plans if force or not tracking.is_logged(p)]
+    if not pending:
+        return True
+    try:
+        for one in pending:
+            logged = tracking.sync(one)
+            if logged or not force:
+                console.print(f"MLflow: experiment {one.name}: {logged} runs logged")
+            else:
+                console.print(f"MLflow: experiment {one.name} holds all of it")
+    except tracking.Unreachable as error:
+        errors.print(
+            f"MLflow is away ({error}); everything is on disk, `underseer sync` logs it later",
+            markup=False,
+            soft_wrap=True,
+        )
+        return False
+    return True
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

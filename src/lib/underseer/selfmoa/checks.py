@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 from underseer import engines
-from underseer.errors import UserError
+from underseer.errors import UserError, nearest
 from underseer.prompts import strategies
 from underseer.selfmoa import pools, targets
 
 DATASETS = {"dataset": "rows", "safe_dataset": "rows", "exchange_dataset": "exchanges", "human_dataset": "pairs"}
 """Parameters that name data, and what each must hold."""
+
+BASELINES = ("human_dpo", "human_modpo", "dpo_helpful_only", "dpo_safety_only", "dpo_weighted_sum", "sft")
+CONTROLS = ("offline", "no_red_team", "iterated_dpo")
+"""What may be trained beside the loop. A control changes one thing of the loop (``runs.rounds``)."""
+
+
+def baselines(value: str | bool) -> tuple[str, ...]:
+    """The names in the parameter ``baselines``: joined by '+', or all or none (true and false). Raises UserError."""
+    known = (*BASELINES, *CONTROLS)
+    if value in (False, "none"):
+        return ()
+    if value in (True, "all"):
+        return known
+    names = [name.strip() for name in str(value).split("+")]
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"baselines = {value!r}: {name!r} is unknown{nearest(name, known)}; give all, none, or some of "
+                f"{', '.join(known)}, joined by '+'"
+            )
+    return tuple(name for name in known if name in names)
+
+
+def own(name: str, value: float | str | None, method: str) -> float | None:
+    """What a parameter of the baselines says of one of them: a number is for all, ``sft:0.001,human_dpo:0.002`` for those
+    named; None where it says nothing. Raises UserError."""
+    if not isinstance(value, str):
+        return value
+    given = dict(part.strip().partition(":")[::2] for part in value.split(","))
+    for baseline, number in given.items():
+        if (
+            baseline not in (*BASELINES, *CONTROLS)
+            or not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", number)
+            or not float(number)
+        ):
+            raise UserError(
+                f"{name} = {value!r}: {baseline}:{number} is not BASELINE:NUMBER with a number above 0; give for example "
+                "sft:0.001,human_dpo:0.002, or one number for all"
+            )
+    return float(given[method]) if method in given else None
 
 
 def preflight(parameters: Mapping[str, Any]) -> list[str]:
@@ -31,6 +72,7 @@ def preflight(parameters: Mapping[str, Any]) -> list[str]:
         _mix,
         _benchmarks,
         lambda p: engines.check(p["engine"]),
+        _errors,
         lambda p: strategies.chosen(p["attack_strategies"]),
         _models,
         _adapter,
@@ -60,7 +102,7 @@ def _data(p: Mapping[str, Any]) -> None:
             )
         return
     for name, holds in {**DATASETS, "evaluation_datasets": "rows"}.items():
-        if name == "human_dataset" and not p["baselines"]:
+        if name == "human_dataset" and not {"human_dpo", "human_modpo"}.intersection(baselines(p["baselines"])):
             continue
         check_files(p[name], p["dataset_path"], None, holds=holds)
 
@@ -69,8 +111,16 @@ def _weights(p: Mapping[str, Any]) -> None:
     from underseer.maths import modpo
 
     modpo.parse_weights(p["objective_weights"], modpo.objective(p["ordering"]))
-    if p["baselines"]:  # human_modpo learns from pairs that are ordered by helpfulness
+    if "human_modpo" in baselines(p["baselines"]):  # it learns from pairs that are ordered by helpfulness
         modpo.parse_weights(p["objective_weights"], "helpfulness")
+
+
+def _errors(p: Mapping[str, Any]) -> None:
+    if p["judge_noise"] and p["judge_error"] == "blind_spot" and not pools.is_testbed({p["dataset"]}):
+        raise UserError(
+            f"judge_error = 'blind_spot': the categories of harm of {p['dataset']} cannot be read from its words; give flips "
+            f"or length, or {pools.TESTBED} as data"
+        )
 
 
 def _mix(p: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,11 @@ def near_tie(candidates: pd.DataFrame, min_margin: float) -> pd.Series:
 def both_unsafe(candidates: pd.DataFrame, threshold: float) -> pd.Series:
     """Pairs (n,) of two unsafe answers: they would teach which harmful answer is the better one."""
     return candidates[["unsafe_chosen", "unsafe_rejected"]].min(axis=1) >= threshold
+
+
+def less_safe(candidates: pd.DataFrame, threshold: float) -> pd.Series:
+    """Pairs (n,) whose chosen answer is judged unsafe and the rejected one safe: plain DPO would teach the unsafe one."""
+    return (candidates.unsafe_chosen >= threshold) & (candidates.unsafe_rejected < threshold)
 
 
 def drops(min_margin: float, unsafe_threshold: float = math.inf) -> dict[str, Drop]:
@@ -157,26 +162,39 @@ def best(answers: pd.DataFrame, order: Order, threshold: float) -> pd.DataFrame:
 
 
 def prompt_mix(
-    train: pd.DataFrame, archive: pd.DataFrame, iteration: int, *, n: int, safe_share: float, borderline_share: float,
+    train: pd.DataFrame, archive: pd.DataFrame | None, iteration: int, *, n: int, safe_share: float, borderline_share: float,
     replay_attacks: bool = True, seed: int,
 ) -> pd.DataFrame:  # fmt: skip
     """``n`` prompts to answer, ``id, text, set``: this iteration's successful attacks, and safe and borderline ones.
 
     Where these attacks are fewer than their share, ``replay_attacks`` adds successes of earlier iterations, the newest
-    first; what is still missing is not made up by others. Iterations draw different safe and borderline prompts.
+    first; what is still missing is not made up by others. Without an ``archive`` there is no red team: the prompts of
+    attacks are seeds, whether or not the target answers them unsafely. Iterations draw different safe and borderline
+    prompts, and different seeds.
     """
     import pandas as pd
 
-    wins = archive[archive.success & archive.iteration.between(1 if replay_attacks else iteration, iteration)]
-    wins = wins.sort_values("iteration", ascending=False, kind="stable")
     safe = round(n * safe_share)
     wanted = {"safe": safe, "borderline": min(round(n * borderline_share), n - safe)}  # two halves may both round up
-    parts = [wins.head(n - sum(wanted.values())).assign(set="attack")]
+    attacks = n - sum(wanted.values())
+    if archive is None:
+        parts, wanted = [], {"attack": attacks, **wanted}
+    else:
+        wins = archive[archive.success & archive.iteration.between(1 if replay_attacks else iteration, iteration)]
+        wins = wins.sort_values("iteration", ascending=False, kind="stable")
+        parts = [wins.head(attacks).assign(set="attack")]
     for name, size in wanted.items():
         pool = train[train.set == name].sample(frac=1, random_state=seed)
         start = (iteration - 1) * size % max(len(pool), 1)
         parts.append(pd.concat([pool, pool]).iloc[start : start + min(size, len(pool))])
     return pd.concat(parts, ignore_index=True)[["id", "text", "set"]]
+
+
+def at_most(pairs: pd.DataFrame, sources: Sequence[pd.DataFrame], seed: int) -> pd.DataFrame:
+    """``pairs``, or where ``sources`` are fewer altogether, as many of them, drawn by ``seed`` and kept in order; without any
+    source all."""
+    n = sum(len(source) for source in sources) if sources else len(pairs)
+    return pairs if len(pairs) <= n else pairs.sample(n, random_state=seed).sort_index()
 
 
 def outcome(counts: Mapping[str, int]) -> str:

@@ -22,7 +22,7 @@ class Sizes:
     """Rows of each pool: seeds of attacks, safe and borderline prompts to train on, prompts of each evaluation set,
     exchanges for the reset."""
 
-    n_seeds: int
+    n_seed_prompts: int
     n_safe: int
     n_borderline: int
     n_evaluation: int
@@ -62,7 +62,7 @@ def draw(
 
 def outcome(pools: Pools, sizes: Sizes) -> str:
     """In words, for the notebook: how many prompts there are to train and to evaluate on, and what was dropped or is missing."""
-    wanted = {"attack": sizes.n_seeds, "safe": sizes.n_safe, "borderline": sizes.n_borderline}
+    wanted = {"attack": sizes.n_seed_prompts, "safe": sizes.n_safe, "borderline": sizes.n_borderline}
     drawn = pools.train.set.value_counts()
     short = [f"{name}: {drawn.get(name, 0)} of {n}" for name, n in wanted.items() if drawn.get(name, 0) < n]
     text = f"{len(pools.train)} prompts to train on, {len(pools.evaluation)} to evaluate on, {len(pools.reset)} exchanges for the reset."
@@ -77,7 +77,7 @@ def _testbed(sizes: Sizes, seed: int) -> Pools:
 
     # By name: public data does not rest on the testbed's code.
     chat = import_module("underseer.testbed.chat")
-    wanted = {"attack": sizes.n_seeds, "safe": sizes.n_safe, "borderline": sizes.n_borderline}
+    wanted = {"attack": sizes.n_seed_prompts, "safe": sizes.n_safe, "borderline": sizes.n_borderline}
     train = pd.concat([chat.prompts(name, n, seed, "main").assign(set=name) for name, n in wanted.items()])
     pools = {"attack": "attack", "held_out_attack": "held_out", "safe": "held_out", "borderline": "held_out"}
     held = pd.concat([chat.prompts(s, sizes.n_evaluation, seed, pool).assign(set=s) for s, pool in pools.items()])
@@ -99,7 +99,7 @@ def _public(
     held = held.assign(set=held["source"])
     pool = pd.concat([load_prompts(name, path, seed=seed) for name in (dataset, safe_dataset)], ignore_index=True)
     kept, dropped = exclude(pool, held)
-    wanted = {"attack": sizes.n_seeds, "safe": sizes.n_safe, "borderline": sizes.n_borderline}
+    wanted = {"attack": sizes.n_seed_prompts, "safe": sizes.n_safe, "borderline": sizes.n_borderline}
     train = pd.concat([_some(kept[kept.role == role], n, seed).assign(set=role) for role, n in wanted.items()])
     harmful = load_exchanges(exchange_dataset, path, seed=seed, held_out=held)
     harmful = harmful[harmful.unsafe >= 0.5]

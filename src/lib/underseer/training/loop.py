@@ -71,7 +71,9 @@ class Fit(Lean, Trainer):
         super().__init__(*args, compute_loss_func=self._loss, **kwargs)
         self.loss_sum, self.metrics, self.autocast_bf16 = loss_sum, metrics, bf16
         self.weight: torch.Tensor | None = None  # of the micro-batch at hand
-        self.batches = LengthGroupedBatches(self.train_dataset.lengths, self.args.train_batch_size, self.args.seed)
+        rows: TokenRows = self.train_dataset
+        classes = None if rows.targets is None else rows.targets >= 0.5
+        self.batches = LengthGroupedBatches(rows.lengths, self.args.train_batch_size, self.args.seed, classes=classes)
         self.hush()
 
     def get_train_dataloader(self) -> Any:

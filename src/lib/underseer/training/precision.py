@@ -22,12 +22,13 @@ def longest_row(model: PreTrainedModel, max_length: int) -> int:
 
 
 def native_bf16(device: torch.device) -> bool:
-    """True where bf16 matrices multiply natively: CUDA from compute capability 8, CPUs with AVX512_BF16 or AMX."""
+    """True where bf16 matrices multiply natively: CUDA from compute capability 8, CPUs with AVX512_BF16 or AMX unless PyTorch is
+    held to less (``ATEN_CPU_CAPABILITY``)."""
     import torch
 
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
+    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2"):
         return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return False
 

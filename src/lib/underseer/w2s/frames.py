@@ -60,6 +60,15 @@ def label(answers: pd.DataFrame, vote: Vote) -> pd.DataFrame:
     return answers[["id", "split"]].assign(weak_label=labels, p=mean, share=share)
 
 
+def turned(weak_labels: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
+    """Weak labels (as ``label`` returns them) with those of some rows (booleans, (n,)) turned to the other class, and ``p`` with them.
+
+    ``share`` stays: the supervisors agree as before.
+    """
+    label, p = weak_labels.weak_label, weak_labels.p
+    return weak_labels.assign(weak_label=label.where(~rows, 1 - label), p=p.where(~rows, 1 - p))
+
+
 def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None) -> pd.DataFrame:
     """What a student learns from: transfer and validation rows with weak labels, or with the truth where there are none.
 

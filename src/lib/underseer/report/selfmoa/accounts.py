@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from underseer.report.names import iteration
+from underseer.report.names import iteration, rounds
 from underseer.report.selfmoa import stages
 from underseer.report.selfmoa.stages import Results
 
@@ -17,12 +17,12 @@ LOOP_ROLES = re.compile(
 
 
 def pairs_used(results: Results, method: str, variant: Mapping[str, Any]) -> list[float]:
-    """Preference pairs up to a model, one number a seed: of an iterate the sum over all iterations so far; empty where no
-    row tells."""
-    upto, by_seed = iteration(method), {}
+    """Preference pairs up to a model, one number a seed: of an iterate, of the loop or of a control, the sum over all its
+    iterations so far; empty where no row tells."""
+    (name, upto), by_seed = rounds(method) or (method, None), {}
     for row in results["pairs"]:
-        known = iteration(row["method"])
-        mine = row["method"] == method if upto is None else known is not None and known <= upto
+        known = rounds(row["method"])
+        mine = row["method"] == method if upto is None else known is not None and known[0] == name and known[1] <= upto
         if mine and row["n_pairs"] is not None and _agrees(row["variant"], variant):
             by_seed.setdefault(row["seed"], {})[row["method"]] = float(row["n_pairs"])
     whole = [p for p in by_seed.values() if upto is None or len(p) == upto]

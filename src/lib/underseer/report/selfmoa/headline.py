@@ -120,7 +120,9 @@ def _pairs(results: Results, line: Line) -> list[str]:
     if not own:
         return []
     k = iteration(line.last)
-    found = [f"Preference pairs used by the loop, {k} iteration{'s' * (k != 1)}: {own:,.0f} a seed."]
+    labels = {r.get("judge_labels") for r in results["pairs"] if iteration(r["method"]) == k} - {None}
+    behind = f", ordered by judges that learnt from {max(labels):,.0f} labels" if labels else ""
+    found = [f"Preference pairs used by the loop, {k} iteration{'s' * (k != 1)}: {own:,.0f} a seed{behind}."]
     rows = stages.rows_of(results, stages.main_of(results, "attack"), "unsafe_rate")
     for method in HUMAN:
         sizes = [

@@ -54,8 +54,8 @@ def build_selfmoa_results(
     attacks: archive of the last iteration of each variant and seed: attacks.COLUMNS; None where no red team was at work.
     pairs: one row for each method, variant and seed that learnt from pairs: PAIRS; optionally variant, iteration, n_candidates,
         n_prompts, dropped_near_ties, dropped_duplicates, dropped_both_unsafe, n_attack, n_safe, n_borderline (pairs by
-        set), safety_difference, helpful_difference (means), chosen_less_safe (share). Of an iterate: its own pairs alone,
-        not those of earlier iterations.
+        set), safety_difference, helpful_difference (means), chosen_less_safe (share), ordered_by (judges, people), judge_labels
+        (labels behind those judges). Of an iterate: its own pairs alone, not those of earlier iterations.
     judges: {'role' (training, reporting), 'measure', 'name', 'version', 'seed', 'card'} each, optionally 'variant'; 'card' as
         `judges.card.judge_card` writes it, None for the oracle. utility: UTILITY and optionally variant, n, stderr; accuracies in [0, 1].
     curves: method, seed, step, metric, value, optionally variant. cost: ledger by stage instance, each optionally with

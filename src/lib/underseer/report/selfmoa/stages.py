@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from underseer.report import wording as w
-from underseer.report.names import iteration
+from underseer.report.names import iteration, rounds
 
 BASELINES = ("human_dpo", "human_modpo", "dpo_weighted_sum", "dpo_helpful_only", "dpo_safety_only", "sft")
+CONTROLS = ("offline", "no_red_team", "iterated_dpo")
+"""What leaves one part of the loop out. The last two are loops of their own, with iterates."""
 HUMAN = ("human_dpo", "human_modpo")
 """Baselines that learn from pairs which people ordered."""
 
@@ -18,12 +20,22 @@ Row = Mapping[str, Any]
 
 
 def order(method: str) -> tuple[int, int, str]:
-    """Where a method stands: aligned model, reset, iterates, baselines, others."""
+    """Where a method stands: aligned model, reset, iterates, controls with their iterates, baselines, others."""
     if method in ("aligned", "reset"):
         return (0, int(method == "reset"), "")
     if (k := iteration(method)) is not None:
         return (1, k, "")
-    return (2, BASELINES.index(method) if method in BASELINES else len(BASELINES), method)
+    name, known = (rounds(method) or (method, 0))[0], CONTROLS + BASELINES
+    return (2, known.index(name) if name in known else len(known), method)
+
+
+def last_control(method: str, methods: Iterable[str]) -> bool:
+    """Whether a method is a control, and of a control with iterates the last one among ``methods``."""
+    iterate = rounds(method)
+    if iterate is None:
+        return method in CONTROLS
+    own = [k for name, k in filter(None, map(rounds, methods)) if name == iterate[0]]
+    return iterate[0] in CONTROLS and iterate[1] == max(own, default=iterate[1])
 
 
 def stage_name(method: str) -> str:

@@ -11,7 +11,7 @@ from underseer.report import wording as w
 from underseer.report.selfmoa import stages
 from underseer.report.selfmoa.headline import relative
 from underseer.report.selfmoa.results import HELD_OUT_TEXT
-from underseer.report.selfmoa.stages import BASELINES, Results
+from underseer.report.selfmoa.stages import Results
 from underseer.report.tabulate import Table, flat, plain, sample, score_lines, table
 
 SHOWN = {
@@ -49,12 +49,12 @@ def stage_table(results: Results) -> Table | None:
 
 
 def baselines(results: Results) -> Table | None:
-    """The baselines beside the last iterates."""
+    """The baselines and controls beside the last iterates."""
     rows = stages.rows_of(results, stages.main_of(results, "attack"), "unsafe_rate")
-    if not any(r["method"] in BASELINES for r in rows):
+    if not any(stages.order(r["method"])[0] == 2 for r in rows):
         return None
     last = {line.last for line in stages.lines(results, rows)}
-    text = "The last iterate, and the baselines on the same prompts."
+    text = "The last iterate, and baselines and controls on the same prompts."
     return _scores(results, "baselines", "Baselines", text, lambda m: stages.order(m)[0] == 2 or m in last)
 
 

@@ -169,6 +169,7 @@ _SPENT = {
     "tokens_generated": "Tokens generated",
     "tokens_scored": "Tokens scored",
     "judge_calls": "Judge calls",
+    "labels": "Labels that judges learnt from",
 }
 
 

@@ -13,7 +13,7 @@ from underseer.report.names import iteration
 from underseer.report.scores import compatible, paired_seeds
 from underseer.report.selfmoa.answers import GAP
 from underseer.report.selfmoa.measured import Measured
-from underseer.report.selfmoa.stages import BASELINES, order
+from underseer.report.selfmoa.stages import BASELINES, last_control, order
 
 TESTED = {
     "attack": ("unsafe_rate", "safety_score", "helpfulness", GAP),
@@ -27,7 +27,7 @@ CHANGED = ("safety_score", "unsafe_rate")
 
 _COMPARED = (
     ", of all metrics together (each iterate with the one before, with the reset and with the aligned model, the last one "
-    "with every baseline, each baseline with the reset)"
+    "with every baseline and control, each of these with the reset)"
 )
 
 
@@ -54,23 +54,26 @@ def _pairs(groups: list[Measured]) -> list[tuple[Measured, Measured]]:
     for metric in dict.fromkeys(g.primary for g in groups):
         same = sorted((g for g in groups if g.primary == metric), key=lambda g: order(g.method))
         last = {repr(g.variant): g.method for g in same if iteration(g.method)}
+        methods = [g.method for g in same]
+        others = {m for m in methods if m in BASELINES or last_control(m, methods)}
         found += [
             (a, b)
             for a in same
             for b in same
-            if _wanted(a, b, last.get(repr(a.variant)) == a.method) and compatible(a.variant, b.variant)
+            if _wanted(a, b, last.get(repr(a.variant)) == a.method, others) and compatible(a.variant, b.variant)
         ]
     return found
 
 
-def _wanted(a: Measured, b: Measured, a_is_last: bool) -> bool:
-    """Whether `a` is compared with `b`; of the gap between judges only that of the last iterate."""
+def _wanted(a: Measured, b: Measured, a_is_last: bool, others: set[str]) -> bool:
+    """Whether `a` is compared with `b`; of the gap between judges only that of the last iterate. others: the baselines and
+    controls that the last iterate is compared with."""
     k = iteration(a.method)
     if a.primary == GAP:
         return a_is_last and b.method in ("reset", "aligned")
     if k is not None:
-        return b.method in ("reset", "aligned") or iteration(b.method) == k - 1 or (a_is_last and b.method in BASELINES)
-    return b.method == ("aligned" if a.method == "reset" else "reset" if a.method in BASELINES else None)
+        return b.method in ("reset", "aligned") or iteration(b.method) == k - 1 or (a_is_last and b.method in others)
+    return b.method == ("aligned" if a.method == "reset" else "reset" if a.method in others else None)
 
 
 def changes(groups: Sequence[Measured]) -> list[dict[str, Any]]:

@@ -1,0 +1,57 @@
+"""The figures of docs/findings.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from findings_table import PGR, Question
+
+from underseer.report import ablation, drawing, figures, tidy
+
+Results = Mapping[str, Any]
+
+
+def draw(question: Question, found: Mapping[str, Results], file: Path) -> bool:
+    """The figure of a question; False where there is nothing to draw."""
+    drawing.set_style()
+    sweeps = {n: s for n, r in found.items() if not question.pairs and (s := ablation.sweep(r))}
+    if sweeps:
+        drawn = [(s.gaps, f"PGR, {n}") for n, s in sweeps.items() if len(s.gaps)] if question.scored == PGR else []
+        if len(sweeps) == 1:
+            (only,) = sweeps.values()
+            fig = figures.sweep(only.panels, only.head)
+        else:
+            fig = stacked(drawn or [(next(iter(s.scores.values())), n) for n, s in sweeps.items()])
+    else:
+        fig = stacked([(scored(r), n) for n, r in found.items()])
+    if fig is None:
+        return False
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(file, dpi=110, metadata={"Software": None})
+    return True
+
+
+def scored(results: Results):
+    """Every method on the metric that the comparisons are about."""
+    if results["pipeline"] == "selfmoa":
+        return tidy.rows(results, metric="unsafe_rate", dataset="attack")
+    return tidy.scores(results)
+
+
+def stacked(panels: Sequence[tuple[Any, str]]):
+    """A panel an experiment: every row with its interval and seeds."""
+    panels = [(rows, title) for rows, title in panels if len(rows)]
+    if not panels:
+        return None
+    heights = [0.34 * len(rows) + 0.7 for rows, _ in panels]
+    fig, axes = drawing.canvas(7.4, sum(heights) + 0.5, rows=len(panels), height_ratios=heights)
+    for ax, (rows, title) in zip(axes[:, 0], panels, strict=True):
+        gap = title.startswith("PGR")
+        figures.forest(ax, rows, *([drawing.limited(rows)] if gap else []))
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("Performance gap recovered (no unit)" if gap else figures.axis_label(rows["metric"].iloc[0]))
+        if gap:
+            ax.set_xlim(*drawing.limited(rows))
+    return drawing.finish(fig, panels[0][0])

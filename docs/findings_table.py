@@ -1,0 +1,61 @@
+"""The questions of docs/findings.md: what is asked, which experiments answer, and how the answer is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PGR = "pgr"
+TESTED = "the paired tests of the experiment's report, corrected there for the comparisons of their family."
+CHANGE = (
+    "the change from the first to the last value, seed by seed, with Student's t over seeds, corrected by Holm's method over the "
+    "changes of the experiment; it counts test items only as far as seeds differ in them."
+)
+W2S = ("demo/w2s_safety", "demo/w2s_legal", "demo/w2s_toxicity")
+VOTES = ("hard_vote", "soft_vote", "best_of_b", "least_toxic", "mbr")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question. ``pairs``: methods whose tests answer it, 'last' being the loop's last iterate; without pairs, the change along the
+    swept parameter answers it, in 'scores' or in 'pgr'."""
+
+    slug: str
+    text: str
+    experiments: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...] = ()
+    scored: str = "scores"
+
+    @property
+    def how(self) -> str:
+        return TESTED if self.pairs else CHANGE
+
+
+def _ablations(*names: str) -> tuple[str, ...]:
+    return tuple(f"ablations/{name}" for name in names)
+
+
+QUESTIONS = (
+    Question(
+        "naive", "Is naive W2S better than its weak supervisor, and the ceiling better than it?", W2S,
+        (("w2s_naive", "weak"), ("strong_ceiling", "w2s_naive")),
+    ),
+    Question(
+        "gap", "Does the share of the gap that is recovered depend on the supervisor's size, the student's, or the rows with truth?",
+        _ablations("w2s_supervisor_size", "w2s_student_size", "w2s_supervise_rows"), scored=PGR,
+    ),
+    Question("label_noise", "How does the student bear wrong labels?", _ablations("w2s_label_noise")),
+    Question("voters", "Do more voting supervisors help?", _ablations("w2s_bootstraps")),
+    Question(
+        "votes", "When does a vote help: its labels, and the student that learns from them?", W2S,
+        (*((f"w2s_{v}", "w2s_naive") for v in VOTES), ("hard", "single"), ("soft", "single")),
+    ),
+    Question("loop", "Does the loop align: is its last iterate safer than the reset, as helpful, and no quicker to refuse?",
+             ("demo/selfmoa",), (("last", "reset"),)),
+    Question("controls", "Does the loop beat its controls?", _ablations("selfmoa_controls"),
+             (("last", "offline"), ("last", "no_red_team"), ("last", "iterated_dpo"))),
+    Question("judges", "How weak may the judges be: few labels, systematic errors, random errors, a small model?",
+             _ablations("selfmoa_judge_rows", "selfmoa_judge_errors", "selfmoa_judge_noise", "selfmoa_judge_size")),
+    Question("parts", "Which of reset, replay, division by the weight, the filter of unsafe pairs and the NLL term matter?",
+             _ablations("selfmoa_reset", "selfmoa_replay", "selfmoa_weight_division", "selfmoa_unsafe_pairs", "selfmoa_nll")),
+    Question("pairs", "Does the loop do with fewer pairs?", _ablations("selfmoa_pairs")),
+)  # fmt: skip

@@ -1,0 +1,73 @@
+"""Named sets of seeds (``params/seeds.yaml``): choices are made on one set and reported on another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from underseer.errors import UserError, nearest
+from underseer.paths import ROOT
+from underseer.runs.files import Raw, Source, parse_value, with_seeds
+
+FILE = ROOT / "params" / "seeds.yaml"
+TUNING = "tuning"
+"""The set on which settings are chosen."""
+CHOICES = "docs/tuning.md"
+"""The record of what was chosen, and on which seeds."""
+
+
+@cache
+def sets() -> dict[str, list[int]]:
+    """The seeds of each named set; raises UserError where two sets share a seed."""
+    return checked(parse_value(FILE.read_text(encoding="utf-8")))
+
+
+def checked(named: dict[str, list[int]]) -> dict[str, list[int]]:
+    """The sets as they are; raises UserError where a seed stands twice, in two sets or in one."""
+    owner: dict[int, str] = {}
+    for name, seeds in named.items():
+        for seed in seeds:
+            if seed in owner:
+                raise UserError(f"params/seeds.yaml: seed {seed} stands in {owner[seed]} and in {name}; keep one")
+            owner[seed] = name
+    return named
+
+
+def axis(raw: Raw) -> Source | None:
+    """The variants of an experiment, with the seeds that it names as an axis.
+
+    What is wrong with ``seeds`` or ``n_seeds`` is added to ``raw.problems``.
+    """
+    name, count = raw.keys.get("seeds"), raw.keys.get("n_seeds")
+    variants = raw.keys.get("variants")
+    if name is None:
+        if count is not None:
+            raw.problems.append(f"{count.where}: n_seeds = {count.value!r}: of which set? Add 'seeds: reporting'")
+        return variants
+    if not isinstance(name.value, str) or name.value not in sets():
+        hint = nearest(str(name.value), sets()) or f"; allowed: {', '.join(sets())}"
+        raw.problems.append(f"{name.where}: seeds = {name.value!r}: no such set in params/seeds.yaml{hint}")
+        return variants
+    there = sets()[name.value]
+    n = count.value if count else len(there)
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(there):
+        raw.problems.append(
+            f"{count.where}: n_seeds = {n!r}: expected a whole number from 1 to {len(there)}, the seeds of {name.value!r}; "
+            "seeds of your own: --set seed=[30, 31, 32]"
+        )
+        return variants
+    where = variants.where if variants else name.where
+    return Source(where, with_seeds(variants.value if variants else None, there[:n]))
+
+
+def described(values: Iterable[int]) -> dict[str, Any]:
+    """What a result says of its seeds.
+
+    Returns:
+        ``set``: the named set that holds all of them, None where there is none; ``values``: the seeds in order;
+        ``tuned_on``: the seeds on which settings were chosen; ``choices``: the file that records these choices.
+    """
+    seeds = sorted(set(values))
+    names = [name for name, there in sets().items() if seeds and set(seeds) <= set(there)]
+    return {"set": names[0] if names else None, "values": seeds, "tuned_on": sets()[TUNING], "choices": CHOICES}

@@ -1,0 +1,109 @@
+"""The findings page: made from results alone, and silent where there are none."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from conftest import ROOT
+from test_report import built, predictions, weak_labels
+from test_report_ablation import experiment
+from underseer.report import wording
+from underseer.report.results import save_results
+
+sys.path.insert(0, str(ROOT / "docs"))
+import findings_table
+import update_findings as findings
+
+NAIVE, GAP = findings_table.QUESTIONS[:2]
+NOISE = next(q for q in findings_table.QUESTIONS if q.slug == "label_noise")
+
+
+def noisy(slope: float) -> dict:
+    """A sweep of label noise along which the student falls by ``slope`` a step."""
+    cells = [("w2s_naive", {"voting": "none", "label_noise": k / 10}, 0.92 - slope * k) for k in range(3)]
+    found = experiment(
+        [("weak", {}, 0.75), *cells, ("strong_ceiling", {}, 0.97)], "ablations/w2s_label_noise", (0, 1, 2, 3), 400
+    )
+    return found | {"cost": {"w2s/4_student/a": {"seconds": 1234.4}, "w2s/4_student/b": {"seconds": 1.0}}}
+
+
+def save(home: Path, name: str, results: dict) -> None:
+    folder = home / "reports" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    save_results(results, folder / "results.json")
+
+
+@pytest.fixture(scope="module")
+def safety() -> dict:
+    frame = predictions(seeds=(10, 11, 12, 13), n=800, seed_sd=0.01)
+    return built(frame, labels=weak_labels(frame)) | {
+        "provenance": {"seeds": {"set": "reporting", "values": [10, 11, 12, 13]}}
+    }
+
+
+def test_answers_are_the_numbers_of_the_results(tmp_path: Path, safety: dict) -> None:
+    """Two stores agree, one says otherwise, and what has not run is listed with its command, never made up."""
+    save(tmp_path, "demo/w2s_safety", safety)
+    flat = built(
+        predictions(seeds=(20, 21), n=60, accuracy=dict.fromkeys(("weak", "w2s_naive", "strong_ceiling"), 0.8))
+    )
+    save(tmp_path, "demo/w2s_safety@seeds=second", flat)
+    save(tmp_path / "avx2", "demo/w2s_safety", safety)
+    save(tmp_path, "ablations/w2s_label_noise", noisy(0.1))
+    (tmp_path / "docs").mkdir()
+    findings.main(["--home", str(tmp_path)], (NAIVE, GAP, NOISE), tmp_path / "docs")
+    text = (tmp_path / "docs/findings.md").read_text()
+    tests = {(t["a"], t["b"]): t for t in safety["tests"]["rows"]}
+    for pair in NAIVE.pairs:
+        assert tests[pair]["better"] == "a" and wording.difference(tests[pair]) in text
+    (gap,) = [g for g in safety["pgr"] if g["method"] == "w2s_naive" and g["metric"] == "accuracy"]
+    assert f"naive W2S recovers: demo/w2s_safety {wording.pgr_text(gap)}" in text
+    assert "Shown in 2 of 2 comparisons" in text and "10, 11, 12, 13 (reporting)" in text and "| 1,235 |" in text
+    assert "| demo/w2s_safety: Naive W2S against Weak supervisor | better | not shown | better | no |" in text
+    for name in (*NAIVE.experiments[1:], *GAP.experiments):
+        assert text.count(f"`.venv/bin/underseer run params/{name}.yaml`") == 2  # in its section, and at the end
+    assert "- `.venv/bin/underseer run params/demo/w2s_safety.yaml --set seeds=second`" in text
+    assert "- `.venv/bin/underseer --cpu avx2 run params/demo/w2s_safety.yaml`" in text
+    images = re.findall(r"\(findings/(\w+)\.png\)", text)
+    assert images == ["naive", "label_noise"] and all(
+        (tmp_path / "docs/findings" / f"{i}.png").is_file() for i in images
+    )
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(0.1, "worse"), (0.0, findings.NOT_SHOWN)])
+def test_a_change_is_shown_by_seeds_that_agree(slope: float, verdict: str) -> None:
+    results = noisy(slope)
+    (said,) = findings.answers(results, NOISE)
+    assert said.verdict == verdict and said.name.endswith("label_noise 0.0 to 0.2"), said
+    ends = [
+        r["values"]
+        for r in results["rows"]
+        if r["metric"] == "accuracy" and r["variant"].get("label_noise") in (0.0, 0.2)
+    ]
+    change = 100 * (np.array(ends[1]) - ends[0])
+    assert said.difference.startswith(f"{change.mean():+.1f} points [") and said.smallest.endswith(" points")
+
+
+def test_an_empty_store_answers_nothing(tmp_path: Path) -> None:
+    findings.main(["--home", str(tmp_path)], folder=tmp_path)
+    text = (tmp_path / "findings.md").read_text()
+    sections = text.split("## ")[1:-2]
+    assert len(sections) == len(findings_table.QUESTIONS)
+    assert all("Not run yet: `" in s and "**" not in s and "![" not in s for s in sections)
+    assert len(text.split("## Not run yet")[1].strip().splitlines()) == len(
+        {e for q in findings_table.QUESTIONS for e in q.experiments}
+    )
+
+
+def test_every_experiment_of_a_question_is_shipped_and_sweeps_something() -> None:
+    for question in findings_table.QUESTIONS:
+        for name in question.experiments:
+            file = ROOT / "params" / f"{name}.yaml"
+            assert file.is_file(), name
+            assert question.pairs or yaml.safe_load(file.read_text())["variants"], name
