@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,14 +125,17 @@ def log_probs(
             inputs = {key: value.to(place) for key, value in rows.__getitems__(batch).items()}
             sums[batch] = -_token_losses(model, inputs, first=int(begins[batch].min())).cpu().numpy()
 
-    def fitting(length: int) -> int:
-        return min(inference.batch_size, max(1, LOGITS // (width * max(length, 1))))
-
     with _inference(model, inference):
-        _in_batches(rows.lengths, fitting, work, bar(len(ids), "score", "text", shown=progress))
+        size = partial(_fitting, inference.batch_size, width)
+        _in_batches(rows.lengths, size, work, bar(len(ids), "score", "text", shown=progress))
     if cost is not None:
         cost.add(tokens_scored=int(rows.lengths.sum()))
     return sums, counts
+
+
+def _fitting(most: int, width: int, length: int) -> int:
+    """Rows of a length whose logits over ``width`` tokens may be held at once, ``most`` of them."""
+    return min(most, max(1, LOGITS // (width * max(length, 1))))
 
 
 @contextlib.contextmanager

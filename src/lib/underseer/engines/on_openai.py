@@ -260,11 +260,11 @@ class ServerEngine:
         for name in (str(adapter), Path(adapter).name):
             if name in self._served:
                 return name
-        how = "serve it: vllm serve BASE --enable-lora --lora-modules NAME=FOLDER, and give NAME as the adapter"
+        advice = "serve it: vllm serve BASE --enable-lora --lora-modules NAME=FOLDER, and give NAME as the adapter"
         if not Path(adapter).is_dir():
             raise UserError(
                 f"the server at {self._client.url} serves no adapter {str(adapter)!r}; it serves "
-                f"{', '.join(sorted(self._served))}; {how}"
+                f"{', '.join(sorted(self._served))}; {advice}"
             )
         adapters.check_adapter(adapter, None)
         name = f"underseer-{adapters.adapter_digest(adapter)[:16]}"
@@ -275,7 +275,7 @@ class ServerEngine:
             except (Failed, UserError) as error:
                 raise UserError(
                     f"the server at {self._client.url} does not take the adapter folder {str(adapter)!r} while it runs; "
-                    f"set VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it starts and let it see the folder, or {how}"
+                    f"set VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it starts and let it see the folder, or {advice}"
                 ) from error
             self._served[name] = {}
         return name
