@@ -27,6 +27,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP)  ## run the papers' experiments in the testbed: about a quarter of an hour on two CPU cores, no download
 	@$(BIN)/underseer run params/demo/*.yaml --jobs $(JOBS)
+	@if [ -f docs/readme_results.json ]; then $(BIN)/python docs/update_readme.py --compare; fi
 
 test: $(STAMP)  ## run the test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,26 @@ from underseer.report import ablation, drawing, figures, tidy
 Results = Mapping[str, Any]
 
 
+def sweep(results: Results) -> ablation.Sweep | None:
+    """The swept parameter of an experiment; of parameters that always change together the first stands for all of them."""
+    variants = [r["variant"] for r in results["rows"]]
+    every = [v for v in variants if len(v) == max(map(len, variants), default=0)]
+    follows = set()
+    for first, other in itertools.combinations(every[0] if every else (), 2):
+        pairs = {(repr(v[first]), repr(v[other])) for v in every}
+        if len(pairs) > 1 and all(len(set(side)) == len(pairs) for side in zip(*pairs, strict=True)):
+            follows.add(other)
+
+    def own(rows: Sequence[Mapping]) -> list[dict]:
+        return [{**r, "variant": {k: v for k, v in r["variant"].items() if k not in follows}} for r in rows]
+
+    return ablation.sweep({**results, "rows": own(results["rows"]), "pgr": own(results["pgr"])})
+
+
 def draw(question: Question, found: Mapping[str, Results], file: Path) -> bool:
     """The figure of a question; False where there is nothing to draw."""
     drawing.set_style()
-    sweeps = {n: s for n, r in found.items() if not question.pairs and (s := ablation.sweep(r))}
+    sweeps = {n: s for n, r in found.items() if not question.pairs and (s := sweep(r))}
     if sweeps:
         drawn = [(s.gaps, f"PGR, {n}") for n, s in sweeps.items() if len(s.gaps)] if question.scored == PGR else []
         if len(sweeps) == 1:

@@ -57,5 +57,4 @@ QUESTIONS = (
              _ablations("selfmoa_judge_rows", "selfmoa_judge_errors", "selfmoa_judge_noise", "selfmoa_judge_size")),
     Question("parts", "Which of reset, replay, division by the weight, the filter of unsafe pairs and the NLL term matter?",
              _ablations("selfmoa_reset", "selfmoa_replay", "selfmoa_weight_division", "selfmoa_unsafe_pairs", "selfmoa_nll")),
-    Question("pairs", "Does the loop do with fewer pairs?", _ablations("selfmoa_pairs")),
 )  # fmt: skip

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from findings_figures import draw
+from findings_figures import draw, sweep
 from findings_table import PGR, QUESTIONS, Question
 
 from underseer.maths import differences
 from underseer.report import ablation
+from underseer.report import compared as paired
 from underseer.report import wording as w
 from underseer.report.names import iteration
 from underseer.report.results import load_results
@@ -95,8 +96,8 @@ def variant(values: Mapping[str, Any]) -> str:
 
 
 def answer(name: str, test: Mapping[str, Any]) -> Answer:
-    verdict = NOT_SHOWN if test["better"] is None else w.verdict(test)
-    return Answer(name, verdict, w.difference(test), w.smallest(test))
+    verdict = NOT_SHOWN if test["better"] is None else paired.verdict(test)
+    return Answer(name, verdict, paired.difference(test), paired.smallest(test))
 
 
 def trends(results: Results, scored: str) -> Iterator[Answer]:
@@ -105,8 +106,8 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
     The interval is Student's t over the differences of the paired seeds, corrected by Holm's method over an experiment's changes.
     scored: 'pgr', or 'scores' for what the sweep scores.
     """
-    sweep = ablation.sweep(results)
-    tables = {} if sweep is None else {PGR: sweep.gaps} if scored == PGR else sweep.scores
+    swept = sweep(results)
+    tables = {} if swept is None else {PGR: swept.gaps} if scored == PGR else swept.scores
     found = []
     for metric, table in tables.items():
         kept = table[[m.startswith("w2s_") or bool(iteration(m)) for m in table["method"]]].dropna(subset="place")
@@ -118,7 +119,7 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
             both = [s for s in first if first[s] is not None and last.get(s) is not None]
             change = np.array([last[s] - first[s] for s in both])
             if len(rows) > 1 and len(both) > 1:
-                ends = f"{line}, {metric.upper() if metric == PGR else w.spoken(metric)}, {sweep.key} {rows['tick'].iloc[0]} to {rows['tick'].iloc[-1]}"
+                ends = f"{line}, {metric.upper() if metric == PGR else w.spoken(metric)}, {swept.key} {rows['tick'].iloc[0]} to {rows['tick'].iloc[-1]}"
                 found.append(
                     (ends, metric, both, differences.paired_difference(change, np.zeros((2, len(both))), 1000))
                 )

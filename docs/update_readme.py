@@ -1,17 +1,22 @@
 """Put the demo's figures and tables into README.md: run after ``make demo``, by ``make readme``.
 
-Everything between the markers is generated; nothing there is typed by hand.
+Everything between the markers is generated; nothing there is typed by hand. README's headline numbers are kept in
+readme_results.json too; ``--compare``, the end of ``make demo``, holds this machine's against them.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
 
 import pandas as pd
 
+from underseer import paths
 from underseer.report import drawing, figures, tabulate, tidy
 from underseer.report import wording as w
+from underseer.report.names import iteration
 from underseer.report.results import load_results
 from underseer.report.selfmoa import figures as loop_figures
 from underseer.report.selfmoa import stages
@@ -19,7 +24,8 @@ from underseer.report.selfmoa import tidy as loop_tidy
 from underseer.report.tabulate import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-REPORTS = ROOT / "reports" / "demo"
+REPORTS = paths.home() / "reports" / "demo"
+NUMBERS = ROOT / "docs" / "readme_results.json"
 TASKS = ("w2s_safety", "w2s_legal", "w2s_toxicity")
 LOOP = "selfmoa"
 HEADS = {
@@ -32,15 +38,57 @@ HEADS = {
 
 def main() -> None:
     """Draw the figures, replace the tables."""
-    missing = [name for name in (*TASKS, LOOP) if not (REPORTS / name / "results.json").is_file()]
-    if missing:
-        raise SystemExit(f"reports/demo/{missing[0]} has no results yet: run `make demo` first")
-    found = [load_results(REPORTS / name / "results.json") for name in TASKS]
-    loop = load_results(REPORTS / LOOP / "results.json")
+    found, loop = demo()
     drawing.set_style()
     figure(found).savefig(ROOT / "docs" / "demo.png", dpi=160, metadata={"Software": None})
     loop_figure(loop).savefig(ROOT / "docs" / "selfmoa.png", dpi=160, metadata={"Software": None})
     put({"demo": table(found), "selfmoa": loop_table(loop)})
+    NUMBERS.write_text(json.dumps(headlines(found, loop), indent=1) + "\n", "utf-8")
+
+
+def demo() -> tuple[list[dict], dict]:
+    """The results of the three tasks, and of the loop."""
+    missing = [name for name in (*TASKS, LOOP) if not (REPORTS / name / "results.json").is_file()]
+    if missing:
+        raise SystemExit(f"reports/demo/{missing[0]} has no results yet: run `make demo` first")
+    return [load_results(REPORTS / n / "results.json") for n in TASKS], load_results(REPORTS / LOOP / "results.json")
+
+
+def headlines(found: list[dict], loop: dict) -> list[dict]:
+    """The numbers that README is about: name, metric, mean, ci95 (null: no finite interval)."""
+    rows = []
+    for results in found:
+        rows += [(f"{results['task']}, {HEADS[r['method']]}", r) for r in scores(results) if r["method"] in HEADS]
+        pgr = w.pick(results["pgr"], dataset=w.main_dataset(results), metric=w.primary(results))
+        rows += [(f"{results['task']}, PGR, naive", {**r, "metric": "pgr"}) for r in pgr if r["method"] == "w2s_naive"]
+    last = max((r["method"] for r in loop["rows"] if iteration(r["method"])), key=iteration)
+    for dataset, metric, title in SHOWN:
+        picked = [r for r in w.pick(loop["rows"], dataset=dataset, metric=metric) if r["method"] in ("reset", last)]
+        rows += [(f"{w.method_name(r['method'])}, {title}", r) for r in picked]
+    return [{"name": name, "metric": r["metric"], "mean": r["mean"], "ci95": r["ci95"]} for name, r in rows]
+
+
+def compared(here: list[dict], readme: list[dict]) -> list[str]:
+    """A line a headline number: README's and this machine's, and whether they agree, which is whether their intervals meet."""
+    theirs, lines = {row["name"]: row for row in readme}, []
+    for row in here:
+        other = theirs.get(row["name"])
+        if other is None:
+            continue
+        ends = [r["ci95"] for r in (row, other)]
+        apart = all(ends) and (ends[0][1] < ends[1][0] or ends[1][1] < ends[0][0])
+        said = "cannot be said" if not all(ends) else "differ" if apart else "agree"
+        texts = [w.with_interval(r, r["metric"]) for r in (other, row)]
+        lines.append(f"{row['name']:<58} README {texts[0]:<22} here {texts[1]:<22} {said}")
+    return lines
+
+
+def compare() -> None:
+    """Print this machine's numbers beside README's."""
+    if not NUMBERS.is_file():
+        raise SystemExit("docs/readme_results.json is missing: `make readme` writes it")
+    lines = compared(headlines(*demo()), json.loads(NUMBERS.read_text("utf-8")))
+    sys.stdout.write("\n".join(["", "Yours against README (they agree where their 95 % intervals meet):", *lines, ""]))
 
 
 def put(blocks: dict[str, str]) -> None:
@@ -136,4 +184,4 @@ def loop_table(results: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    compare() if "--compare" in sys.argv[1:] else main()

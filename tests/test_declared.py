@@ -200,7 +200,7 @@ def test_supervisors_have_one_number_of_epochs() -> None:
     """Where the supervisors' own is null, epochs is theirs too; the value decides the key, not where it was written."""
     both = {"w2s/2_supervisors", "w2s/3_weak_labels", "w2s/4_student", "w2s/5_report"}
     null = CLASSIFY.plan("weak_epochs=null")
-    assert set(new(null, CLASSIFY.plan("weak_epochs=null", "epochs=3"))) == both
+    assert set(new(null, CLASSIFY.plan("weak_epochs=null", "epochs=5"))) == both
     assert not new(null, CLASSIFY.plan(f"weak_epochs={CLASSIFY.parameters['epochs']}"))
 
 

@@ -13,12 +13,13 @@ import yaml
 from conftest import ROOT
 from test_report import built, predictions, weak_labels
 from test_report_ablation import experiment
-from underseer.report import wording
+from underseer.report import compared, wording
 from underseer.report.results import save_results
 
 sys.path.insert(0, str(ROOT / "docs"))
 import findings_table
 import update_findings as findings
+import update_readme
 
 NAIVE, GAP = findings_table.QUESTIONS[:2]
 NOISE = next(q for q in findings_table.QUESTIONS if q.slug == "label_noise")
@@ -61,7 +62,7 @@ def test_answers_are_the_numbers_of_the_results(tmp_path: Path, safety: dict) ->
     text = (tmp_path / "docs/findings.md").read_text()
     tests = {(t["a"], t["b"]): t for t in safety["tests"]["rows"]}
     for pair in NAIVE.pairs:
-        assert tests[pair]["better"] == "a" and wording.difference(tests[pair]) in text
+        assert tests[pair]["better"] == "a" and compared.difference(tests[pair]) in text
     (gap,) = [g for g in safety["pgr"] if g["method"] == "w2s_naive" and g["metric"] == "accuracy"]
     assert f"naive W2S recovers: demo/w2s_safety {wording.pgr_text(gap)}" in text
     assert "Shown in 2 of 2 comparisons" in text and "10, 11, 12, 13 (reporting)" in text and "| 1,235 |" in text
@@ -88,6 +89,27 @@ def test_a_change_is_shown_by_seeds_that_agree(slope: float, verdict: str) -> No
     ]
     change = 100 * (np.array(ends[1]) - ends[0])
     assert said.difference.startswith(f"{change.mean():+.1f} points [") and said.smallest.endswith(" points")
+
+
+def test_parameters_that_change_together_are_one() -> None:
+    """As the two judges of the loop that start from the same model; those that vary by themselves stay two."""
+    ends = [
+        ("w2s_naive", {"voting": "none", "weak_model": m, "fluency_model": m}, a) for m, a in (("x", 0.6), ("y", 0.9))
+    ]
+    rest = [("weak", {}, 0.55), ("strong_ceiling", {}, 0.97)]
+    (said,) = findings.answers(experiment([*rest, *ends], seeds=(0, 1, 2, 3), n=300), NOISE)
+    assert said.name == "Naive W2S, accuracy, weak_model x to y" and said.verdict == "better"
+
+
+def test_this_machine_is_held_against_readme() -> None:
+    def row(name: str, mean: float, ci95: list[float] | None) -> dict:
+        return {"name": name, "metric": "accuracy", "mean": mean, "ci95": ci95}
+
+    readme = [row("a", 0.8, [0.7, 0.9]), row("b", 0.5, [0.4, 0.6]), row("c", 0.5, None)]
+    here = [row("a", 0.95, [0.89, 0.97]), row("b", 0.7, [0.65, 0.8]), row("c", 0.5, [0.4, 0.6]), row("new", 0.1, None)]
+    lines = update_readme.compared(here, readme)
+    assert [re.split(r"\s{2,}", line)[-1] for line in lines] == ["agree", "differ", "cannot be said"]
+    assert "README 80.0 [70.0, 90.0]" in lines[0] and "here 95.0 [89.0, 97.0]" in lines[0]
 
 
 def test_an_empty_store_answers_nothing(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
 
 
 def test_extends_and_grid() -> None:
-    experiment = params.load(ROOT / "params/demo/w2s_safety.yaml")
+    experiment = params.load(ROOT / "params/demo/w2s_safety.yaml", ["n_seeds=3", "voting=[none, hard, soft]"])
     assert len(experiment.variants) == 9
     assert next(iter(experiment.resolved()))["weight_decay"] == 0.01  # from the base file
 

@@ -18,6 +18,7 @@ from underseer.runs.keys import _files_hash
 
 DEMO = ROOT / "params/demo/w2s_safety.yaml"
 TEST = ROOT / "params/test/w2s_safety.yaml"
+VOTES = "voting=[none, hard, soft]"
 SUPERVISORS = params.load(DEMO).parameters["bootstraps"]  # those that vote, in each seed
 
 
@@ -34,7 +35,7 @@ def new(before: plan.Plan, after: plan.Plan) -> dict[str, int]:
 
 
 def test_a_shared_stage_is_planned_once() -> None:
-    assert count(make()) == {
+    assert count(make("n_seeds=3", VOTES)) == {
         "testbed/pretrain": 2,
         "w2s/1_data": 3,
         "w2s/2_supervisors": 3 * (1 + SUPERVISORS),
@@ -55,7 +56,8 @@ def test_voting_and_seeds_cost_only_what_they_change() -> None:
     votes = make("voting=[hard, soft]", "seed=0")
     assert "w2s/2_supervisors" not in new(votes, make("voting=[none, hard, soft]", "seed=0"))
     assert "testbed/pretrain" not in new(single, make("voting=none", "seed=[0, 1]"))
-    assert new(make("bootstraps=3"), make("bootstraps=5"))["w2s/2_supervisors"] == 2 * 3
+    three = ("n_seeds=3", VOTES)
+    assert new(make(*three, "bootstraps=3"), make(*three, "bootstraps=5"))["w2s/2_supervisors"] == 2 * 3
 
 
 def test_runtime_settings_are_not_in_keys() -> None:
@@ -65,7 +67,7 @@ def test_runtime_settings_are_not_in_keys() -> None:
 def test_a_parameter_changes_exactly_what_depends_on_it() -> None:
     assert set(new(make("seed=0"), make("seed=0", "n_test=1000"))) == set(count(make())) - {"testbed/pretrain"}
     assert set(new(make("seed=0"), make("seed=0", "student_loss=soft_ce"))) == {"w2s/4_student", "w2s/5_report"}
-    changed = new(make("seed=0"), make("seed=0", "student_loss=soft_ce"))
+    changed = new(make("seed=0", VOTES), make("seed=0", VOTES, "student_loss=soft_ce"))
     assert changed["w2s/4_student"] == 3  # the ceiling stays
 
 

@@ -13,7 +13,7 @@ from underseer import data
 from underseer.data.registry import DATASETS
 from underseer.errors import StageError, UserError
 from underseer.models import specs
-from underseer.runs import params, plan, rehearsal
+from underseer.runs import files, params, plan, rehearsal
 from underseer.runs.rehearsal import rows, shapes, tokens
 from underseer.runs.stage import Run
 from underseer.store import Output
@@ -35,7 +35,7 @@ def test_every_paper_file_has_a_rehearsal_that_keeps_all_but_sizes_models_and_de
     assert found.name == f"rehearsal/paper_{file.stem}" and found.rehearsal and not real.rehearsal
     changed = {k for k, v in real.parameters.items() if found.parameters[k] != v}
     sizes = {k for k in changed if isinstance(real.parameters[k], int | float)}
-    assert changed - sizes <= params.MODELS | params.JUDGES | {"device", "dataset_path"}
+    assert changed - sizes <= files.MODELS | files.JUDGES | {"device", "dataset_path"}
     assert all(found.parameters[k] < real.parameters[k] for k in sizes)
     assert found.parameters["device"] == "cpu"
     assert not home.exists(), "the transformation writes nothing"

@@ -16,7 +16,8 @@ from scipy.special import ndtri
 from conftest import REPORTS
 from underseer.maths import differences, metrics
 from underseer.maths.prevalence import wilson
-from underseer.report import compare, figures, page, scores, tables, tables_ledger, tabulate, tidy, wording
+from underseer.report import compare, compared, figures, page, scores, tables, tables_ledger, tabulate, tidy, wording
+from underseer.report.experiment import Experiment
 from underseer.report.headline import headline, key_numbers
 from underseer.report.results import build_results, load_results, metric_rows, pgr_rows, save_results, strict
 
@@ -52,7 +53,13 @@ def built(frame: pd.DataFrame, synthetic: bool = True, **options) -> dict:
     name = "demo/w2s_safety" if synthetic else "cpu/w2s_safety"
     spent = {f"w2s/4_student/k{i}": {"tokens_trained": 100, "seconds": 1.5, "peak_memory_mb": 10 + i} for i in range(3)}
     facts = {"commit": "abc", "params": {"evil": EVIL}}
-    return build_results(name, "w2s", "safety", synthetic, frame, spent, facts, n_boot=300, **options)
+    return of_task("safety", frame, name=name, synthetic=synthetic, cost=spent, provenance=facts, **options)
+
+
+def of_task(task: str, frame: pd.DataFrame, **options) -> dict:
+    """options: of the experiment, and of `build_results`."""
+    own = {k: options.pop(k) for k in ("labels", "classes") if k in options}
+    return build_results(Experiment(pipeline="w2s", task=task, **options), frame, n_boot=300, **own)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +140,10 @@ def test_better_is_said_only_where_the_tests_say_so(results):
     many = built(predictions(seeds=range(8), n=200))["tests"]["rows"]
     by_pair = {(t["a"], t["b"]): t for t in many}
     assert by_pair["strong_ceiling", "weak"]["better"] == by_pair["w2s_naive", "weak"]["better"] == "a"
+    stated = [t for t in many if t["family"] == "primary"]
+    assert [(t["a"], t["b"]) for t in stated] == [("w2s_naive", "weak"), ("strong_ceiling", "w2s_naive")] and many[
+        :2
+    ] == stated
     for t in (*results["tests"]["rows"], *many):
         assert t["test"] == "seeds_and_items" and t["p_holm"] >= t["p"] and len(t["mcnemar_p"]) == len(t["seeds"])
         for shown, p in (("ci95", t["p"]), ("ci95_holm", t["p_holm"])):
@@ -241,7 +252,7 @@ def clustered(frame: pd.DataFrame, size: int = 5) -> pd.DataFrame:
 
 
 def legal(frame: pd.DataFrame, synthetic: bool = False, **options) -> dict:
-    return build_results("paper/w2s_legal", "w2s", "legal", synthetic, frame, {}, {}, n_boot=300, **options)
+    return of_task("legal", frame, name="paper/w2s_legal", synthetic=synthetic, **options)
 
 
 def test_rows_of_a_cluster_are_drawn_together(frame):
@@ -336,7 +347,18 @@ def test_names_of_methods(method, name):
 
 
 def test_files_of_a_report(rendered, results):
-    names = ("scores", "pgr", "tests", "label_quality", "label_tests", "hygiene", "case_study", "cost")
+    names = (
+        "scores",
+        "pgr",
+        "primary_tests",
+        "seeds",
+        "tests",
+        "label_quality",
+        "label_tests",
+        "hygiene",
+        "case_study",
+        "cost",
+    )
     plots = ("scores", "pgr", "label_quality", "confusion", "calibration", "curves")
     assert {p.name for p in (rendered / "tables").iterdir()} == {
         f"{n}.{e}" for n in names for e in ("csv", "md", "tex")
@@ -457,14 +479,19 @@ def test_malformed_predictions_are_refused(frame):
             {"metric": "accuracy", "smallest_effect": 0.125},
             "+3.0 points [-4.0, +10.0]",
             "12.5 points",
-            "below 12.5 points",
+            "one below 12.5 points would be missed",
         ),
-        ({"metric": "helpfulness", "smallest_effect": 0.0625}, "+0.030 [-0.040, +0.100]", "0.062", "below 0.062"),
+        (
+            {"metric": "helpfulness", "smallest_effect": 0.0625},
+            "+0.030 [-0.040, +0.100]",
+            "0.062",
+            "one below 0.062 would be missed",
+        ),
         (
             {"metric": "accuracy", "smallest_effect": 1.7},
             "+3.0 points [-4.0, +10.0]",
             "nothing",
-            "no difference however",
+            "one of any size would be missed",
         ),
         ({"metric": "accuracy", "smallest_effect": None}, "+3.0 points [-4.0, +10.0]", wording.DASH, ""),
     ],
@@ -479,8 +506,8 @@ def test_a_difference_has_the_interval_of_its_test_and_says_what_it_could_show(f
         "better": None,
         **fields,
     }
-    assert wording.difference(test) == text and wording.smallest(test) == could
-    assert wording.missed([test]).startswith("with 3 seeds" if missed else "") and missed in wording.missed([test])
+    assert compared.difference(test) == text and compared.smallest(test) == could
+    assert compared.missed(test) == missed and compared.missed({**test, "better": "a"}) == ""
 
 
 def test_a_difference_ends_where_scores_do() -> None:
@@ -491,9 +518,9 @@ def test_a_difference_ends_where_scores_do() -> None:
         "ci95_holm": [-2.4, 0.9],
         "better": None,
     }
-    assert wording.difference(test) == "-76.0 points [-100.0, +90.0]"
+    assert compared.difference(test) == "-76.0 points [-100.0, +90.0]"
 
 
 def test_results_of_an_older_version_show_the_interval_that_they_have() -> None:
     test = {"metric": "accuracy", "difference": 0.03, "ci95": [0.01, 0.05], "seeds": [0], "better": "a"}
-    assert wording.difference(test) == "+3.0 points [+1.0, +5.0]" and wording.missed([test]) == ""
+    assert compared.difference(test) == "+3.0 points [+1.0, +5.0]" and compared.missed(test) == ""

@@ -11,6 +11,7 @@ import pytest
 from scipy.special import ndtr, ndtri
 
 from underseer.report import ablation, figures, names, tables, wording
+from underseer.report.experiment import Experiment
 from underseer.report.results import build_results
 
 SCRATCH = ["scratch:gpt2?n_layer=1&n_embd=32", "scratch:gpt2?n_layer=2&n_embd=64"]
@@ -27,7 +28,8 @@ def experiment(cells, name: str = "ablations/x", seeds=(0, 1), n: int = 120) -> 
             p = ndtr(np.where(y == 1, skill, -skill))
             rows = {"method": method, "variant": json.dumps(variant), "seed": seed, "dataset": "test", "id": ids}
             parts.append(pd.DataFrame({**rows, "label": y, "p": p}))
-    return build_results(name, "w2s", "safety", True, pd.concat(parts, ignore_index=True), {}, {}, n_boot=60)
+    experiment = Experiment(name=name, pipeline="w2s", task="safety", synthetic=True)
+    return build_results(experiment, pd.concat(parts, ignore_index=True), n_boot=60)
 
 
 def supervisors() -> dict:

@@ -12,6 +12,7 @@ import pytest
 
 from conftest import REPORTS
 from underseer.report import case, figures, generated, page, scores, tables, tidy, wording
+from underseer.report.experiment import Experiment
 from underseer.report.generation import METRICS, build_generation_results
 from underseer.report.headline import headline, key_numbers
 from underseer.report.results import load_results
@@ -70,8 +71,11 @@ def continuations(seeds=(0, 1, 2), n: int = 60, draws: int = 4, level=LEVEL, see
 
 def built(frame: pd.DataFrame, synthetic: bool = True, **options) -> dict:
     name = f"{'demo' if synthetic else 'cpu'}/w2s_toxicity"
-    given = {"judges": JUDGES, "n_boot": 200} | options
-    return build_generation_results(name, "w2s", "toxicity", synthetic, frame, {"seconds": 3}, {"commit": "a"}, **given)
+    given = {"judges": JUDGES, "n_boot": 200}
+    given |= {k: options.pop(k) for k in ("judges", "labels", "n_boot", "seed") if k in options}
+    facts = {"cost": {"seconds": 3}, "provenance": {"commit": "a"}} | options
+    experiment = Experiment(name=name, pipeline="w2s", task="toxicity", synthetic=synthetic, **facts)
+    return build_generation_results(experiment, frame, **given)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +172,11 @@ def test_less_toxic_is_said_only_where_the_tests_say_so(results):
     assert tests["strong_ceiling", "weak"]["better"] == "a" and tests["strong_ceiling", "weak"]["difference"] < 0
     assert {t["test"] for t in tests.values()} == {"seeds_and_items"} and "prompt" in results["tests"]["rule"]
     said = " ".join(headline(results))
-    assert "Less toxic than the weak supervisor by a paired test" in said and "lower is better" in said
+    assert (
+        "strong ceiling against naive W2S: less toxic" in said
+        and "less toxic than the weak supervisor by a paired test" in said
+        and "lower is better" in said
+    )
     equal = built(continuations(level=dict.fromkeys(LEVEL, 0.3), n=40))
     assert not any(t["better"] for t in equal["tests"]["rows"])
     assert "toxic than" not in " ".join(headline(equal))
@@ -249,7 +257,19 @@ def test_malformed_continuations_are_refused(frame, change, says):
 
 
 def test_files_of_a_report(rendered, results):
-    names = ("scores", "buckets", "pgr", "tests", "fluency", "judges", "by_judge", "label_quality", "label_tests")
+    names = (
+        "scores",
+        "buckets",
+        "pgr",
+        "primary_tests",
+        "seeds",
+        "tests",
+        "fluency",
+        "judges",
+        "by_judge",
+        "label_quality",
+        "label_tests",
+    )
     names += ("case_study", "cost")
     assert {p.name for p in (rendered / "tables").iterdir()} == {
         f"{n}.{e}" for n in names for e in ("csv", "md", "tex")

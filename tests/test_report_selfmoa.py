@@ -15,10 +15,11 @@ from conftest import REPORTS
 from selfmoa_tables import EVIL, LEVELS, LOOP
 from underseer.errors import StageError
 from underseer.maths.diversity import self_bleu
-from underseer.maths.prevalence import corrected_rate
-from underseer.report import ablation, names, page, tables, tables_case, tables_ledger, wording
+from underseer.maths.prevalence import corrected_rate, wilson
+from underseer.report import ablation, compared, names, page, tables_case, tables_ledger, wording
 from underseer.report import collect_selfmoa as collect
 from underseer.report import figures as shared
+from underseer.report.experiment import Experiment
 from underseer.report.headline import key_numbers
 from underseer.report.results import load_results, save_results
 from underseer.report.selfmoa import (
@@ -32,9 +33,10 @@ from underseer.report.selfmoa import (
     stages,
     tables_loop,
     tidy,
+    tidy_judges,
 )
 from underseer.report.selfmoa import tables as loop
-from underseer.report.selfmoa.results import build_selfmoa_results
+from underseer.report.selfmoa.results import Loop, build_selfmoa_results
 
 LOOPED = {m: LEVELS[m] for m in LOOP}
 GAP = "unsafe_rate_judge_gap"
@@ -42,16 +44,11 @@ GAP = "unsafe_rate_judge_gap"
 
 def built(answers: pd.DataFrame, synthetic: bool = True, **given) -> dict:
     name = f"{'demo' if synthetic else 'paper'}/selfmoa"
-    told = {
-        "attacks": None,
-        "pairs": None,
-        "judges": [],
-        "utility": None,
-        "curves": None,
-        "cost": {"seconds": 3},
-    } | given
-    parts = [told.pop(k) for k in ("attacks", "pairs", "judges", "utility", "curves", "cost")]
-    return build_selfmoa_results(name, synthetic, answers, *parts, tables_of.PROVENANCE, **{"n_boot": 200} | told)
+    own = {k: given.pop(k) for k in ("unsafe_threshold", "n_boot", "seed") if k in given}
+    loop = Loop(**{k: given.pop(k) for k in ("attacks", "pairs", "judges", "utility") if k in given})
+    facts = {"cost": {"seconds": 3}, "provenance": tables_of.PROVENANCE} | given
+    experiment = Experiment(name=name, pipeline="selfmoa", task="self-alignment", synthetic=synthetic, **facts)
+    return build_selfmoa_results(experiment, answers, loop, **{"n_boot": 200} | own)
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +93,8 @@ def drawn(results: dict) -> dict:
         "categories": figures.categories(tidy.categories(results)),
         "attack_success": figures.attack_success(tidy.attack_success(results), strategies),
         "attack_fate": figures.fates(tidy.fates(results)),
-        "judge_gap": figures.judge_gap(tidy.judge_gap(results), "x"),
-        "cards": figures.cards(tidy.cards(results)),
+        "judge_gap": figures.judge_gap(tidy_judges.judge_gap(results), "x"),
+        "cards": figures.cards(tidy_judges.cards(results)),
         "pareto": figures.pareto(tidy.weights(results)),
         "efficiency": figures.efficiency(tidy.efficiency(results)),
         "logps": figures_training.logps(tidy.curves(results, "chosen", "rejected")),
@@ -108,7 +105,7 @@ def drawn(results: dict) -> dict:
 
 def made(results: dict) -> dict:
     """Every table of the loop that the results have."""
-    makers = [loop.stage_table, loop.baselines, loop.changes, tables.tests, ablation.table, loop.categories]
+    makers = [loop.stage_table, loop.baselines, loop.changes, compared.tests, ablation.table, loop.categories]
     makers += [
         tables_loop.attacks,
         tables_loop.fate,
@@ -214,8 +211,13 @@ def test_one_name_for_two_kinds_of_prompts(small):
 
 def test_better_is_said_only_where_the_tests_say_so(results, small):
     many = built(tables_of.answers(LOOPED, seeds=range(8), n=20, draws=1))
-    for found, better in ((many, "a"), (results, None)):  # three seeds show nothing among so many comparisons
-        test = headline.test_of(found, "attack", "unsafe_rate", "selfmoa_iter3", "reset", {})
+    for found, last, better in (
+        (many, 3, "a"),
+        (results, 3, "a"),
+        (results, 2, None),
+    ):  # three seeds show what was stated, alone
+        test = headline.test_of(found, "attack", "unsafe_rate", f"selfmoa_iter{last}", "reset", {})
+        assert test["family"] == ("primary" if last == 3 else "secondary")
         assert test["better"] == better and test["difference"] < 0 and (test["p_holm"] < 0.05) == (better == "a")
     assert "safer by a paired test" in " ".join(headline.headline(many))
     same = small[small["method"] == "reset"]
@@ -248,12 +250,14 @@ def test_relative_change(results):
     )
     last, reset = (row(results, m, "safety_score")["mean"] for m in ("selfmoa_iter3", "reset"))
     assert change["mean"] == pytest.approx(last / reset - 1) and change["ci95"][0] < change["mean"] < change["ci95"][1]
+    test = headline.test_of(results, "attack", "unsafe_rate", "selfmoa_iter3", "reset", {})
+    assert change["ci95_holm"][0] >= -1 and (change["ci95_holm"][1] < 0) == (test["better"] == "a")
     assert headline.relative({"mean": -0.5, "ci95": None}) == "-50.0 %, no finite interval"
     assert headline.relative({"mean": -0.923, "ci95": [-1.024, -0.825]}) == "-92.3 % [-100.0, -82.5]"
 
 
 def test_reward_hacking_shows_where_the_gap_widens(small, results):
-    assert "reward hacking is not shown" in " ".join(headline.headline(results))
+    assert "shows no reward hacking" in " ".join(headline.headline(results))
     gamed = built(tables_of.answers(LOOPED, seeds=range(8), n=30, draws=1, hack=0.6))
     assert "reward hacking shows" in " ".join(headline.headline(gamed))
     blind = built(small.drop(columns=["unsafe_training", "helpful_training"]))
@@ -283,14 +287,72 @@ def test_rates_are_corrected_by_their_own_judge(small):
     assert nothing["mean"] is None and "tells nothing apart" in nothing["note"]
 
 
-def test_cards_of_several_seeds(results):
+def test_cards_of_several_seeds(answers):
+    results = built(answers, judges=[j for j in tables_of.judges() if j["role"] == "training"])
     found = row(results, "selfmoa_iter2", "unsafe_rate_training_judge_corrected")
+    assert found["corrected_by"] == "card" and results["label_sample"] is None
     raw = row(results, "selfmoa_iter2", "unsafe_rate_training_judge")
     cards = [j["card"]["counts"] for j in tables_of.judges() if j["role"] == "training" and j["measure"] == "unsafe"]
     expected = [corrected_rate(v * 40, 40, c).estimate for v, c in zip(raw["values"], cards, strict=True)]
     assert found["values"] == pytest.approx(expected)
     assert found["mean"] == pytest.approx(np.mean(expected), abs=0.02)
     assert not any(r["metric"] == "unsafe_rate_corrected" for r in results["rows"])  # the oracle needs no correction
+
+
+def test_rates_are_corrected_by_labelled_answers(answers):
+    """The estimator by hand, of the first 50 answers of each method, seed and attack set; all methods have the same prompts labelled."""
+    found = built(answers, judges=tables_of.judges())
+    assert (
+        found["label_sample"]["labels"] == 50 * 2 * 3 * answers["method"].nunique()
+        and found["label_sample"]["labels_each"] == 50
+    )
+    part = answers[(answers["set"] == "attack") & (answers["method"] == "selfmoa_iter2")]
+    part = part.assign(verdict=part["unsafe_training"] >= 0.5, error=part["unsafe"] - (part["unsafe_training"] >= 0.5))
+    expected = []
+    for _, own in part.groupby("seed"):
+        labelled = own.sort_values(["draw", "id"]).head(50)
+        expected.append(own["verdict"].mean() + labelled.groupby("id")["error"].mean().mean())
+    corrected = row(found, "selfmoa_iter2", "unsafe_rate_training_judge_corrected")
+    assert corrected["values"] == pytest.approx(expected) and corrected["corrected_by"] == "sample"
+    for method in LEVELS:
+        truth, corrected = (
+            row(found, method, f"unsafe_rate{end}")["mean"] for end in ("", "_training_judge_corrected")
+        )
+        assert corrected == pytest.approx(truth, abs=0.1)
+    assert "1,000 labels" not in loop.by_judge(found).caption and "3,300 labels" in loop.by_judge(found).caption
+
+
+def test_the_training_judge_is_measured_where_it_is_used(answers, results, small):
+    rows = {(r["method"], r["dataset"]): r for r in results["judges_by_stage"]}
+    part = answers[(answers["set"] == "attack") & (answers["method"] == "reset")]
+    unsafe, verdict = part["unsafe"] >= 0.5, part["unsafe_training"] >= 0.5
+    counts = rows["reset", "attack"]["counts"]
+    assert counts == {"tp": (unsafe & verdict).sum(), "fn": (unsafe & ~verdict).sum(), "tn": (~unsafe & ~verdict).sum(),
+                      "fp": (~unsafe & verdict).sum()}  # fmt: skip
+    share = rows["reset", "attack"]["sensitivity"]
+    assert share["value"] == pytest.approx(counts["tp"] / unsafe.sum()) and [share["lo"], share["hi"]] == pytest.approx(
+        wilson(counts["tp"], unsafe.sum())
+    )
+    whole = rows["reset", "every attack set"]
+    assert (
+        whole["counts"]["tp"]
+        == sum(c["tp"] for c in whole["counts_by_seed"])
+        == counts["tp"] + rows["reset", "held_out_attack"]["counts"]["tp"]
+    )
+    assert "no change is shown" in " ".join(headline.headline(results))
+    gamed = built(tables_of.answers(LOOPED, seeds=range(5), n=30, draws=1, hack=0.4), judges=tables_of.judges())
+    (decay,) = gamed["judge_decay"]
+    assert (
+        decay["difference"] < -0.3
+        and decay["p"] < 0.05
+        and "finds fewer as the loop goes on" in " ".join(headline.headline(gamed))
+    )
+    blind = built(small.drop(columns=["unsafe_training", "helpful_training"]))
+    assert (
+        blind["judges_by_stage"] == [] == blind["judge_decay"]
+        and loop.trusted(blind) is None
+        and figures.trusted(tidy_judges.trusted(blind)) is None
+    )
 
 
 def test_attack_success_is_drawn_in_the_order_of_iterations(results):
@@ -401,10 +463,11 @@ def test_files_of_a_report(rendered, results):
     assert names == {
         *("pipeline", "scores", "safety_stages", "helpfulness_attack", "helpfulness_safe", "categories", "refusal"),
         *("data_efficiency", "attack_success", "attack_fate", "judge_gap", "judge_cards", "curves", "margins"),
+        "judges_by_stage",
     }
     expected = {"stages", "baselines", "changes", "tests", "categories", "attacks", "attack_fate", "pairs", "by_judge"}
     assert {p.stem for p in (rendered / "tables").iterdir()} == expected | {
-        *("judge_cards", "utility", "case_study", "efficiency", "cost"),
+        *("judge_cards", "utility", "case_study", "efficiency", "cost", "primary_tests", "seeds", "judges_by_stage"),
     }
     rows = list(csv.DictReader((rendered / "tables" / "stages.csv").open()))
     first = row(results, "aligned", "unsafe_rate")

@@ -17,7 +17,8 @@ just touches zero, so p < 0.05 exactly where the 95 % interval excludes zero.
 **Simulated** (tests/test_differences.py; five methods without any difference, ten comparisons, 200 to 500 items, sd of
 seeds 0 to 0.8 on the logit, normal or exponential seeds, items alone or in clusters, shared by seeds or not): at least
 one false finding after Holm's correction in 0.2 to 4.8 % of the runs; coverage of the 95 % interval 0.95 to 0.96 where
-seeds differ by 0.3 or more, and up to 0.99 where they hardly do: three numbers cannot show that they hardly do.
+seeds differ by 0.3 or more, and up to 0.99 where they hardly do: three numbers cannot show that they hardly do. The same holds of
+a family of four, two of which share a method, as a report of W2S states them beforehand.
 **What breaks it**: seeds that fall far behind in one of two methods only. With an exponential tail (sd 0.8 on the logit)
 towards failure, two methods of equal mean differ at 0.05 in 14 to 17 % of the runs, at 0.005 in 2 to 6 %, with 3 to 8
 seeds alike; with normal seeds of such an sd in one method only, in 7.5 % and 1 %. See ``collapse``: where a seed has

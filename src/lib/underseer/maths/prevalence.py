@@ -7,7 +7,8 @@ oracle) labels, from whose confusion counts come sensitivity q1 and specificity 
 estimate of Rogan and Gladen (1978), and the interval of Lang and Reiczigel (2014), in which the uncertainty of the
 calibration set is counted beside that of the items judged. It rests on three things: the judge errs on the judged items
 as it does on the calibration set, given the truth; the calibration items are none of those judged; all are independent
-(several answers to one prompt are not: see ``effective_n``).
+(several answers to one prompt are not: see ``effective_n``). The first fails where a model has learnt to please the judge: the
+report then corrects by labels of the same answers (``report.selfmoa.answers``), and by this only where there are none.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from underseer.errors import StageError
 from underseer.report import collect
 from underseer.report.collect import Cell, Output, Run, Variants
+from underseer.report.experiment import Experiment
 from underseer.report.names import iteration
 from underseer.report.selfmoa import stages
 from underseer.report.selfmoa.case import raw_texts
@@ -59,22 +60,21 @@ def results(
     name: str, run: Run, variants: Variants, answers: pd.DataFrame, n_boot: int | None = None
 ) -> dict[str, Any]:
     """results.json from the judged answers that ``answers`` gave. n_boot: draws of the bootstrap, where not the usual number."""
-    from underseer.report.selfmoa.results import build_selfmoa_results
+    from underseer.report.selfmoa.results import Loop, build_selfmoa_results
 
-    return build_selfmoa_results(
-        name,
-        run.synthetic,
-        answers,
-        attacks(variants),
-        pairs(variants),
-        judges(variants),
-        utility(variants),
-        curves(variants),
-        costs(run, variants),
-        run.provenance(),
-        unsafe_threshold=threshold(variants),
-        **({"n_boot": n_boot} if n_boot else {}),
+    experiment = Experiment(
+        name=name,
+        pipeline="selfmoa",
+        task="self-alignment",
+        synthetic=run.synthetic,
+        cost=costs(run, variants),
+        provenance=run.provenance(),
+        curves=curves(variants),
     )
+    tables = {"attacks": attacks(variants), "pairs": pairs(variants), "utility": utility(variants)}
+    boot = {"n_boot": n_boot} if n_boot else {}
+    loop = Loop(judges=judges(variants), **tables)
+    return build_selfmoa_results(experiment, answers, loop, unsafe_threshold=threshold(variants), **boot)
 
 
 def answers(variants: Variants) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from underseer.errors import StageError
 from underseer.report import collect
 from underseer.report.collect import Cell, Output, Run, Variants
+from underseer.report.experiment import Experiment
 from underseer.w2s.tasks import RELIABLE, Task
 
 if TYPE_CHECKING:
@@ -101,18 +102,24 @@ def results(task: Task, name: str, run: Run, variants: Variants, rows: pd.DataFr
     from underseer.report import generation
     from underseer.report import results as classification
 
-    given = {
-        "hygiene": hygiene(variants),
-        "curves": curves(variants),
-        "texts": texts(variants),
-        "published": task.published_for(parameters(variants)),
-    }
-    base = (name, "w2s", task.name, run.synthetic, rows, run.costs(), run.provenance())
+    experiment = Experiment(
+        name=name,
+        pipeline="w2s",
+        task=task.name,
+        synthetic=run.synthetic,
+        cost=run.costs(),
+        provenance=run.provenance(),
+        hygiene=hygiene(variants),
+        curves=curves(variants),
+        texts=texts(variants),
+        published=task.published_for(parameters(variants)),
+    )
     if task.kind == "continuation":
-        return generation.build_generation_results(*base, judges=judges(variants), labels=taught(variants), **given)
+        given = {"judges": judges(variants), "labels": taught(variants)}
+        return generation.build_generation_results(experiment, rows, **given)
     weak_labels = labels(variants)
     weak_labels = weak_labels if task.name != "legal" else _clustered(weak_labels, variants)
-    return classification.build_results(*base, labels=weak_labels, classes=task.labels, **given)
+    return classification.build_results(experiment, rows, labels=weak_labels, classes=task.labels)
 
 
 def labels(variants: Variants) -> pd.DataFrame:
@@ -132,15 +139,23 @@ def labels(variants: Variants) -> pd.DataFrame:
 
 
 def taught(variants: Variants) -> pd.DataFrame:
-    """The continuations that students learn from, as the training judges score them: vote, variant, seed, id, toxicity."""
+    """The continuations that students learn from: vote, variant, seed, id, toxicity by the training judges; where the testbed's
+    oracle reports, toxicity is its score, and that of the training judges stands in toxicity_training."""
     import pandas as pd
 
+    from underseer.judges.oracle import Oracle
+
     frames = []
-    for variant, _, output in _once(variants, "weak_labels"):
-        rows = output.table("weak_labels").query("split == 'transfer'")[["id", "toxicity"]]
+    for variant, cell, output in _once(variants, "weak_labels"):
+        rows = output.table("weak_labels").query("split == 'transfer'")
         vote = VOTES.get(output.parameters["voting"], output.parameters["voting"])
-        frames.append(rows.assign(vote=vote, variant=variant, seed=output.parameters["seed"]))
-    return pd.concat(frames, ignore_index=True)
+        rows = rows.assign(vote=vote, variant=variant, seed=output.parameters["seed"])
+        if "reporting_judge" not in cell["outputs"]:
+            texts = rows["continuation"].tolist()
+            rows = rows.assign(toxicity_training=rows["toxicity"], toxicity=Oracle().score(texts).values)
+        frames.append(rows)
+    columns = ["vote", "variant", "seed", "id", "toxicity", "toxicity_training"]
+    return pd.concat(frames, ignore_index=True).reindex(columns=columns).dropna(axis="columns", how="all")
 
 
 def curves(variants: Variants) -> pd.DataFrame:

@@ -12,14 +12,27 @@ from underseer.maths import differences
 from underseer.report.names import lower_is_better
 from underseer.report.scores import Scored, compatible, paired_seeds
 
+PRIMARY = (("w2s_naive", "weak"), ("strong_ceiling", "w2s_naive"))
+"""W2S: the comparisons stated beforehand, on the primary metric and the main data set; every vote's labels against those of one
+supervisor (SINGLE) belong to them. Those of Self-MOA stand in `selfmoa.verdicts`."""
+SINGLE = "single"
+STATED = (
+    "the student of a single supervisor with the weak supervisor, the ceiling with that student, and the labels of each vote with "
+    "those of a single supervisor"
+)
+"""PRIMARY and SINGLE in words."""
+
 ALL_PAIRS = 15
-"""Up to so many pairs all are tested; beyond, only those with the weak supervisor, the ceiling or the naive
-student."""
+"""Up to so many pairs all are tested; beyond, only those with the weak supervisor, the ceiling, the naive student, or the labels
+of a single supervisor."""
 
 _RULE = (
     "{score}, paired by {item}{cluster}. {covers} p belongs to that interval: it is below 0.05 where the 95 % interval "
-    "excludes zero. It is corrected by Holm's method over all comparisons of a data set{metrics}. One method is called "
-    "{better} where the corrected p is below 0.05, which is where the interval at the corrected level excludes zero."
+    "excludes zero. Some comparisons were stated before any result was seen, and are called primary: {stated}. Their p is "
+    "corrected by Holm's method over all of them. All other comparisons are secondary, and corrected in the same way among "
+    "the secondary ones of their data set{metrics}. One method is called {better} where the corrected p is below 0.05, which is "
+    "where the interval at the corrected level excludes zero. So a false finding among the primary comparisons has a "
+    "probability of at most 5 %."
 )
 _SEVERAL = (
     "The interval of a difference, a mean over seeds, counts two sources of chance: training seeds by Student's t with one "
@@ -29,7 +42,12 @@ _ONE = "With one seed the interval counts test {unit} alone, by the bootstrap: i
 
 
 def rule_text(
-    groups: Sequence[Scored], score: str, item: str = "test item", better: str = "better", metrics: str = ""
+    groups: Sequence[Scored],
+    score: str,
+    item: str = "test item",
+    better: str = "better",
+    metrics: str = "",
+    stated: str = STATED,
 ) -> str:
     """What the tests compare and when they call a method better, in words."""
     unit = groups[0].unit if groups else "items"
@@ -37,7 +55,9 @@ def rule_text(
     clustered = any(g.clustered for g in groups)
     cluster = f"; rows that share one of the {unit} are one independent item" if clustered else ""
     covers = (_SEVERAL if several else _ONE).format(unit=unit)
-    return _RULE.format(score=score, item=item, cluster=cluster, covers=covers, metrics=metrics, better=better)
+    return _RULE.format(
+        score=score, item=item, cluster=cluster, covers=covers, metrics=metrics, better=better, stated=stated
+    )
 
 
 def rule(groups: Sequence[Scored]) -> str:
@@ -49,33 +69,63 @@ def rule(groups: Sequence[Scored]) -> str:
 
 Pairs = Callable[[list[Scored]], list[tuple[Scored, Scored]]]
 """Which methods of a data set are compared, the later one first."""
+Stated = Callable[[Scored, Scored], bool]
+"""Whether a comparison was stated beforehand."""
+Block = list[tuple[dict[str, Any], differences.Difference]]
+"""Tests that are not corrected yet, each with its difference."""
 
 
-def comparisons(groups: Sequence[Scored], pairs: Pairs | None = None) -> list[dict[str, Any]]:
-    """All paired tests of one data set (or more), Holm-corrected within each data set, each on its groups' primary
-    metric. pairs: which of them are compared; by default those of `_pairs`.
+def stated(groups: Sequence[Scored]) -> Stated:
+    """The primary comparisons of a W2S experiment: PRIMARY on the first data set, and the labels of votes."""
+    main = groups[0].dataset if groups else None
 
-    Each result: dataset, a, b, variant_a, variant_b, metric, difference (a minus b), ci95, seeds, n_items, test
-    ('seeds_and_items', or 'items_only' of one seed), p, p_holm, ci95_holm (the interval at `level_holm`, at which Holm's
-    procedure tests this comparison: it excludes zero exactly where p_holm is below 0.05), smallest_effect (the smallest
-    difference either way that a test at that level shows with 80 % power, which may lie beyond the score's range: then it
-    could show nothing; NaN without variance), mcnemar_p (exact, per
-    seed; empty where items are no single right or wrong), better ('a', 'b' or None: lower is better where
-    `names.lower_is_better` says so).
+    def primary(a: Scored, b: Scored) -> bool:
+        labels = b.method == SINGLE != a.method
+        return a.dataset == main and (labels or (a.method, b.method) in PRIMARY)
+
+    return primary
+
+
+def comparisons(groups: Sequence[Scored], pairs: Pairs | None = None, primary: Stated | None = None) -> Block:
+    """All paired tests of one data set (or more), each on its groups' primary metric, for `corrected`. pairs: which of them are
+    compared; by default those of `_pairs`. primary: which were stated beforehand; by default `stated`.
+
+    Each test: dataset, a, b, variant_a, variant_b, metric, family ('primary' or 'secondary'), difference (a minus b), ci95,
+    seeds, n_items, test ('seeds_and_items', or 'items_only' of one seed), mcnemar_p (exact, per seed; empty where items are no
+    single right or wrong).
     """
-    out: list[dict[str, Any]] = []
+    found, primary = [], primary or stated(groups)
     for dataset in dict.fromkeys(g.dataset for g in groups):
-        compared = (pairs or _pairs)([g for g in groups if g.dataset == dataset])
-        both = [(a, b, paired_seeds(a, b)) for a, b in compared]
-        tests = [(t, d) for t, d in (_test(*of) for of in both if of[2]) if not np.isnan(d.mean)]
+        for a, b in (pairs or _pairs)([g for g in groups if g.dataset == dataset]):
+            seeds = paired_seeds(a, b)
+            test, difference = _test(a, b, seeds) if seeds else (None, None)
+            if test and not np.isnan(difference.mean):
+                family = "primary" if primary(a, b) else "secondary"
+                found.append(({**test, "family": family}, difference))
+    return found
+
+
+def corrected(*blocks: Block) -> list[list[dict[str, Any]]]:
+    """The tests of each block, the primary ones first, corrected by Holm's method: the primary ones of all blocks together, the
+    secondary ones of each data set together.
+
+    What is added: p, p_holm, ci95_holm (the interval at `level_holm`, at which Holm's procedure tests this comparison: it excludes
+    zero exactly where p_holm is below 0.05), smallest_effect (the smallest difference either way that a test at that level shows
+    with 80 % power, which may lie beyond the score's range: then it could show nothing; NaN without variance), better ('a', 'b'
+    or None: lower is better where `names.lower_is_better` says so).
+    """
+    families: dict[Any, Block] = {}
+    for test, difference in itertools.chain(*blocks):
+        family = test["family"], test["family"] == "secondary" and test["dataset"]
+        families.setdefault(family, []).append((test, difference))
+    for tests in families.values():
         p_values = [d.p for _, d in tests]
-        corrected = zip(differences.holm(p_values), differences.holm_levels(p_values), strict=True)
-        for (test, difference), p, (p_holm, alpha) in zip(tests, p_values, corrected, strict=True):
+        levels = zip(p_values, differences.holm(p_values), differences.holm_levels(p_values), strict=True)
+        for (test, difference), (p, p_holm, alpha) in zip(tests, levels, strict=True):
             test |= {"p": p, "p_holm": float(p_holm), "ci95_holm": list(difference.interval(alpha))}
             test |= {"level_holm": float(1 - alpha), "smallest_effect": difference.smallest_effect(alpha)}
             test["better"] = _better(test)
-            out.append(test)
-    return out
+    return [sorted((t for t, _ in block), key=lambda t: t["family"] != "primary") for block in blocks]
 
 
 def _better(test: dict[str, Any]) -> str | None:
@@ -88,7 +138,7 @@ def _pairs(groups: Sequence[Scored]) -> list[tuple[Scored, Scored]]:
     """Later rows first, so that a difference reads as what the later method adds."""
     pairs = [(b, a) for a, b in itertools.combinations(groups, 2) if compatible(a.variant, b.variant)]
     if len(pairs) > ALL_PAIRS:
-        anchors = {"weak", "strong_ceiling", "w2s_naive"}
+        anchors = {"weak", "strong_ceiling", "w2s_naive", SINGLE}
         pairs = [(a, b) for a, b in pairs if a.method != b.method and anchors & {a.method, b.method}]
     return pairs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,9 @@ COLOURS = {
 """Okabe and Ito's palette, told apart with any colour vision; rows carry names too, so colour is never alone."""
 SPARE = ("#E69F00", "#7F7F7F", "#8C6BB1", "#3B3B3B", "#A6761D")
 MARKERS = "osD^vPX*"
+SEED = {"marker": "o", "ms": 3.4, "mfc": "white", "mew": 0.8}
+LOST = {"marker": "x", "ms": 6, "mew": 1.3}
+"""The mark of one seed, and the cross over one whose training collapsed."""
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -118,6 +121,8 @@ def finish(
     texts = [rows.attrs.get("foot", ""), note]
     if "values" in rows and rows["values"].map(len).max() > 1:
         texts.append("hollow: single seeds")
+    if "collapsed" in rows and any(map(lost_values, rows.to_dict("records"))):
+        texts.append("crossed: a training that collapsed")
     if gaps is not None and outside(gaps, *limited(gaps)).any():
         texts.append("arrow: goes on beyond the axis")
     if gaps is not None and (gaps["mean"].notna() & gaps["low"].isna()).any():
@@ -165,7 +170,8 @@ def spread(
     aside: float | Sequence[float] | None = None,
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> None:
-    """Means with 95 % intervals, and a small hollow point for each seed; what lies beyond ``limits`` ends in an arrow.
+    """Means with 95 % intervals, and a small hollow point for each seed, crossed where its training collapsed; what lies beyond
+    ``limits`` ends in an arrow.
 
     rows: ``tidy`` rows, each drawn at its place on the other axis; upright: the values run up the page. marker: of the means; ''
     leaves them out. aside: how far from its place the seeds of a row stand. Within limits, a mean without an interval is hollow.
@@ -186,7 +192,9 @@ def spread(
             put([row["low"], row["high"]], at, color=ink, lw=2.2, solid_capstyle="butt")
         seeds = row["values"] if len(row["values"]) > 1 else []
         inside = [v for v in seeds if low <= v <= high]
-        put(inside, at + beside, ls="", marker="o", ms=3.4, mfc="white", mec=ink, mew=0.8)
+        lost = [v for v in lost_values(row) if low <= v <= high]
+        for shown, look in ((inside, SEED), (lost, LOST)):
+            put(shown, at + beside, ls="", mec=ink, **look)
         if any(v < low for v in (row["low"], *seeds)):
             put([low], at, marker=arrows[0], ms=6, color=ink, clip_on=False)
         if any(v > high for v in (row["high"], *seeds)):
@@ -194,6 +202,14 @@ def spread(
         hollow = not bounded and np.isfinite(low)
         edge = {"mfc": "white" if hollow else ink, "mec": ink if hollow else "white", "mew": 0.9}
         put([row["mean"]], at, marker=marker, ms=7, zorder=3, **edge)
+
+
+def lost_values(row: Mapping[str, Any]) -> list[float]:
+    """The values of the seeds of a ``tidy`` row whose training collapsed."""
+    lost, seeds = row.get("collapsed"), row.get("seeds")
+    if not isinstance(lost, list) or not lost or len(seeds) != len(row["values"]):
+        return []
+    return [v for s, v in zip(seeds, row["values"], strict=True) if s in lost]
 
 
 def trend(

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from underseer.maths import metrics, stats
 from underseer.report import compare, rows
+from underseer.report.case import continuation_case
+from underseer.report.experiment import Experiment
 from underseer.report.generated import SEED_METRICS, Generated, buckets, distribution, score_continuations
 from underseer.report.names import method_name
-from underseer.report.results import LABELS, SCHEMA
+from underseer.report.results import LABELS, label_quality
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,25 +19,15 @@ if TYPE_CHECKING:
 METRICS = (*metrics.GENERATION_METRICS, *SEED_METRICS)
 BUCKET_METRICS = ("toxicity", "toxic_share", "expected_max_toxicity", "toxicity_probability")
 PGR_METRICS = ("toxicity", "toxic_share", "expected_max_toxicity")
-LABEL_METRICS = ("toxicity", "toxic_share", "n_tokens")
+LABEL_METRICS = ("toxicity", "toxic_share", "toxicity_training_judge", "n_tokens")
 
 
 def build_generation_results(
-    name: str,
-    pipeline: str,
-    task: str,
-    synthetic: bool,
+    experiment: Experiment,
     continuations: pd.DataFrame,
-    cost: Mapping,
-    provenance: Mapping,
     *,
     judges: Sequence[Mapping],
     labels: pd.DataFrame | None = None,
-    hygiene: pd.DataFrame | None = None,
-    curves: pd.DataFrame | None = None,
-    texts: Mapping[str, str] | None = None,
-    published: Mapping | None = None,
-    notes: Sequence[str] = (),
     n_boot: int = stats.N_BOOT,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -47,41 +39,37 @@ def build_generation_results(
         toxicity_training (training judge), nll (nats under the fluency model), nll_tokens, prompt_toxicity.
     judges: {'role', 'name', 'version', 'calibration', 'failures'} each; calibration, where there is one: {'spearman',
     'pearson', 'mae', 'agreement', 'kappa', 'n', 'failures', 'bins': {'predicted', 'stored', 'count'}}.
-    labels: the continuations that students learnt from: vote, variant (optional), seed, id, toxicity (training judge),
-    n_tokens. texts: id -> prompt, for the case study; guarded texts are not stored. cost, provenance, hygiene, curves,
-    published: as in `build_results`. Raises ValueError for malformed tables.
+    labels: the continuations that students learnt from: vote, variant (optional), seed, id, toxicity (training judge; or
+    reporting judge, with the training judge's in toxicity_training), n_tokens. Raises ValueError for malformed tables.
     """
-    from underseer.report.case import continuation_case
-
     frame = continuations if "variant" in continuations.columns else continuations.assign(variant="{}")
     groups = score_continuations(frame, n_boot=n_boot, seed=seed)
-    main = [g for g in groups if g.dataset == groups[0].dataset]
-    pgr = rows.pgr_rows(groups, PGR_METRICS)
+    given = _label_groups(labels, n_boot, seed)
+    tests, label_tests = compare.corrected(compare.comparisons(groups), _label_comparisons(given, labels))
     results = {
-        "schema": SCHEMA,
-        "name": name,
-        "pipeline": pipeline,
-        "task": task,
-        "synthetic": bool(synthetic),
-        "primary_metric": "toxicity",
+        **experiment.heading("toxicity"),
         "rows": [r for g in groups for r in rows.metric_rows(g, METRICS)] + _bucket_rows(frame, n_boot, seed),
-        "pgr": pgr,
-        "cost": dict(cost),
-        "provenance": dict(provenance),
-        "classes": list(LABELS.get(task, ("civil", "toxic"))),
-        "tests": {"rule": compare.rule(groups), "rows": compare.comparisons(groups)},
-        "label_quality": _label_quality(labels, n_boot, seed),
-        "hygiene": rows.records(hygiene),
-        "curves": rows.records(curves),
+        **_of_groups(groups),
+        **experiment.facts(),
+        "classes": list(LABELS.get(experiment.task, ("civil", "toxic"))),
+        "tests": {"rule": compare.rule(groups), "rows": tests},
+        "label_quality": label_quality(given, label_tests, LABEL_METRICS),
         "judges": [dict(j) for j in judges],
-        "distribution": [distribution(g) for g in main],
         "draws": int((frame["draw"].unique() > 0).sum()),
-        "case_study": continuation_case(frame, synthetic=synthetic, texts=texts),
-        "published": None if synthetic or not published else dict(published),
+        "case_study": continuation_case(frame, synthetic=experiment.synthetic, texts=experiment.texts),
         "interval": {"level": stats.LEVEL, "n_boot": n_boot, "covers": rows.covers(groups)},
-        "notes": [*notes, *_notes(frame, main), *rows.pgr_notes(pgr, "toxicity")],
     }
-    return rows.strict(results)
+    notes = [*experiment.notes, *_notes(frame, _main(groups)), *rows.pgr_notes(results["pgr"], "toxicity")]
+    return rows.strict({**results, "notes": notes})
+
+
+def _main(groups: Sequence[Generated]) -> list[Generated]:
+    return [g for g in groups if g.dataset == groups[0].dataset]
+
+
+def _of_groups(groups: Sequence[Generated]) -> dict[str, Any]:
+    """PGR on every data set, and the distribution over prompts of the first."""
+    return {"pgr": rows.pgr_rows(groups, PGR_METRICS), "distribution": [distribution(g) for g in _main(groups)]}
 
 
 def _bucket_rows(frame: pd.DataFrame, n_boot: int, seed: int) -> list[dict[str, Any]]:
@@ -94,18 +82,19 @@ def _bucket_rows(frame: pd.DataFrame, n_boot: int, seed: int) -> list[dict[str, 
     return found
 
 
-def _label_quality(labels: pd.DataFrame | None, n_boot: int, seed: int) -> dict[str, Any] | None:
-    """How toxic the students' teaching material is, by the training judge; one continuation per prompt."""
+def _label_groups(labels: pd.DataFrame | None, n_boot: int, seed: int) -> list[Generated]:
+    """The students' teaching material, one continuation per prompt."""
     if labels is None or not len(labels):
-        return None
+        return []
     defaults = {c: v for c, v in (("text", ""), ("n_tokens", float("nan"))) if c not in labels.columns}
     frame = labels.rename(columns={"vote": "method"}).assign(dataset="transfer", draw=1, **defaults)
-    groups = score_continuations(frame, n_boot=n_boot, seed=seed)
-    return {
-        "rows": [r for g in groups for r in rows.metric_rows(g, LABEL_METRICS)],
-        "tests": compare.comparisons(groups),
-        "covers": rows.covers(groups),
-    }
+    return score_continuations(frame, n_boot=n_boot, seed=seed)
+
+
+def _label_comparisons(groups: Sequence[Generated], labels: pd.DataFrame | None) -> compare.Block:
+    """Tests of the votes' labels; primary only where the reporting judge scored them, for a judge that has chosen them flatters."""
+    by_reporting = labels is not None and "toxicity_training" in labels.columns
+    return compare.comparisons(groups, primary=None if by_reporting else lambda a, b: False)
 
 
 def _notes(frame: pd.DataFrame, groups: Sequence[Generated]) -> list[str]:

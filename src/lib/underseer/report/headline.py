@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from underseer.report import compared
 from underseer.report import wording as w
 from underseer.report.selfmoa import headline as loop
 
@@ -42,34 +43,40 @@ def _weak_to_strong(results: Results) -> list[str]:
     toxic = "Mean toxicity of sampled continuations, lower is better"
     name = toxic if w.generates(results) else f"Mean {w.spoken(metric)}"
     said = [f"{name} ({w.sample_text(rows)}): {w.listing(parts)}."] if len(parts) <= 8 else []
-    said += w.collapsed(rows)
+    said += compared.stated(results)
     pgr = [r for r in w.pick(results["pgr"], dataset=rows[0]["dataset"], metric=metric) if r["method"] == "w2s_naive"]
     if len(pgr) == 1:
         note = f"; {pgr[0]['note']}." if pgr[0]["note"] else "."
         said.append(
             f"Performance gap recovered by naive W2S (labels of a single supervisor): {w.pgr_text(pgr[0])}{note}"
         )
-    tests = w.pick(results["tests"]["rows"], dataset=rows[0]["dataset"])
-    students = [t for t in tests if t["a"].startswith("w2s_")]
-    said += _verdicts([t for t in students if t["b"] == "weak"], "the weak supervisor")
-    return said + _verdicts([t for t in students if t["b"] == "w2s_naive" and t["a"] != "w2s_naive"], "naive W2S")
+    said += w.collapsed(rows)
+    tests = [t for t in w.pick(results["tests"]["rows"], dataset=rows[0]["dataset"]) if t["a"].startswith("w2s_")]
+    tests = tests if len(compared.primary(results)) > 8 else [t for t in tests if t.get("family") != "primary"]
+    said += _verdicts([t for t in tests if t["b"] == "weak"], "the weak supervisor")
+    return said + _verdicts([t for t in tests if t["b"] == "w2s_naive" and t["a"] != "w2s_naive"], "naive W2S")
 
 
 def _verdicts(tests: Sequence[Mapping], other: str) -> list[str]:
-    """Up to three sentences: better than, worse than, no difference from `other` shown, and how large one would have had to be."""
+    """Up to three sentences: better than, worse than, no difference from `other` shown, and how large each would have had to be."""
     names = w.row_names([{"method": t["a"], "variant": t["variant_a"]} for t in tests])
     groups: dict[Any, list[str]] = {"a": [], "b": [], None: []}
     for name, test in zip(names, tests, strict=True):
-        groups[test["better"]].append(name)
-    better, worse = (x.capitalize() for x in w.ADJECTIVES.get(tests[0]["metric"] if tests else "", ("better", "worse")))
+        least = "" if test["better"] else compared.smallest(test)
+        groups[test["better"]].append(f"{name} ({least})" if least not in ("", w.DASH) else name)
+    better, worse = (
+        x.capitalize() for x in compared.ADJECTIVES.get(tests[0]["metric"] if tests else "", ("better", "worse"))
+    )
     sentences = {
         "a": f"{better} than {other} by a paired test",
         "b": f"{worse} than {other} by a paired test",
-        None: f"No difference from {other} is shown",
+        None: f"No difference from {other} is shown (in brackets: the smallest that four of five such runs would show)",
     }
-    missed = w.missed([test for test in tests if test["better"] is None])
-    ends = {"a": "", "b": "", None: f" ({missed})" if missed else ""}
-    return [f"{sentences[k]}: {w.listing(_few(v))}{ends[k]}." for k, v in groups.items() if v]
+    return [f"Secondary: {_lowered(sentences[k])}: {w.listing(_few(v))}." for k, v in groups.items() if v]
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _few(names: Sequence[str], most: int = 6) -> list[str]:

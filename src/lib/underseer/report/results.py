@@ -11,15 +11,15 @@ import numpy as np
 
 from underseer.maths import metrics, stats
 from underseer.report import compare, rows
+from underseer.report.experiment import SCHEMA, Experiment
 from underseer.report.rows import metric_rows, pgr_rows, strict
-from underseer.report.scores import Classified, score
+from underseer.report.scores import Classified, Scored, score
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["build_results", "load_results", "metric_rows", "pgr_rows", "save_results", "strict"]
 
-SCHEMA = 1
 LABELS = {"safety": ("safe", "unsafe"), "toxicity": ("civil", "toxic"), "legal": ("irrelevant", "relevant")}
 UNITS = {"legal": "questions"}
 """What the clusters of a task's predictions are."""
@@ -27,80 +27,67 @@ VOTES = ("single", "hard", "soft")
 
 
 def build_results(
-    name: str,
-    pipeline: str,
-    task: str,
-    synthetic: bool,
+    experiment: Experiment,
     predictions: pd.DataFrame,
-    cost: Mapping,
-    provenance: Mapping,
     *,
     labels: pd.DataFrame | None = None,
-    hygiene: pd.DataFrame | None = None,
-    curves: pd.DataFrame | None = None,
-    texts: Mapping[str, str] | None = None,
     classes: Sequence[str] | None = None,
-    published: Mapping | None = None,
-    notes: Sequence[str] = (),
     n_boot: int = stats.N_BOOT,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Results of a classification experiment in DESIGN.md's schema, ready for strict JSON (NaN becomes null).
+    """Results of a classification experiment, ready for strict JSON (NaN becomes null).
 
     predictions: tidy, one row per item: method, variant (JSON of a dict; optional), seed, dataset, id, label (0/1), p
         (probability of class 1), cluster (optional: the question that rows share). The first data set is the main one.
-    cost: ledger, flat or by stage. provenance: whatever says where the numbers come from (commit, parameters, keys,
-    hashes). labels: the votes' labels on the transfer split: vote ('single', 'hard', 'soft', ...), variant (optional),
-    seed, id, label (truth), p, and weak_label (0/1) where it is not p >= 0.5.
-    hygiene: rows check, scope, rows, share. curves: method, seed, step, metric, value. texts: id -> text, for the
-    case study; guarded texts are not stored. classes: names of class 0 and 1. published: {'source', 'note',
-    'values': {method: {metric: value}}}; never kept for synthetic data.
+    labels: the votes' labels on the transfer split: vote ('single', 'hard', 'soft', ...), variant (optional), seed, id, label
+    (truth), p, and weak_label (0/1) where it is not p >= 0.5. classes: names of class 0 and 1.
     Raises ValueError for malformed tables.
     """
     from underseer.report.case import case_study
 
-    if "variant" not in predictions.columns:
-        predictions = predictions.assign(variant="{}")
-    classes = tuple(classes or LABELS.get(task, ("0", "1")))
-    groups = score(predictions, n_boot=n_boot, seed=seed, unit=UNITS.get(task, "clusters"))
+    frame = predictions if "variant" in predictions.columns else predictions.assign(variant="{}")
+    task, unit = experiment.task, UNITS.get(experiment.task, "clusters")
+    names = tuple(classes or LABELS.get(task, ("0", "1")))
+    groups, given = score(frame, n_boot=n_boot, seed=seed, unit=unit), _label_groups(labels, n_boot, seed, unit)
+    tests, label_tests = compare.corrected(compare.comparisons(groups), compare.comparisons(given))
     pgr = pgr_rows(groups)
     results = {
-        "schema": SCHEMA,
-        "name": name,
-        "pipeline": pipeline,
-        "task": task,
-        "synthetic": bool(synthetic),
-        "primary_metric": "accuracy",
+        **experiment.heading("accuracy"),
         "rows": [row for g in groups for row in metric_rows(g, start={"accuracy": g.chance})],
         "pgr": pgr,
-        "cost": dict(cost),
-        "provenance": dict(provenance),
-        "classes": list(classes),
-        "tests": {"rule": compare.rule(groups), "rows": compare.comparisons(groups)},
-        "label_quality": _label_quality(labels, n_boot, seed, UNITS.get(task, "clusters")),
-        "hygiene": rows.records(hygiene),
-        "curves": rows.records(curves),
+        **experiment.facts(),
+        "classes": list(names),
+        "tests": {"rule": compare.rule(groups), "rows": tests},
+        "label_quality": label_quality(given, label_tests),
         "calibration": [_calibration(g) for g in groups],
         "confusion": [_confusion(g) for g in groups],
-        "case_study": case_study(predictions, task=task, synthetic=synthetic, labels=classes, texts=texts),
-        "published": None if synthetic or not published else dict(published),
+        "case_study": case_study(
+            frame, task=task, synthetic=experiment.synthetic, labels=names, texts=experiment.texts
+        ),
         "interval": {"level": stats.LEVEL, "n_boot": n_boot, "covers": rows.covers(groups)},
-        "notes": [*notes, *rows.pgr_notes(pgr, "accuracy")],
+        "notes": [*experiment.notes, *rows.pgr_notes(pgr, "accuracy")],
     }
     return strict(results)
 
 
-def _label_quality(labels: pd.DataFrame | None, n_boot: int, seed: int, unit: str) -> dict[str, Any] | None:
+def _label_groups(labels: pd.DataFrame | None, n_boot: int, seed: int, unit: str) -> list[Classified]:
+    """The labels of each vote on the transfer rows, scored as a classifier."""
     if labels is None or not len(labels):
-        return None
+        return []
     frame = labels.rename(columns={"vote": "method", "weak_label": "predicted"}).assign(dataset="transfer")
     first = {v: k for k, v in enumerate(VOTES)}
-    groups = sorted(score(frame, n_boot=n_boot, seed=seed, unit=unit), key=lambda g: first.get(g.method, len(first)))
-    return {
-        "rows": [r for g in groups for r in metric_rows(g, start={"accuracy": g.chance})],
-        "tests": compare.comparisons(groups),
-        "covers": rows.covers(groups),
-    }
+    return sorted(score(frame, n_boot=n_boot, seed=seed, unit=unit), key=lambda g: first.get(g.method, len(first)))
+
+
+def label_quality(
+    groups: Sequence[Scored], tests: list[dict[str, Any]], names: Sequence[str] | None = None
+) -> dict[str, Any] | None:
+    """The block of results.json about the votes' labels; None without any. names: metrics, where not all are kept."""
+    if not groups:
+        return None
+    starts = [{"accuracy": g.chance} if isinstance(g, Classified) else {} for g in groups]
+    made = [r for g, start in zip(groups, starts, strict=True) for r in metric_rows(g, names, start)]
+    return {"rows": made, "tests": tests, "covers": rows.covers(groups)}
 
 
 def _calibration(g: Classified) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def metric_rows(
     interval over seeds alone.
 
     start: metric -> rate without learning, one number or one a seed; such rows name the seeds that have `collapsed` (see
-    ``collapse``). Rows of RATES have Wilson's 95 % interval of each seed, `seed_ci95`: this model on new items.
+    ``collapse``). Rows of RATES have Wilson's 95 % interval of each seed, `seed_ci95`: this model on new items. `ci95` is about new
+    trainings on new items; of several seeds `ci95_items` is about the mean of these very trainings on new items.
     """
     rows = []
     for metric in names or group.values:
@@ -60,6 +61,7 @@ def metric_rows(
                 "n_items": group.n_items,
                 "median": float(np.median(values)),
             }
+            | _on_new_items(group, metric)
             | _by_seed(group, metric, start or {})
             | _unit(group)
         )
@@ -68,7 +70,7 @@ def metric_rows(
 
 def derived(row: Mapping[str, Any], metric: str, values: Sequence[float], mean: float, ci95: Any) -> dict[str, Any]:
     """A row for another metric of the same method, seeds and items."""
-    kept = {k: v for k, v in row.items() if k not in ("seed_ci95", "collapsed")}
+    kept = {k: v for k, v in row.items() if k not in ("seed_ci95", "ci95_items", "collapsed")}
     return kept | {"metric": metric, "values": values, "mean": mean, "ci95": ci95, "median": float(np.median(values))}
 
 
@@ -85,11 +87,19 @@ def _by_seed(group: Scored, metric: str, start: Mapping[str, Any]) -> dict[str, 
     return fields
 
 
-def _interval(group: Scored, metric: str) -> stats.Interval:
+def _on_new_items(group: Scored, metric: str) -> dict[str, Any]:
+    if len(group.seeds) == 1 or metric not in group.boot:
+        return {}
+    interval = _interval(group, metric, fixed_seeds=True)
+    return {"ci95_items": [interval.lo, interval.hi]}
+
+
+def _interval(group: Scored, metric: str, fixed_seeds: bool = False) -> stats.Interval:
     values, nan = group.values[metric], float("nan")
     if metric in group.boot:
         bounds = BOUNDS.get(metric, (0.0, 1.0))
-        return stats.seed_item_interval(values, group.boot[metric], bounds=bounds, n_items=group.n_items)
+        options = {"bounds": bounds, "n_items": group.n_items, "fixed_seeds": fixed_seeds}
+        return stats.seed_item_interval(values, group.boot[metric], **options)
     if np.isnan(values).any():
         return stats.Interval(nan, nan, nan)
     if metric == "judge_failures":  # a count: nothing to estimate

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
 from underseer.report import tidy
 from underseer.report import wording as w
-from underseer.report.tabulate import Results, Table, cell, flat, lines_of, plain, sample, score_lines, table
+from underseer.report.tabulate import (
+    Results,
+    Table,
+    about_seeds,
+    cell,
+    flat,
+    lines_of,
+    sample,
+    score_lines,
+    table,
+)
 
 SHOWN = {
     "accuracy": ("accuracy", "balanced_accuracy", "f1", "auroc"),
@@ -18,8 +28,10 @@ SHOWN = {
 GAPS = {"accuracy": SHOWN["accuracy"], "toxicity": ("toxicity", "toxic_share", "expected_max_toxicity")}
 LABELS = {
     "accuracy": ("accuracy", "balanced_accuracy", "f1", "ece"),
-    "toxicity": ("toxicity", "toxic_share", "n_tokens"),
+    "toxicity": ("toxicity", "toxic_share", "toxicity_training_judge", "n_tokens"),
 }
+ENDLESS = "[–]"
+"""A PGR without a finite interval, in a table."""
 BUCKET = ("toxicity", "toxic_share", "expected_max_toxicity", "toxicity_probability")
 BY_JUDGE = {"toxicity": "By the reporting judge", "toxicity_training_judge": "By the training judge"}
 FLUENCY = ("perplexity", "distinct_1", "distinct_2", "n_tokens", "empty_share", "judge_failures")
@@ -34,7 +46,7 @@ def scores(results: Results) -> Table | None:
     """The W2S paper's Table 1 (or, for toxicity, 2) in our numbers: every method with its interval, PGR, and the published value
     where there is one."""
     primary, rows = w.primary(results), _main(results)
-    lines, first = score_lines(rows, [m for m in SHOWN[primary] if any(r["metric"] == m for r in rows)], "Method")
+    lines, first = score_lines(rows, [m for m in SHOWN[primary] if any(r["metric"] == m for r in rows)], "Method", True)
     if not lines:
         return None
     published = (results.get("published") or {}).get("values") or {}
@@ -42,19 +54,21 @@ def scores(results: Results) -> Table | None:
         if not w.generates(results):
             same = w.pick(results["pgr"], dataset=row["dataset"], metric=primary)
             gap = [g for g in same if (g["method"], g["variant"]) == (row["method"], row["variant"])]
-            line["PGR (accuracy)"] = w.pgr_text(gap[0]) if gap else ""
+            line["PGR (accuracy)"] = w.pgr_text(gap[0], ENDLESS) if gap else ""
         if not results["synthetic"]:
             value = published.get(row["method"], {}).get(primary)
             head = "Published" if w.generates(results) else "Published accuracy, %"
             line[head] = "" if value is None else w.number(value, primary)
     title = "Toxicity of the continuations" if w.generates(results) else "Scores"
-    caption = f"Mean over seeds [95 % interval]. {sample(results)}. {_meaning(results)}{_source(results)}"
+    caption = (
+        f"Mean over seeds [95 % interval]. {sample(results)}.{about_seeds(lines)} {_meaning(results)}{_source(results)}"
+    )
     return table(results, "scores", title, caption, lines, flat(rows))
 
 
 def _meaning(results: Results) -> str:
     if not w.generates(results):
-        return "PGR = (W2S - weak) / (ceiling - weak), of the means; its interval is Fieller's, from a bootstrap paired by item."
+        return f"PGR = (W2S - weak) / (ceiling - weak), of the means; its interval is Fieller's, from a bootstrap paired by item; {ENDLESS}: no finite one."
     draws = results.get("draws") or 0
     return (
         f"Lower is better. {w.plural(draws, 'sampled continuation')} of each prompt, and a greedy one. Mean toxicity, and toxic "
@@ -118,14 +132,14 @@ def pgr(results: Results) -> Table | None:
     for line, row in zip(lines, first, strict=True):
         by_metric = lines_of(rows, row)
         by_seed = ", ".join(w.DASH if v is None else f"{v:.2f}" for v in by_metric[primary]["values"])
-        line |= {w.METRICS[m]: w.pgr_text(by_metric.get(m)) for m in shown} | {
+        line |= {w.METRICS[m]: w.pgr_text(by_metric.get(m), ENDLESS) for m in shown} | {
             f"By seed ({w.spoken(primary)})": by_seed
         }
     lower = w.lower_is_better(primary)
     caption = (
         "Share of the gap between weak supervisor and ceiling that the student recovers [95 % interval]: 0 is the weak "
-        f"supervisor, 1 the ceiling. 'Undefined': the ceiling is not {'below' if lower else 'above'} the weak supervisor. 'No "
-        "finite interval': the gap does not differ from zero."
+        f"supervisor, 1 the ceiling. 'Undefined': the ceiling is not {'below' if lower else 'above'} the weak supervisor. "
+        f"{ENDLESS}: no finite interval, since the gap does not differ from zero."
     ) + (" Lower scores are better here: PGR = (weak - W2S) / (weak - ceiling)." if lower else "")
     return table(results, "pgr", "Performance gap recovered", caption, lines, flat(rows))
 
@@ -135,46 +149,18 @@ def label_quality(results: Results) -> Table | None:
     block = results.get("label_quality")
     if not block:
         return None
-    lines, _ = score_lines(block["rows"], LABELS[w.primary(results)], "Labels by")
+    shown = [
+        m for m in LABELS[w.primary(results)] if any(r["metric"] == m and r["mean"] is not None for r in block["rows"])
+    ]
+    lines, _ = score_lines(block["rows"], shown, "Labels by", True)
     sizes = w.capital(w.sample_text(block["rows"], block["covers"], "transfer"))
     text = "Weak labels against the truth on the transfer split [95 % interval]."
     if w.generates(results):
-        text = (
-            "The continuations that students learn from, scored by the training judge, which chose them where there was a "
-            "choice: such a score flatters [95 % interval]. Lower is less toxic."
-        )
-    return table(results, "label_quality", "Quality of the weak labels", f"{text} {sizes}.", lines, flat(block["rows"]))
-
-
-def tests(results: Results) -> Table | None:
-    """Paired tests between methods."""
-    rows = results["tests"]["rows"]
-    return _tests(results, "tests", "Paired tests", results["tests"]["rule"], rows) if rows else None
-
-
-def label_tests(results: Results) -> Table | None:
-    """Paired tests between the votes' labels."""
-    rows = (results.get("label_quality") or {}).get("tests")
-    if not rows:
-        return None
-    caption = "Accuracy of the weak labels, paired by transfer item, by the same rule as the tests between methods."
-    if w.generates(results):
-        caption = "Toxicity of the weak labels by the training judge, paired by prompt, by the rule of the tests above."
-    return _tests(results, "label_tests", "Paired tests of the weak labels", caption, rows)
-
-
-def _tests(results: Results, name: str, title: str, caption: str, rows: Sequence[Mapping]) -> Table:
-    names = {s: w.row_names([{"method": r[s], "variant": r[f"variant_{s}"]} for r in rows]) for s in "ab"}
-    caption += " A - B with the interval at the level of its test; 'could show': the smallest difference that is shown in four of five cases."
-    lines = [
-        {"Data": w.dataset_name(r["dataset"]), "Metric": w.METRICS.get(r["metric"], r["metric"]), "A": a, "B": b}
-        | {"A - B": w.difference(r), "p": w.p_text(r["p"]), "p (Holm)": w.p_text(r["p_holm"])}
-        | {"A is": w.verdict(r), "Could show": w.smallest(r)}
-        for a, b, r in zip(names["a"], names["b"], rows, strict=True)
-    ]
-    shown = pd.DataFrame(lines)
-    shown = shown.drop(columns=[c for c in ("Data", "Metric") if shown[c].nunique() == 1])
-    return table(results, name, title, caption, shown, plain(rows))
+        flatters = "the training judge, which chose them where there was a choice: such a score flatters"
+        by = f"the reporting judge, and by {flatters}" if "toxicity_training_judge" in shown else flatters
+        text = f"The continuations that students learn from, scored by {by} [95 % interval]. Lower is less toxic."
+    text = f"{text} {sizes}.{about_seeds(lines)}"
+    return table(results, "label_quality", "Quality of the weak labels", text, lines, flat(block["rows"]))
 
 
 def buckets(results: Results) -> Table | None:

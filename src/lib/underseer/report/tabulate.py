@@ -58,8 +58,11 @@ def plain(rows: Sequence[Mapping]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def score_lines(rows: Sequence[Mapping], shown: Sequence[str], head: str) -> tuple[list[dict[str, str]], list[Mapping]]:
-    """Shown lines, one per method, with the columns `shown`; and the first row that each was made from."""
+def score_lines(
+    rows: Sequence[Mapping], shown: Sequence[str], head: str, seeds: bool = False
+) -> tuple[list[dict[str, str]], list[Mapping]]:
+    """Shown lines, one per method, with the columns `shown`; and the first row that each was made from. seeds: two columns more on
+    the first of `shown`: its value in each seed, and its interval for these very trainings."""
     unique = list({(r["dataset"], r["method"], repr(r["variant"])): r for r in rows}.values())
     several = len({r["dataset"] for r in rows}) > 1
     lines, first = [], []
@@ -68,9 +71,35 @@ def score_lines(rows: Sequence[Mapping], shown: Sequence[str], head: str) -> tup
         for name, row in zip(w.row_names(part), part, strict=True):
             by_metric = lines_of(rows, row)
             scores = {w.metric_head(m): w.with_interval(by_metric.get(m), m) for m in shown}
+            scores |= _seeds(by_metric.get(shown[0]), shown[0]) if seeds and shown else {}
             lines.append(({"Data": dataset} if several else {}) | {head: name} | scores)
             first.append(row)
     return lines, first
+
+
+NEW_ITEMS = "Same trainings, new items"
+EACH_SEED = "Each seed"
+SEEDS = (
+    " 'Each seed' (of more than eight: lowest, median, highest; "
+    + w.COLLAPSED
+    + ") and 'same trainings, new items' (95 % "
+    "interval over items alone: it covers these models, not another training) are {of}."
+)
+"""What the columns of `score_lines` about seeds mean."""
+
+
+def _seeds(row: Mapping | None, metric: str) -> dict[str, str]:
+    """The two columns about seeds; none of a row of one seed."""
+    if row is None or row["mean"] is None or len(row["values"]) < 2:
+        return {}
+    low, high = row.get("ci95_items") or (None, None)
+    ends = w.DASH if low is None else f"[{w.number(low, metric)}, {w.number(high, metric)}]"
+    return {EACH_SEED: w.each_seed(row, metric), NEW_ITEMS: ends}
+
+
+def about_seeds(lines: Sequence[Mapping[str, str]], of: str = "of the first score") -> str:
+    """SEEDS where lines have these columns, else nothing."""
+    return SEEDS.format(of=of) if any(EACH_SEED in line for line in lines) else ""
 
 
 def lines_of(rows: Sequence[Mapping], row: Mapping) -> dict[str, Mapping]:
@@ -102,7 +131,7 @@ def cell(value: Any, *, percent: bool = False) -> str:
 
 def text_columns(table: Table) -> list[bool]:
     """Which columns hold words, not numbers: the first, and those whose cells do not start with a number."""
-    starts = {c: [v.lstrip("+-< ")[:1] for v in table.shown[c].astype(str) if v] for c in table.shown.columns}
+    starts = {c: [v.lstrip("+-< [")[:1] for v in table.shown[c].astype(str) if v] for c in table.shown.columns}
     return [k == 0 or not any(v.isdigit() for v in starts[c]) for k, c in enumerate(table.shown.columns)]
 
 

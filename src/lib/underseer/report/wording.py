@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,6 +75,21 @@ EXPLORATORY_SHORT = "Exploratory: made by hand, no kept result."
 SYNTHETIC_SHORT = "Synthetic testbed: no reproduction of a published number."
 
 DASH = "–"
+
+TRANSFER = "transfer"
+"""Data set of the weak labels."""
+
+EACH = 8
+"""Up to so many seeds a table shows each."""
+
+COLLAPSES = (
+    "Means include it. Where one training in ten collapses, the 95 % interval of a mean over 3 to 8 seeds holds the truth in 78 to 94 % "
+    "of cases only: look at every seed."
+)
+"""What a collapse does to intervals, as simulated (`maths.stats`)."""
+
+COLLAPSED = "†: a training that collapsed, by the rule stated above"
+"""What the dagger of `each_seed` means."""
 
 GAP = "unsafe_rate_judge_gap"
 """Unsafe rate by the training judge minus that by the reporting judge."""
@@ -153,14 +167,14 @@ def with_interval(row: Mapping[str, Any] | None, metric: str) -> str:
     return number(row["mean"], metric) + ends
 
 
-def pgr_text(row: Mapping[str, Any] | None) -> str:
-    """PGR as shown: '0.49 [0.41, 0.55]', 'undefined', or the value with 'no finite interval'."""
+def pgr_text(row: Mapping[str, Any] | None, endless: str = "(no finite interval)") -> str:
+    """PGR as shown: '0.49 [0.41, 0.55]', 'undefined', or the value with `endless` where there is no finite interval."""
     if row is None:
         return DASH
     if row["mean"] is None:
         return "undefined"
     if not row["ci95"]:
-        return f"{row['mean']:.2f} (no finite interval)"
+        return f"{row['mean']:.2f} {endless}"
     return f"{row['mean']:.2f} [{row['ci95'][0]:.2f}, {row['ci95'][1]:.2f}]"
 
 
@@ -204,25 +218,6 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
 
 
-ADJECTIVES = {
-    "toxicity": ("less toxic", "more toxic"),
-    "unsafe_rate": ("safer", "less safe"),
-    "safety_score": ("safer", "less safe"),
-    "helpfulness": ("more helpful", "less helpful"),
-    "over_refusal": ("fewer refusals", "more refusals"),
-}
-"""What the method with the better, and the worse, value is called."""
-
-
-def verdict(test: Mapping[str, Any]) -> str:
-    """What a paired test says of its first method: 'safer', 'less safe', or 'no difference shown'; of the gap between two judges,
-    which is neither good nor bad, whether it moved."""
-    if test["metric"] == GAP:
-        return f"gap moved {'down' if test['difference'] < 0 else 'up'}" if test["better"] else "no difference shown"
-    better, worse = ADJECTIVES.get(test["metric"], ("better", "worse"))
-    return {"a": better, "b": worse, None: "no difference shown"}[test["better"]]
-
-
 def collapsed(rows: Sequence[Mapping]) -> list[str]:
     """One sentence that names the collapsed seeds of rows; none where no seed collapsed."""
     lost = [(n, r["collapsed"]) for n, r in zip(row_names(rows), rows, strict=True) if r.get("collapsed")]
@@ -231,45 +226,39 @@ def collapsed(rows: Sequence[Mapping]) -> list[str]:
         "its rate is nearer to the start's, without learning, than to the median of the other seeds, which lies outside its own "
         "95 % interval"
     )
-    return [f"Training collapsed, by a stated rule ({rule}), of {listing(named)}; means include it."] if named else []
+    return [f"Training collapsed, by a stated rule ({rule}), of {listing(named)}. {COLLAPSES}"] if named else []
 
 
-def difference(test: Mapping[str, Any]) -> str:
-    """'+3.1 points [-0.5, +6.7]', or in the score's own unit: the interval at the level at which the comparison is tested,
-    corrected for the number of comparisons, so that it holds zero exactly where no difference is shown. It ends where a
-    difference of two such scores must."""
-    most = math.inf if test["metric"] == "perplexity" else 1.0
-    low, high = (max(-most, min(most, end)) for end in test.get("ci95_holm") or test["ci95"])
-    return f"{_points(test, test['difference'])}{_unit(test)} [{_points(test, low)}, {_points(test, high)}]"
-
-
-def missed(tests: Sequence[Mapping[str, Any]]) -> str:
-    """Of tests that show no difference, how large one would have had to be: 'with 3 seeds, a difference below 12.5 points is
-    missed in more than one of five cases'; empty where that was not computed."""
-    sizes = [t["smallest_effect"] for t in tests if t.get("smallest_effect") is not None]
-    if not sizes:
+def each_seed(row: Mapping[str, Any], metric: str) -> str:
+    """'2.0, 28.0†, 10.0': the value of each seed, a dagger where its training collapsed; of more than eight the lowest, the median
+    and the highest, and how many collapsed; empty of one."""
+    values = [v for v in row["values"] if v is not None]
+    lost = set(row.get("collapsed") or [])
+    if len(values) < 2:
         return ""
-    seeds = plural(min(len(t["seeds"]) for t in tests), "seed")
-    least = smallest({**tests[0], "smallest_effect": min(sizes)})
-    if least == "nothing":
-        return f"with {seeds}, no difference however large would be seen reliably"
-    return f"with {seeds}, a difference below {least} is missed in more than one of five cases"
+    if len(values) > EACH:
+        ends = [number(v, metric) for v in (min(values), row["median"], max(values))]
+        return " / ".join(ends) + (f", {len(lost)}†" if lost else "")
+    return ", ".join(
+        f"{number(v, metric)}{'†' * (s in lost)}" for s, v in zip(row["seeds"], row["values"], strict=True)
+    )
 
 
-def smallest(test: Mapping[str, Any]) -> str:
-    """The smallest difference that a test shows with 80 % power; 'nothing' where it lies beyond the score's range."""
-    size = test.get("smallest_effect")
-    if size is None:
-        return DASH
-    return "nothing" if size >= 1 and test["metric"] != "perplexity" else _points(test, size).lstrip("+") + _unit(test)
+def seed_set(results: Mapping[str, Any]) -> str:
+    """'Reporting seeds 10 to 17; settings were chosen on tuning seeds 0 to 9 (docs/tuning.md).', where results say so; else empty."""
+    given = results.get("seeds") or (results.get("provenance") or {}).get("seeds")
+    if not isinstance(given, Mapping) or not given.get("values"):
+        return ""
+    where = f" ({given['choices']})" if given.get("choices") else ""
+    tail = f"; settings were chosen on tuning seeds {_span(given['tuned_on'])}{where}" if given.get("tuned_on") else ""
+    return f"{capital(str(given.get('set') or 'these'))} seeds {_span(given['values'])}{tail}."
 
 
-def _points(test: Mapping[str, Any], value: float) -> str:
-    return f"{100 * value:+.1f}" if test["metric"] in PERCENT else f"{value:+.3f}"
-
-
-def _unit(test: Mapping[str, Any]) -> str:
-    return " points" if test["metric"] in PERCENT else ""
+def _span(seeds: Sequence[int]) -> str:
+    """'10 to 17', or '0, 3 and 5'."""
+    seeds = sorted(int(s) for s in seeds)
+    whole = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]} to {seeds[-1]}" if whole else listing([str(s) for s in seeds])
 
 
 def bucket(dataset: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 from underseer import paths, store
 from underseer.errors import StageError, UserError, nearest
-from underseer.runs.files import parse_value
-from underseer.runs.params import KNOWN, RUNTIME, absolute, load, problem
+from underseer.runs.files import absolute, parse_value
+from underseer.runs.params import KNOWN, RUNTIME, load, problem
 from underseer.runs.pipelines import DECIDED
 from underseer.runs.plan import Instance, Plan, make
 from underseer.store import Output

@@ -12,10 +12,22 @@ from typing import Any
 import yaml
 
 from underseer.errors import UserError, nearest
+from underseer.judges import spec as judge_specs
 from underseer.paths import ROOT, shown
 
-Absolute = Callable[[str, str, Path], str]
-"""A parameter's name, its value and the folder that relative paths start from -> the value with its path made absolute."""
+PATHS = frozenset({"dataset_path"})
+MODELS = frozenset({"weak_model", "strong_model", "target_model", "red_team_model"})
+JUDGES = frozenset(
+    {
+        "training_judge",
+        "reporting_judge",
+        "fluency_model",
+        "helpfulness_judge",
+        "refusal_judge",
+        "reporting_helpfulness_judge",
+    }
+)
+"""Parameters that may name a model after a prefix: ``trained:MODEL``, ``classifier:MODEL``."""
 
 Problem = Callable[[str, Any], str | None]
 """A parameter's name and value -> what is wrong with it, in one line, or None."""
@@ -85,7 +97,21 @@ def parse_value(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-def read(path: Path, absolute: Absolute, seen: tuple[Path, ...] = ()) -> Raw:
+def absolute(key: str, value: str, base: Path) -> str:
+    """A path parameter made absolute; a model is a path when it begins with '.', '/' or '~', or is a folder there."""
+    if key in JUDGES:
+        kind, model, options = judge_specs.split(value)
+        return judge_specs.joined(kind, absolute("weak_model", model, base) if model else "", options)
+    if key not in PATHS | MODELS:
+        return value
+    if key in MODELS and (":" in value or not (value[:1] in "./~" or (base / value).is_dir())):
+        return value
+    if key in PATHS and "+" in value and not (base / value).exists():
+        return "+".join(absolute(key, part, base) for part in value.split("+"))
+    return str((base / Path(value).expanduser()).resolve())
+
+
+def read(path: Path, seen: tuple[Path, ...] = ()) -> Raw:
     """The keys of ``path`` over those of the file that it extends, with the line that each stands on."""
     if path.resolve() in seen:
         chain = " -> ".join(shown(p) for p in (*seen, path))
@@ -109,7 +135,7 @@ def read(path: Path, absolute: Absolute, seen: tuple[Path, ...] = ()) -> Raw:
     if base is not None:
         if not isinstance(base, str):
             raise UserError(f"{shown(path)}: extends = {base!r}: expected the path of another params file")
-        raw = read(path.parent / base, absolute, (*seen, path.resolve()))
+        raw = read(path.parent / base, (*seen, path.resolve()))
     _drop_inherited_seeds(raw, values)
     written: set[str] = set()
     for key_node, _ in node.value:
@@ -146,7 +172,7 @@ def _known_files(path: Path) -> str:
     return nearest(str(path), files) or "; `ls params/*` shows the experiments that come with underseer"
 
 
-def override(raw: Raw, key: str, text: str, absolute: Absolute) -> None:
+def override(raw: Raw, key: str, text: str) -> None:
     """Put a value from the command line over what the files say; a list makes an axis of the grid."""
     try:
         value = parse_value(text)

@@ -17,7 +17,8 @@ from typing import Any
 from underseer import paths
 from underseer.errors import UserError, nearest
 from underseer.judges import spec as judge_specs
-from underseer.runs.params import DATASETS, JUDGES, KNOWN, MODELS, RUNTIME
+from underseer.runs.files import JUDGES, MODELS
+from underseer.runs.params import DATASETS, KNOWN, RUNTIME
 from underseer.runs.pipelines import DECIDED, DYNAMIC, NOTEBOOKS
 
 BY_HAND = ("experiment", "scratch")

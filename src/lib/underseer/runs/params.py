@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from underseer.errors import UserError, nearest
-from underseer.judges import spec as judge_specs
 from underseer.paths import shown
 from underseer.runs import names, seeds
 from underseer.runs.files import (
@@ -207,21 +206,8 @@ class Schema(BaseModel):
 
 KNOWN = tuple(Schema.model_fields)
 RUNTIME = frozenset(k for k, f in Schema.model_fields.items() if f.json_schema_extra["affects"] == "runtime")
-PATHS = frozenset({"dataset_path"})
 DATASETS = frozenset(k for k in KNOWN if re.search(r"(^|_)datasets?$", k))
 """Parameters that name data sets, all read from ``dataset_path`` where that is given."""
-MODELS = frozenset({"weak_model", "strong_model", "target_model", "red_team_model"})
-JUDGES = frozenset(
-    {
-        "training_judge",
-        "reporting_judge",
-        "fluency_model",
-        "helpfulness_judge",
-        "refusal_judge",
-        "reporting_helpfulness_judge",
-    }
-)
-"""Parameters that may name a model after a prefix: ``trained:MODEL``, ``classifier:MODEL``."""
 
 
 def load(file: str | Path, overrides: Iterable[str] = (), name: str | None = None) -> Experiment:
@@ -234,7 +220,7 @@ def load(file: str | Path, overrides: Iterable[str] = (), name: str | None = Non
         UserError: with every mistake found, one line each.
     """
     path = Path(file)
-    raw = read(path, absolute)
+    raw = read(path)
     typed: dict[str, str] = {}
     for text in overrides:
         key, sep, value = text.partition("=")
@@ -242,28 +228,14 @@ def load(file: str | Path, overrides: Iterable[str] = (), name: str | None = Non
             raw.problems.append(f"--set {text}: expected KEY=VALUE, for example --set seed=1")
             continue
         typed[key.strip()] = value.strip()
-        override(raw, key.strip(), value, absolute)
+        override(raw, key.strip(), value)
     experiment = _check(path, raw)
     if name:
         return names.chosen(experiment, name)
-    written = read(path, absolute)
-    return (
-        names.rerun(experiment, raw, typed, (written, lambda: _check(path, written)), RUNTIME) if typed else experiment
-    )
-
-
-def absolute(key: str, value: str, base: Path) -> str:
-    """A path parameter made absolute; a model is a path when it begins with '.', '/' or '~', or is a folder there."""
-    if key in JUDGES:
-        kind, model, options = judge_specs.split(value)
-        return judge_specs.joined(kind, absolute("weak_model", model, base) if model else "", options)
-    if key not in PATHS | MODELS:
-        return value
-    if key in MODELS and (":" in value or not (value[:1] in "./~" or (base / value).is_dir())):
-        return value
-    if key in PATHS and "+" in value and not (base / value).exists():
-        return "+".join(absolute(key, part, base) for part in value.split("+"))
-    return str((base / Path(value).expanduser()).resolve())
+    if not typed:
+        return experiment
+    written = read(path)
+    return names.rerun(experiment, raw, typed, (written, lambda: _check(path, written)), RUNTIME)
 
 
 def _check(path: Path, raw: Raw) -> Experiment:

@@ -15,8 +15,9 @@ from typing import Any
 
 from underseer import paths
 from underseer.errors import UserError, nearest
+from underseer.runs.files import MODELS, Experiment
 from underseer.runs.keys import Notebook, contents, read_notebook, sha, stages
-from underseer.runs.params import KNOWN, MODELS, RUNTIME, Experiment
+from underseer.runs.params import KNOWN, RUNTIME
 from underseer.runs.pipelines import HANDED_ON, PIPELINES, REPORTS, STEERS
 
 

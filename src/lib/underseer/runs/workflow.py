@@ -23,7 +23,7 @@ from underseer import paths, store
 from underseer.engines.lifelines import Lifeline
 from underseer.errors import UserError
 from underseer.runs import warm
-from underseer.runs.params import MODELS
+from underseer.runs.files import MODELS
 from underseer.runs.plan import Instance, Plan, merged
 
 POLL = 0.5  # seconds between two looks at the store

@@ -23,15 +23,10 @@ def pairs_used(results: Results, method: str, variant: Mapping[str, Any]) -> lis
     for row in results["pairs"]:
         known = rounds(row["method"])
         mine = row["method"] == method if upto is None else known is not None and known[0] == name and known[1] <= upto
-        if mine and row["n_pairs"] is not None and _agrees(row["variant"], variant):
+        if mine and row["n_pairs"] is not None and stages.agrees(row["variant"], variant):
             by_seed.setdefault(row["seed"], {})[row["method"]] = float(row["n_pairs"])
     whole = [p for p in by_seed.values() if upto is None or len(p) == upto]
     return [sum(p.values()) for p in whole]
-
-
-def _agrees(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two variants have the same values where both have one."""
-    return all(other.get(k, v) == v for k, v in one.items())
 
 
 def mean(values: list[float]) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from underseer.report.names import iteration
-from underseer.report.selfmoa.stages import order
+from underseer.report.selfmoa.stages import agrees, order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,13 +59,9 @@ def _stages(part: pd.DataFrame) -> pd.DataFrame:
     variant = json.loads(part.loc[part["method"] == last, "variant"].iloc[0]) if last else {}
     wanted = []
     for method in ("aligned", "reset", last):
-        known = [v for v in part.loc[part["method"] == method, "variant"].unique() if _agrees(json.loads(v), variant)]
+        known = [v for v in part.loc[part["method"] == method, "variant"].unique() if agrees(json.loads(v), variant)]
         wanted += [(method, v) for v in known[:1]]
     return part[[which in wanted for which in zip(part["method"], part["variant"], strict=True)]]
-
-
-def _agrees(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(other.get(k, v) == v for k, v in one.items())
 
 
 def _prompt(part: pd.DataFrame, row: Mapping[str, Any], synthetic: bool) -> dict[str, Any]:

@@ -53,6 +53,21 @@ def judge_gap(rows: pd.DataFrame, label: str) -> Figure | None:
     return by_stage(rows, label, [colour("aligned", 0), colour("reset", 0)])
 
 
+def trusted(rows: pd.DataFrame) -> Figure | None:
+    """Sensitivity and specificity of the training judge through the stages of the loop."""
+    if not len(rows):
+        return None
+    fig, axes = canvas(7.4, 3.4, 2, sharey=True)
+    titles = {"sensitivity": "Unsafe answers that it finds", "specificity": "Safe answers that it leaves alone"}
+    for ax, (panel, title) in zip(axes[0], titles.items(), strict=True):
+        part = rows[rows["panel"] == panel]
+        trend(ax, part, inks(part["line"].nunique()))
+        ticks(ax, part)
+        ax.set(title=title, ylim=(-3, 103))
+    axes[0, 0].set_ylabel("Share, by the reporting judge (%)")
+    return finish(fig, rows, legend=axes[0, 0] if rows["line"].nunique() > 1 else None)
+
+
 def methods(rows: pd.DataFrame) -> Figure | None:
     """Every method, a panel for safety, helpfulness and over-refusal."""
     if not len(rows):

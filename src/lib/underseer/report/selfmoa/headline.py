@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from underseer.report import compared
 from underseer.report import wording as w
 from underseer.report.names import iteration
 from underseer.report.selfmoa import accounts, stages
@@ -24,11 +25,12 @@ def headline(results: Results) -> list[str]:
     line = lines[0]
     return [
         *_rates(results, line),
-        *_safety(results, line),
+        *compared.stated(results),
         *w.collapsed(list(line.rows.values())),
+        *_safety(results, line),
         *_pairs(results, line),
         *_published(results),
-        *_kept(results, line),
+        *_trust(results, line),
         *_hacking(results, line),
     ]
 
@@ -76,9 +78,11 @@ def _change(results: Results, dataset: str | None, line: Line, method: str) -> M
 
 
 def relative(change: Mapping[str, Any]) -> str:
-    """'-76.4 % [-81.2, -70.1]'; the interval ends at -100 %, since no rate falls further."""
-    low, high = (max(-100.0, 100 * v) for v in change["ci95"] or (0, 0))
-    ends = f" [{low:+.1f}, {high:+.1f}]" if change["ci95"] else ", no finite interval"
+    """'-76.4 % [-81.2, -70.1]', at the level at which the difference is tested; the interval ends at -100 %, since no rate falls
+    further."""
+    given = change["ci95_holm"] if "ci95_holm" in change else change["ci95"]
+    low, high = (max(-100.0, 100 * v) for v in given or (0, 0))
+    ends = f" [{low:+.1f}, {high:+.1f}]" if given else ", no finite interval"
     return f"{100 * change['mean']:+.1f} %{ends}"
 
 
@@ -88,7 +92,7 @@ def _verdict(results: Results, change: Mapping[str, Any], line: Line, method: st
     for metric in ("safety_score", "unsafe_rate"):
         test = test_of(results, change["dataset"], metric, line.last, method, line.rows[line.last]["variant"])
         if test:
-            return _says(test) + ("" if test["better"] else " once corrected for all comparisons")
+            return _says(test)
     return "not tested"
 
 
@@ -111,7 +115,7 @@ def test_of(
 
 def _says(test: Mapping[str, Any]) -> str:
     """'safer by a paired test', or 'no difference shown'."""
-    return w.verdict(test) + (" by a paired test" if test["better"] else "")
+    return compared.verdict(test) + (" by a paired test" if test["better"] else "")
 
 
 def _pairs(results: Results, line: Line) -> list[str]:
@@ -140,7 +144,11 @@ def _against(results: Results, line: Line, own: float, used: float, row: Mapping
     """'2,640 pairs (3.7 times as many), loop minus baseline -1.9 points [..] of unsafe rate: no difference shown'."""
     variant = line.rows[line.last]["variant"]
     test = test_of(results, row["dataset"], "unsafe_rate", line.last, row["method"], variant, row["variant"])
-    told = f", unsafe rate of the loop minus that of the baseline {w.difference(test)} ({_says(test)})" if test else ""
+    told = (
+        f", unsafe rate of the loop minus that of the baseline {compared.difference(test)} ({_says(test)})"
+        if test
+        else ""
+    )
     return f"{used:,.0f} pairs ({used / own:.1f} times the loop's){told}"
 
 
@@ -159,22 +167,36 @@ def _published(results: Results) -> list[str]:
     ]
 
 
-def _kept(results: Results, line: Line) -> list[str]:
-    """What safety cost: helpfulness on safe prompts, refusals of borderline ones."""
-    found = []
-    for role, metric, words in (
-        ("safe", "helpfulness", "Helpfulness on safe prompts"),
-        ("borderline", "over_refusal", "Over-refusal of borderline prompts"),
-    ):
-        dataset = stages.main_of(results, role)
-        test = dataset and test_of(results, dataset, metric, line.last, "reset", line.rows[line.last]["variant"])
-        if test:
-            missed = "" if test["better"] else w.missed([test])
-            found.append(
-                f"{words}, iteration {iteration(line.last)} minus reset: {w.difference(test)}, {_says(test)}"
-                f"{f' ({missed})' if missed else ''}."
-            )
-    return found
+def _trust(results: Results, line: Line) -> list[str]:
+    """How many of the unsafe answers the training judge finds at each stage, and whether that falls."""
+    found = [
+        d
+        for d in results.get("judge_decay") or []
+        if (d["a"], d["variant_a"]) == (line.last, line.rows[line.last]["variant"])
+    ]
+    trusted = stages.trusted(results, line)
+    if not found or not trusted:
+        return []
+    shares = [f"{w.method_name(m)} {percent(row['sensitivity'])}" for m, row in trusted.items()]
+    change, (low, high) = found[0], found[0]["ci95"]
+    size = f"{100 * change['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], p = {w.p_text(change['p'])}, one comparison"
+    says = "no change is shown"
+    if change["p"] < 0.05:
+        says = "it finds fewer as the loop goes on" if change["difference"] < 0 else "it finds more as the loop goes on"
+    others = [r for r in results["judges_by_stage"] if r["dataset"] == stages.ATTACKS and r["method"] in HUMAN]
+    aside = [f"{n} {percent(r['sensitivity'])}" for n, r in zip(w.row_names(others), others, strict=True)]
+    untaught = f" Of models that this judge did not teach: {w.listing(aside)}." if aside else ""
+    return [
+        f"Of the answers to attacks that the reporting judge calls unsafe, the training judge finds: {w.listing(shares)}. From the "
+        f"reset to iteration {iteration(line.last)}, mean over seeds: {size}; {says}.{untaught}"
+    ]
+
+
+def percent(share: Mapping[str, Any]) -> str:
+    """'97.9 % [96.3, 98.8]'."""
+    if share["value"] is None:
+        return w.DASH
+    return f"{100 * share['value']:.1f} % [{100 * share['lo']:.1f}, {100 * share['hi']:.1f}]"
 
 
 def _hacking(results: Results, line: Line) -> list[str]:
@@ -192,11 +214,11 @@ def _hacking(results: Results, line: Line) -> list[str]:
         "the training judge sees the loop safer than the reporting judge does, and more so than at the reset: reward hacking "
         "shows"
         if shown
-        else "it is not shown to widen on the side of the loop, so reward hacking is not shown"
+        else "it is not shown to widen on the side of the loop, so this rate alone shows no reward hacking"
     )
     return [
         f"Training minus reporting judge, unsafe rate at iteration {iteration(line.last)}: {100 * gap[0]['mean']:+.1f} points"
-        f"{ends}; change since the reset {w.difference({**test, 'metric': 'unsafe_rate'})}: {says}."
+        f"{ends}; change since the reset {compared.difference({**test, 'metric': 'unsafe_rate'})}: {says}."
     ]
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from underseer.maths import stats
+from underseer.report.experiment import Experiment
 from underseer.report.names import method_name
-from underseer.report.results import SCHEMA
 from underseer.report.rows import covers, records, strict
 from underseer.report.selfmoa import answers as judged
 from underseer.report.selfmoa import verdicts
 from underseer.report.selfmoa.attacks import red_team
 from underseer.report.selfmoa.case import case_study
-from underseer.report.selfmoa.corrections import corrected_rows
+from underseer.report.selfmoa.corrections import by_stage, corrected_rows, decay
+from underseer.report.selfmoa.measured import Measured
 from underseer.report.selfmoa.published import PUBLISHED
 
 if TYPE_CHECKING:
@@ -28,29 +30,10 @@ UTILITY = ("method", "seed", "metric", "value")
 HELD_OUT_TEXT = "utility"
 
 
-def build_selfmoa_results(
-    name: str,
-    synthetic: bool,
-    answers: pd.DataFrame,
-    attacks: pd.DataFrame | None,
-    pairs: pd.DataFrame | None,
-    judges: Sequence[Mapping[str, Any]],
-    utility: pd.DataFrame | None,
-    curves: pd.DataFrame | None,
-    cost: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    *,
-    unsafe_threshold: float = 0.5,
-    published: Mapping[str, Any] | None = None,
-    notes: Sequence[str] = (),
-    n_boot: int = stats.N_BOOT,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Results in DESIGN.md's schema (`pgr` stays empty), ready for strict JSON; NaN becomes null.
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """The tables of a run of the loop beside its answers, and its judges.
 
-    answers: one row an answer: method, variant (JSON of a dict; optional), seed, set, role (attack, safe, borderline),
-        category, id (of the prompt), draw, unsafe, helpful, refusal (reporting judges, [0, 1], NaN: no score); optionally
-        unsafe_training, helpful_training, and prompt, answer for the case study (real texts are not stored).
     attacks: archive of the last iteration of each variant and seed: attacks.COLUMNS; None where no red team was at work.
     pairs: one row for each method, variant and seed that learnt from pairs: PAIRS; optionally variant, iteration, n_candidates,
         n_prompts, dropped_near_ties, dropped_duplicates, dropped_both_unsafe, n_attack, n_safe, n_borderline (pairs by
@@ -58,42 +41,71 @@ def build_selfmoa_results(
         (labels behind those judges). Of an iterate: its own pairs alone, not those of earlier iterations.
     judges: {'role' (training, reporting), 'measure', 'name', 'version', 'seed', 'card'} each, optionally 'variant'; 'card' as
         `judges.card.judge_card` writes it, None for the oracle. utility: UTILITY and optionally variant, n, stderr; accuracies in [0, 1].
-    curves: method, seed, step, metric, value, optionally variant. cost: ledger by stage instance, each optionally with
-        'role'. published: default PUBLISHED; utility values never kept for synthetic data.
-    Raises ValueError for malformed tables.
     """
-    frame = judged.tidy(answers, unsafe_threshold)
+
+    attacks: pd.DataFrame | None = None
+    pairs: pd.DataFrame | None = None
+    judges: Sequence[Mapping[str, Any]] = ()
+    utility: pd.DataFrame | None = None
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the truth itself reports what is unsafe."""
+        named = [(j["role"], j.get("measure"), j["name"]) for j in self.judges]
+        return ("reporting", "unsafe", "oracle") in named
+
+
+def build_selfmoa_results(
+    experiment: Experiment,
+    answers: pd.DataFrame,
+    loop: Loop,
+    *,
+    unsafe_threshold: float = 0.5,
+    n_boot: int = stats.N_BOOT,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Results in the schema of all results (`pgr` stays empty), ready for strict JSON; NaN becomes null.
+
+    answers: one row an answer: method, variant (JSON of a dict; optional), seed, set, role (attack, safe, borderline),
+        category, id (of the prompt), draw, unsafe, helpful, refusal (reporting judges, [0, 1], NaN: no score); optionally
+        unsafe_training, helpful_training, and prompt, answer for the case study (real texts are not stored).
+    Of the experiment, ``published`` is PUBLISHED by default; utility values are never kept for synthetic data. Raises ValueError
+    for malformed tables.
+    """
+    frame = judged.tidy(answers, unsafe_threshold, labelled=loop.oracle)
     groups = judged.score_answers(frame, n_boot=n_boot, seed=seed)
-    found = red_team(attacks, n_boot=n_boot, seed=seed)
+    asked = red_team(loop.attacks, n_boot=n_boot, seed=seed)
+    scores = judged.rows(groups, frame) + corrected_rows(groups, loop.judges)
     results = {
-        "schema": SCHEMA,
-        "name": name,
-        "pipeline": "selfmoa",
-        "task": "self-alignment",
-        "synthetic": bool(synthetic),
-        "primary_metric": "unsafe_rate",
+        **experiment.heading("unsafe_rate"),
         "unsafe_threshold": unsafe_threshold,
         "sets": judged.sets(frame),
-        "rows": judged.rows(groups, frame)
-        + corrected_rows(groups, judges)
-        + (found["rows"] if found else [])
-        + _utility(utility),
+        "rows": scores + (asked["rows"] if asked else []) + _utility(loop.utility),
         "pgr": [],
-        "cost": dict(cost),
-        "provenance": dict(provenance),
-        "tests": {"rule": verdicts.rule(groups), "rows": verdicts.tests(groups)},
-        "changes": verdicts.changes(groups),
+        **experiment.facts(),
+        **_tested(groups),
         "categories": judged.categories(frame, n_boot=n_boot, seed=seed),
-        "attacks": found,
-        "pairs": _pairs(pairs),
-        "judges": [dict(j) for j in judges],
-        "curves": records(curves),
-        "case_study": case_study(frame, threshold=unsafe_threshold, synthetic=synthetic),
-        "published": _published(published or PUBLISHED, synthetic),
+        "attacks": asked,
+        "pairs": _pairs(loop.pairs),
+        **_trusted(frame, loop.judges),
+        "case_study": case_study(frame, threshold=unsafe_threshold, synthetic=experiment.synthetic),
+        "published": _published(experiment.published or PUBLISHED, experiment.synthetic),
         "interval": {"level": stats.LEVEL, "n_boot": n_boot, "covers": covers(groups)},
-        "notes": [*notes, *_failures(frame), *_unmeasured(found)],
+        "notes": [*experiment.notes, *_failures(frame), *_unmeasured(asked)],
     }
     return strict(results)
+
+
+def _tested(groups: Sequence[Measured]) -> dict[str, Any]:
+    tests = verdicts.tests(groups)
+    return {"tests": {"rule": verdicts.rule(groups), "rows": tests}, "changes": verdicts.changes(groups, tests)}
+
+
+def _trusted(frame: pd.DataFrame, judges: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Who judged, and how far the training judge can be trusted on these answers."""
+    stages = by_stage(frame)
+    known = {"judges": [dict(j) for j in judges], "judges_by_stage": stages}
+    return known | {"judge_decay": decay(stages), "label_sample": judged.label_sample(frame)}
 
 
 def _pairs(pairs: pd.DataFrame | None) -> list[dict[str, Any]]:
@@ -126,15 +138,15 @@ def _utility(table: pd.DataFrame | None) -> list[dict[str, Any]]:
     return found
 
 
-def _needs(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+def _needs(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
     missing = [c for c in columns if c not in table.columns]
     if missing:
-        raise ValueError(f"the table of {what} has columns {list(table.columns)}; missing: {', '.join(missing)}")
+        raise ValueError(f"the table of {name} has columns {list(table.columns)}; missing: {', '.join(missing)}")
 
 
-def _published(told: Mapping[str, Any], synthetic: bool) -> dict[str, Any]:
+def _published(values: Mapping[str, Any], synthetic: bool) -> dict[str, Any]:
     """Published values; those that stand beside ours in a table are left out for synthetic data."""
-    return {k: v for k, v in told.items() if not (synthetic and k.startswith("utility"))}
+    return {k: v for k, v in values.items() if not (synthetic and k.startswith("utility"))}
 
 
 def _failures(frame: pd.DataFrame) -> list[str]:
@@ -149,6 +161,6 @@ def _failures(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _unmeasured(found: Mapping[str, Any] | None) -> list[str]:
-    lost = sum(f["not_judged"] for f in found["fate"]) if found else 0
+def _unmeasured(asked: Mapping[str, Any] | None) -> list[str]:
+    lost = sum(f["not_judged"] for f in asked["fate"]) if asked else 0
     return [f"{lost:,} attack prompts were asked but could not be judged; they count as neither."] if lost else []

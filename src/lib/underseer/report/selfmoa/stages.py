@@ -15,6 +15,9 @@ CONTROLS = ("offline", "no_red_team", "iterated_dpo")
 HUMAN = ("human_dpo", "human_modpo")
 """Baselines that learn from pairs which people ordered."""
 
+ATTACKS = "every attack set"
+"""Name of the answers to all attack sets together, held-out ones too."""
+
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 
@@ -69,6 +72,11 @@ def _within(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
     return all(k in whole and whole[k] == v for k, v in part.items())
 
 
+def agrees(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two variants have the same values where both have one."""
+    return all(other.get(k, v) == v for k, v in one.items())
+
+
 def lines(results: Results, rows: Sequence[Row]) -> list[Line]:
     """The runs of the loop among rows of one data set and metric: aligned model, reset, iterates; of several variants of a
     stage the one that agrees with the run. Without any iterate, the stages that there are."""
@@ -85,6 +93,14 @@ def lines(results: Results, rows: Sequence[Row]) -> list[Line]:
         if by_method:
             found.append(Line(variant, name.partition("(")[2].rstrip(")"), by_method))
     return found
+
+
+def trusted(results: Results, line: Line) -> dict[str, Row]:
+    """The training judge against the reporting judge on all attacks together, at each stage of a run of the loop."""
+    rows = [r for r in results.get("judges_by_stage") or [] if r["dataset"] == ATTACKS]
+    by_key = {(r["method"], repr(r["variant"])): r for r in rows}
+    keys = {method: (method, repr(held["variant"])) for method, held in line.rows.items()}
+    return {method: by_key[key] for method, key in keys.items() if key in by_key}
 
 
 def of_role(results: Results, role: str) -> list[str]:

@@ -9,10 +9,10 @@ import pandas as pd
 
 from underseer.report import wording as w
 from underseer.report.selfmoa import stages
-from underseer.report.selfmoa.headline import relative
+from underseer.report.selfmoa.headline import percent, relative
 from underseer.report.selfmoa.results import HELD_OUT_TEXT
 from underseer.report.selfmoa.stages import Results
-from underseer.report.tabulate import Table, flat, plain, sample, score_lines, table
+from underseer.report.tabulate import EACH_SEED, NEW_ITEMS, Table, about_seeds, flat, plain, sample, score_lines, table
 
 SHOWN = {
     "attack": ("unsafe_rate", "safety_score", "helpfulness", "refusal_rate"),
@@ -26,6 +26,7 @@ BY_JUDGE = {
     "unsafe_rate_corrected": "Reporting, corrected, %",
     "unsafe_rate_training_judge_corrected": "Training, corrected, %",
 }
+FIRST = "of the unsafe rate on attacks, and of helpfulness on other prompts"
 _REFUSED = {"Refusal rate, %": "Refused, %", "Over-refusal, %": "Refused, %"}
 
 
@@ -66,7 +67,7 @@ def _scores(results: Results, name: str, title: str, text: str, keep: Callable[[
     for dataset, role in _roles(results).items():
         shown = [m for m in SHOWN[role] if m != "safety_score" or not by_threshold]
         rows = [r for r in w.pick(results["rows"], dataset=dataset) if keep(r["method"]) and r["metric"] in SHOWN[role]]
-        lines, _ = score_lines(rows, shown, "Method")
+        lines, _ = score_lines(rows, shown, "Method", True)
         head = w.dataset_name(dataset) + ("" if role in dataset else f" ({role})")
         made += [
             {"Data": "" if k else head} | {_REFUSED.get(c, c): v for c, v in line.items()}
@@ -80,10 +81,10 @@ def _scores(results: Results, name: str, title: str, text: str, keep: Callable[[
         f"{text} Unsafe rate: answers with a safety score of {results['unsafe_threshold']:g} or more; lower is better.{score} "
         "Helpfulness: mean score, 0 to 1. Refused: of attacks it is safe, of safe and borderline prompts a fault "
         "(over-refusal). By the reporting judge, draws of a prompt averaged first. Mean over seeds [95 % interval]. "
-        f"{sample(results)}."
+        f"{sample(results)}.{about_seeds(made, FIRST)}"
     )
     lines = pd.DataFrame(made).fillna("")
-    columns = sorted(lines.columns, key=lambda c: c == "Refused, %")
+    columns = sorted(lines.columns, key=lambda c: (c in (EACH_SEED, NEW_ITEMS), c == "Refused, %"))
     return table(results, name, title, caption, lines[columns], flat(kept))
 
 
@@ -100,11 +101,62 @@ def by_judge(results: Results) -> Table | None:
         lines["Data"] = lines["Data"].map(w.dataset_name).where(~lines["Data"].duplicated(), "")
     caption = (
         "Unsafe rate of the same answers to attacks by the judge that trains and by the one that reports, lower is better: a "
-        "loop that gains on the training judge alone has learnt to please it. Corrected: for the judge's own error as its "
-        "card measures it (Rogan-Gladen), the card's uncertainty in the interval; it holds only as far as the judge errs on "
-        f"these answers as often as on the labelled ones. Mean over seeds [95 % interval]. {sample(results)}."
+        f"loop that gains on the training judge alone has learnt to please it. {_corrected(results)}Mean over seeds [95 % "
+        f"interval]. {sample(results)}."
     )
     return table(results, "by_judge", "Both judges side by side", caption, lines, flat(rows))
+
+
+def _corrected(results: Results) -> str:
+    """By what the rates are corrected, and what that costs and supposes."""
+    by, sample_ = (
+        {r.get("corrected_by", "card") for r in results["rows"] if r["metric"].endswith("_corrected")},
+        results.get("label_sample"),
+    )
+    text = ""
+    if "sample" in by and sample_:
+        text += (
+            f"Corrected by labels: the judge's rate on all answers plus the mean error of {sample_['labels_each']} labelled ones "
+            f"({sample_['rule']}; {sample_['labels']:,} labels in all, here the oracle's). "
+        )
+    if "card" in by:
+        text += (
+            "Corrected by its card: for the judge's error on other labelled answers (Rogan-Gladen), the card's uncertainty in the "
+            "interval; it holds only as far as the judge errs on these answers as often as on those. "
+        )
+    return text
+
+
+def trusted(results: Results) -> Table | None:
+    """How far the training judge can be trusted, stage by stage, against the reporting judge."""
+    rows = [r for r in results.get("judges_by_stage") or [] if r["role"] == "attack"]
+    if not rows:
+        return None
+    lines = []
+    for dataset in dict.fromkeys(r["dataset"] for r in rows):
+        own = [r for r in rows if r["dataset"] == dataset]
+        for k, (name, row) in enumerate(zip(w.row_names(own), own, strict=True)):
+            counts, line = row["counts"], {"Data": "" if k else w.dataset_name(dataset), "Method": name}
+            for aspect, hit, miss in (("sensitivity", "tp", "fn"), ("specificity", "tn", "fp")):
+                by_seed = [f"{c[hit]}/{c[hit] + c[miss]}" for c in row["counts_by_seed"]]
+                line[f"{w.capital(aspect)}, %"] = percent(row[aspect]).replace(" %", "")
+                line[f"{'Unsafe' if aspect == 'sensitivity' else 'Safe'} so judged"] = (
+                    f"{counts[hit]:,}/{counts[hit] + counts[miss]:,}"
+                )
+                if len(by_seed) <= w.EACH:
+                    line[f"{w.capital(aspect)}, each seed"] = ", ".join(by_seed)
+            lines.append(line)
+    caption = (
+        "The training judge's verdicts against the reporting judge's on the answers of each method. Sensitivity: of the answers that "
+        "the reporting judge calls unsafe, the share that the training judge calls so; specificity: of the others, the share that it "
+        "leaves alone. All seeds together [Wilson's 95 % interval over answers]; counts of each seed."
+    )
+    heads = {c: c for c in lines[0] if not c.startswith("Specificity, each")}
+    title = "How far the training judge can be trusted, stage by stage"
+    data = pd.json_normalize(
+        [{k: v for k, v in r.items() if k not in ("seeds", "counts_by_seed", "variant")} for r in rows]
+    )
+    return table(results, "judges_by_stage", title, caption, pd.DataFrame(lines)[list(heads)], data)
 
 
 def categories(results: Results) -> Table | None:
@@ -151,8 +203,9 @@ def changes(results: Results) -> Table | None:
     ]
     published = results.get("published") or {}
     caption = (
-        "Change relative to where it began, of the means over seeds [95 % interval by Fieller's method, paired by prompt; it ends "
-        "at -100 %, beyond which no rate can fall]; negative is safer."
+        "Change relative to where it began, of the means over seeds [interval by Fieller's method, paired by prompt, at the corrected "
+        "level of the test of this difference, so that it holds 0 exactly where no difference is shown; it ends at -100 %, beyond "
+        "which no rate can fall]; negative is safer. 'No finite interval': where it began does not differ from 0 at that level."
     )
     if "safety_change_percent" in published:
         caption += (

@@ -18,7 +18,7 @@ SCORED = (("attack", "unsafe_rate"), ("safe", "helpfulness"), ("borderline", "ov
 WEIGHTS = "objective_weights"
 
 
-def _lines(results: Results, lines: Sequence[Line]) -> pd.DataFrame:
+def staged(results: Results, lines: Sequence[Line]) -> pd.DataFrame:
     """Runs of the loop as one table, with ``line`` (its name), ``place`` and ``tick`` (the stage)."""
     places = {m: k for k, m in enumerate(sorted({m for line in lines for m in line.rows}, key=stages.order))}
     rows = [r for line in lines for r in line.rows.values()]
@@ -39,16 +39,16 @@ def by_stage(results: Results, *wanted: tuple[str, str]) -> pd.DataFrame:
         if role == "attack" and w.main_dataset(results) not in datasets:
             datasets = [*main, *datasets]
         parts += [of_dataset(results, dataset, metric) for dataset in datasets]
-    return _joined(results, [p for p in parts if len(p)])
+    return joined(results, [p for p in parts if len(p)])
 
 
 def of_dataset(results: Results, dataset: str | None, metric: str) -> pd.DataFrame:
     """A score after each stage of the loop on one data set."""
     lines = stages.lines(results, stages.rows_of(results, dataset, metric))
-    return _lines(results, lines).assign(panel=w.capital(w.dataset_name(dataset or "")))
+    return staged(results, lines).assign(panel=w.capital(w.dataset_name(dataset or "")))
 
 
-def _joined(results: Results, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def joined(results: Results, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables below each other; the foot counts the items of the largest."""
     if not parts:
         return tidy.frame(results, [])
@@ -69,7 +69,7 @@ def methods(results: Results) -> pd.DataFrame:
         kept = [r for r in rows if len(lines) < 2 or not iteration(r["method"]) or r["method"] in last]
         if kept:
             parts.append(tidy.frame(results, kept).assign(panel=w.capital(w.dataset_name(dataset))))
-    return _joined(results, parts)
+    return joined(results, parts)
 
 
 def categories(results: Results) -> pd.DataFrame:
@@ -146,51 +146,6 @@ def fates(results: Results) -> pd.DataFrame:
     seeds = w.plural(found[0]["n_seeds"], "seed")
     table.attrs = {"foot": f"{w.foot_mark(results)}{seeds}; no intervals; n: successes of all seeds"}
     return table.rename(columns={"self_bleu_values": "values"})
-
-
-def judge_gap(results: Results, most: int = 4) -> pd.DataFrame:
-    """Unsafe rate at each stage by the reporting and by the training judge, a ``panel`` for each of the first variants."""
-    dataset = w.main_dataset(results)
-    judges = {"by the reporting judge": "unsafe_rate", "by the training judge": "unsafe_rate_training_judge"}
-    by_judge = {n: stages.lines(results, stages.rows_of(results, dataset, m)) for n, m in judges.items()}
-    parts = []
-    for k in range(min(most, *map(len, by_judge.values()))):
-        pair = [Line(found[k].variant, name, found[k].rows) for name, found in by_judge.items()]
-        parts.append(_lines(results, pair).assign(panel=by_judge["by the reporting judge"][k].name))
-    table = _joined(results, parts)
-    left = min(map(len, by_judge.values())) - len(parts)
-    if parts and left:
-        table.attrs["foot"] += f"; {w.plural(left, 'more variant')} in the table"
-    return table
-
-
-MEASURES = {"unsafe": "safety", "helpful": "helpfulness", "refusal": "refusal"}
-
-
-def cards(results: Results) -> pd.DataFrame:
-    """Sensitivity and specificity (%) of every judge with a card: panel, tick (who judges what), place, role, mean, low, high."""
-    known = [j for j in results["judges"] if j.get("card")]
-    lines = list(dict.fromkeys((j["role"], j["measure"], j["name"]) for j in known))
-    rows = []
-    for judge in known:
-        place = lines.index((judge["role"], judge["measure"], judge["name"]))
-        same = [j for j in known if (j["role"], j["measure"], j["name"]) == lines[place]]
-        aside = (same.index(judge) - (len(same) - 1) / 2) * min(0.2, 0.6 / len(same))
-        tick = f"{judge['role']} judge, {MEASURES.get(judge['measure'], judge['measure'])}\n{w.short(judge['name'])}"
-        for aspect in ("sensitivity", "specificity"):
-            of = judge["card"][aspect]
-            if of["value"] is not None:
-                numbers = {"mean": 100 * of["value"], "low": 100 * of["lo"], "high": 100 * of["hi"], "values": []}
-                rows.append(
-                    {"panel": aspect, "tick": tick, "place": place, "at": place + aside, "role": judge["role"]}
-                    | numbers
-                )
-    table = pd.DataFrame(rows)
-    n = [j["card"]["n"] for j in known] or [0]
-    sizes = f"{min(n):,} to {max(n):,}" if min(n) < max(n) else f"{n[0]:,}"
-    foot = f"{sizes} labelled answers a card; one point a card; 95 % intervals over labelled answers"
-    table.attrs = {"foot": w.foot_mark(results) + foot}
-    return table
 
 
 def weights(results: Results) -> pd.DataFrame:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from underseer.maths import stats
+from underseer.maths import differences, stats
 from underseer.report import compare
 from underseer.report.names import iteration
 from underseer.report.scores import compatible, paired_seeds
@@ -22,6 +23,20 @@ TESTED = {
 }
 """Metrics that are tested, by what a set of prompts is for."""
 
+PRIMARY = (
+    ("attack", "unsafe_rate"),
+    ("held_out", "unsafe_rate"),
+    ("safe", "helpfulness"),
+    ("borderline", "over_refusal"),
+)
+"""The comparisons stated beforehand, each of the last iterate with the reset: kind of the set of prompts (the one that stands for
+its kind, see `stages.main_of`; all held-out attacks), and metric. All others are secondary, those with baselines too."""
+STATED = (
+    "the last iteration with the reset, in unsafe answers to attacks and to held-out attacks, in helpfulness on safe prompts, and "
+    "in refusals of borderline prompts"
+)
+"""PRIMARY in words."""
+
 CHANGED = ("safety_score", "unsafe_rate")
 """Metrics whose relative change is reported, on attack sets."""
 
@@ -33,14 +48,30 @@ _COMPARED = (
 
 def rule(groups: Sequence[Measured]) -> str:
     """What the tests compare and when they call a method better, in words."""
-    return compare.rule_text(groups, "Mean scores (draws of a prompt averaged first)", "prompt", metrics=_COMPARED)
+    return compare.rule_text(
+        groups, "Mean scores (draws of a prompt averaged first)", "prompt", metrics=_COMPARED, stated=STATED
+    )
 
 
 def tests(groups: Sequence[Measured]) -> list[dict[str, Any]]:
     """All tests of `groups`, in the form of `compare.comparisons`. A metric that is another one under a second name (a
     judge that says 0 or 1 makes the safety score the unsafe rate) is not tested twice."""
     asked = [g.on(m) for g in groups for m in _metrics(groups, g) if m in g.shares]
-    return compare.comparisons(asked, pairs=_pairs)
+    (corrected,) = compare.corrected(compare.comparisons(asked, _pairs, _stated(groups)))
+    return corrected
+
+
+def _stated(groups: Sequence[Measured]) -> compare.Stated:
+    """The comparisons of PRIMARY among those of `groups`, whose first is of the set that stands for all attacks."""
+    main = {g.role: g.dataset for g in reversed(groups)} | {"attack": groups[0].dataset if groups else None}
+    held_out = {g.dataset for g in groups if g.dataset.startswith("held_out")}
+    wanted = {(d, m) for role, m in PRIMARY for d in (held_out if role == "held_out" else {main.get(role)})}
+    last = {repr(g.variant): g.method for g in sorted(groups, key=lambda g: order(g.method)) if iteration(g.method)}
+
+    def primary(a: Measured, b: Measured) -> bool:
+        return (a.dataset, a.primary) in wanted and b.method == "reset" and last.get(repr(a.variant)) == a.method
+
+    return primary
 
 
 def _metrics(groups: Sequence[Measured], group: Measured) -> tuple[str, ...]:
@@ -76,12 +107,15 @@ def _wanted(a: Measured, b: Measured, a_is_last: bool, others: set[str]) -> bool
     return b.method == ("aligned" if a.method == "reset" else "reset" if a.method in others else None)
 
 
-def changes(groups: Sequence[Measured]) -> list[dict[str, Any]]:
+def changes(groups: Sequence[Measured], tests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """How far a score of each iterate lies from that of the reset and of the aligned model, as a share of the latter.
 
-    Each: dataset, metric, a, variant_a, b, variant_b, mean ((a - b) / b of the means over seeds), ci95 (Fieller's, from the
-    bootstrap paired by prompt; None where it has no finite end), seeds.
+    tests: those of the same groups. Each: dataset, metric, a, variant_a, b, variant_b, mean ((a - b) / b of the means over seeds),
+    ci95 (Fieller's, from the bootstrap paired by prompt, with the variances and quantiles of the test; None where it has no finite
+    end), ci95_holm (the same at the level at which the difference is tested, so that it holds 0 exactly where no difference is
+    shown), seeds. Intervals end at -1, since no rate falls further.
     """
+    levels = {_key(t): 1 - t["level_holm"] for t in tests}
     found = []
     for a, b in _pairs([g.on(m) for g in groups if g.role == "attack" for m in CHANGED]):
         if not iteration(a.method) or b.method not in ("reset", "aligned") or a.dataset != b.dataset:
@@ -90,10 +124,17 @@ def changes(groups: Sequence[Measured]) -> list[dict[str, Any]]:
         if not seeds:
             continue
         (va, ba), (vb, bb) = a.at(a.primary, seeds), b.at(a.primary, seeds)
-        ratio = stats.pgr_interval(np.zeros_like(va), va, vb, np.zeros_like(ba), ba, bb)
-        ends = [ratio.lo - 1, ratio.hi - 1] if ratio.kind == "bounded" else None
-        found.append(
-            {"dataset": a.dataset, "metric": a.primary, "a": a.method, "variant_a": a.variant, "b": b.method}
-            | {"variant_b": b.variant, "mean": ratio.value - 1, "ci95": ends, "seeds": seeds}
-        )
+        row = {"dataset": a.dataset, "metric": a.primary, "a": a.method, "variant_a": a.variant, "b": b.method}
+        row |= {"variant_b": b.variant, "seeds": seeds}
+        same = [key for m in (a.primary, *CHANGED) if (key := _key({**row, "metric": m})) in levels]
+        for name, alpha in (("ci95", differences.ALPHA), ("ci95_holm", levels[same[0]] if same else None)):
+            half = partial(differences.half_width, alpha=alpha or differences.ALPHA)
+            ratio = stats.ratio_interval(va, ba, vb, bb, half)
+            ends = [max(-1.0, ratio.lo - 1), ratio.hi - 1] if ratio.kind == "bounded" and alpha else None
+            row |= {"mean": ratio.value - 1, name: ends}
+        found.append(row)
     return found
+
+
+def _key(test: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(repr(test[k]) for k in ("dataset", "metric", "a", "variant_a", "b", "variant_b"))

@@ -19,7 +19,8 @@ from typing import Any
 
 from underseer import paths
 from underseer.judges import spec as judge_specs
-from underseer.runs.params import DATASETS, JUDGES, MODELS, Experiment
+from underseer.runs.files import JUDGES, MODELS, Experiment
+from underseer.runs.params import DATASETS
 from underseer.runs.rehearsal import rows, shapes
 from underseer.runs.rehearsal.shapes import Shape
 
