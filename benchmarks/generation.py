@@ -38,7 +38,7 @@ import torch
 from shared import in_turns, medians, parser, precisions, public, spread, table, write
 
 from underseer import data
-from underseer.engines import Sampling, local, open_engine
+from underseer.engines import Inference, Sampling, local, open_engine
 from underseer.models import loading
 
 NEW = 20
@@ -110,7 +110,7 @@ def bare(model, tokenizer, prompts: list[str], sampling: Sampling) -> list[list[
 
 def ours(model, tokenizer, prompts: list[str], sampling: Sampling, precision: str) -> list[list[int]]:
     answers = local.generate(
-        model, tokenizer, prompts, sampling, batch_size=len(prompts), device="cpu", precision=precision, progress=False
+        model, tokenizer, prompts, sampling, Inference("cpu", precision, len(prompts), None), progress=False
     )
     return [answer.token_ids for (answer,) in answers]
 
@@ -122,7 +122,7 @@ class InVllm:
         with tempfile.TemporaryDirectory() as folder:
             loading.save(model, tokenizer, folder)
             start = time.perf_counter()
-            self.engine = open_engine("vllm", folder, precision=precision, batch_size=n, progress=False)
+            self.engine = open_engine("vllm", folder, Inference("auto", precision, n), progress=False)
             self.engine.generate(["a"], GREEDY)
             self.seconds = time.perf_counter() - start
 

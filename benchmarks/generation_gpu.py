@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from underseer.engines import Engine, Sampling, open_engine
+from underseer.engines import Engine, Inference, Sampling, open_engine
 from underseer.models import loading
 
 SHAPES = {
@@ -111,7 +111,7 @@ def main() -> None:
             size = save(SHAPES[shape], folder)
             for name in names:
                 start = time.perf_counter()
-                engine = open_engine(name, folder, precision="bf16", batch_size=args.prompts, progress=False)
+                engine = open_engine(name, folder, Inference("auto", "bf16", args.prompts), progress=False)
                 starting = time.perf_counter() - start
                 values, gib = rates(engine, args)
                 engine.close()

@@ -38,7 +38,7 @@ import torch
 from shared import ROOT, Exponent, clocked, exponent, in_turns, medians, parser, spread, table, underseer, write
 
 from underseer import data, store
-from underseer.engines import Sampling, local
+from underseer.engines import Inference, Sampling, local
 from underseer.judges import Opening, open_judge
 from underseer.models import loading
 from underseer.runs import params, plan
@@ -88,10 +88,12 @@ def hygiene(rows: int) -> tuple[float, float]:
 def generating(most: int) -> Lane:
     prompts = data.load("testbed-safety", None, n=most, seed=0).text.tolist()
     model, tokenizer = generation.load(generation.SHAPES["gpt2 4x256"], prompts[:256])
-    how = {"batch_size": 32, "device": "cpu", "progress": False}
+    inference = Inference("cpu", "fp32", 32, None)
 
     def lane(rows: int) -> tuple[float, float]:
-        call = partial(local.generate, model, tokenizer, prompts[:rows], Sampling(max_new_tokens=16), **how)
+        call = partial(
+            local.generate, model, tokenizer, prompts[:rows], Sampling(max_new_tokens=16), inference, progress=False
+        )
         return rows, clocked(call)
 
     return lane

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tiny import cpu
 from underseer.engines import open_engine
 from underseer.errors import UserError
 from underseer.models import loading
@@ -48,7 +49,7 @@ def adapter(folder, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(folder):
-    with_model = open_engine("transformers", str(folder), device="cpu", max_length=64, progress=False)
+    with_model = open_engine("transformers", str(folder), **cpu(max_length=64))
     yield with_model
     with_model.close()
 
