@@ -108,7 +108,7 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
     """
     swept = sweep(results)
     tables = {} if swept is None else {PGR: swept.gaps} if scored == PGR else swept.scores
-    found = []
+    moves = []
     for metric, table in tables.items():
         kept = table[[m.startswith("w2s_") or bool(iteration(m)) for m in table["method"]]].dropna(subset="place")
         for line, rows in kept.groupby("line", sort=False):
@@ -120,12 +120,12 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
             change = np.array([last[s] - first[s] for s in both])
             if len(rows) > 1 and len(both) > 1:
                 ends = f"{line}, {metric.upper() if metric == PGR else w.spoken(metric)}, {swept.key} {rows['tick'].iloc[0]} to {rows['tick'].iloc[-1]}"
-                found.append(
+                moves.append(
                     (ends, metric, both, differences.paired_difference(change, np.zeros((2, len(both))), 1000))
                 )
-    p_values = [d.p for *_, d in found]
+    p_values = [d.p for *_, d in moves]
     for (ends, metric, both, d), p, level in zip(
-        found, differences.holm(p_values), differences.holm_levels(p_values), strict=True
+        moves, differences.holm(p_values), differences.holm_levels(p_values), strict=True
     ):
         test = {
             "metric": metric,
@@ -141,7 +141,7 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
         yield answer(ends, test)
 
 
-def sentence(said: Mapping[str, Sequence[Answer]], found: Mapping[str, Results], question: Question) -> str:
+def sentence(said: Mapping[str, Sequence[Answer]], experiments: Mapping[str, Results], question: Question) -> str:
     """One sentence of all answers, by experiment: each difference that is shown, how many are not, and PGR where it is asked for."""
     every = [(name, a) for name, of in said.items() for a in of]
     shown = [f"{a.name} ({name}): {a.verdict}, {a.difference}" for name, a in every if a.verdict != NOT_SHOWN]
@@ -153,7 +153,7 @@ def sentence(said: Mapping[str, Sequence[Answer]], found: Mapping[str, Results],
     if ("w2s_naive", "weak") in question.pairs:
         gaps = {
             n: next(iter(w.pick([g for g in r["pgr"] if g["method"] == "w2s_naive"], metric=w.primary(r))), None)
-            for n, r in found.items()
+            for n, r in experiments.items()
         }
         parts += [
             f"share of the gap that naive W2S recovers: {'; '.join(f'{n} {w.pgr_text(row)}' for n, row in gaps.items())}"
@@ -191,23 +191,23 @@ class Page:
 
     def section(self, number: int, question: Question) -> str:
         main = self.places["reporting"]
-        found = {n: r for n in question.experiments if (r := main.results(n))}
-        absent = [n for n in question.experiments if n not in found]
+        experiments = {n: r for n in question.experiments if (r := main.results(n))}
+        absent = [n for n in question.experiments if n not in experiments]
         lines = [f"## {number}. {question.text}", ""]
-        if found:
-            said = {n: answers(r, question) for n, r in found.items()}
-            lines += [f"**{sentence(said, found, question)}**", ""]
+        if experiments:
+            said = {n: answers(r, question) for n, r in experiments.items()}
+            lines += [f"**{sentence(said, experiments, question)}**", ""]
             image = self.folder / "findings" / f"{question.slug}.png"
-            lines += [f"![{question.text}](findings/{image.name})", ""] if draw(question, found, image) else []
+            lines += [f"![{question.text}](findings/{image.name})", ""] if draw(question, experiments, image) else []
             lines += [*table(said), ""] if any(said.values()) else []
             self.note(question, said)
         for name in absent:
             self.missing.append(main.command(name))
             lines += [f"Not run yet: `{main.command(name)}`", ""]
         lines += [f"How it is read: {question.how}", ""]
-        if found:
+        if experiments:
             lines += ["| Command | Seeds | Core-seconds |", "|:--|:--|--:|"]
-            lines += [f"| `{main.command(n)}` | {seeds_of(r)} | {seconds(r):,.0f} |" for n, r in found.items()]
+            lines += [f"| `{main.command(n)}` | {seeds_of(r)} | {seconds(r):,.0f} |" for n, r in experiments.items()]
             lines += [""]
         return "\n".join(lines)
 

@@ -172,20 +172,20 @@ def curves(variants: Variants) -> pd.DataFrame:
 
 def judges(variants: Variants) -> list[dict[str, Any]]:
     """Each scorer once: role, name, version, seed, how it agrees with stored scores, and how often it failed."""
-    found: dict[str, dict[str, Any]] = {}
+    known: dict[str, dict[str, Any]] = {}
     counted: set[tuple[str, str]] = set()
     for cell in variants:
         scored = {cell["outputs"][f"{r}_scores"].key: cell["outputs"][f"{r}_scores"] for r in ROLES}
         for role, column in (("reporting", "toxicity"), ("training", "toxicity_training")):
             output = cell["outputs"].get(f"{role}_judge")
             key = output.key if output else role
-            if key not in found:
-                found[key] = {**(_described(output) if output else ORACLE), "role": role, "failures": 0}
-                found[key] |= {"seed": output.parameters["seed"]} if output else {}
+            if key not in known:
+                known[key] = {**(_described(output) if output else ORACLE), "role": role, "failures": 0}
+                known[key] |= {"seed": output.parameters["seed"]} if output else {}
             new = [s.table("scores")[column] for k, s in scored.items() if (key, k) not in counted]
-            found[key]["failures"] += int(sum(scores.isna().sum() for scores in new))
+            known[key]["failures"] += int(sum(scores.isna().sum() for scores in new))
             counted |= {(key, k) for k in scored}
-    return list(found.values())
+    return list(known.values())
 
 
 def _described(output: Output) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def score_continuations(continuations: pd.DataFrame, *, n_boot: int = stats.N_BO
     one) or a score outside [0, 1].
     """
     frame = _checked(continuations)
-    found: list[Generated] = []
+    scored: list[Generated] = []
     for _, part in frame.groupby("dataset", sort=False):
         groups, features = [], []
         for key, by_seed in methods(part):
@@ -49,8 +49,8 @@ def score_continuations(continuations: pd.DataFrame, *, n_boot: int = stats.N_BO
         bootstrap(groups, features, metrics.generation_from_sums, n_boot, np.random.default_rng(seed))
         for group, by_seed in zip(groups, (b for _, b in methods(part)), strict=True):
             group.values |= _by_seed(by_seed)
-        found += groups
-    return found
+        scored += groups
+    return scored
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:

@@ -75,11 +75,11 @@ def _of_groups(groups: Sequence[Generated]) -> dict[str, Any]:
 def _bucket_rows(frame: pd.DataFrame, n_boot: int, seed: int) -> list[dict[str, Any]]:
     """Rows by prompt toxicity, of the first data set."""
     main = frame[frame["dataset"] == frame["dataset"].iloc[0]]
-    found: list[dict[str, Any]] = []
+    made: list[dict[str, Any]] = []
     for part in buckets(main):
         for group in score_continuations(part, n_boot=n_boot, seed=seed):
-            found += rows.metric_rows(group, BUCKET_METRICS)
-    return found
+            made += rows.metric_rows(group, BUCKET_METRICS)
+    return made
 
 
 def _label_groups(labels: pd.DataFrame | None, n_boot: int, seed: int) -> list[Generated]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from underseer.maths import metrics, stats
 from underseer.report import compare, rows
+from underseer.report.case import case_study
 from underseer.report.experiment import SCHEMA, Experiment
 from underseer.report.rows import metric_rows, pgr_rows, strict
 from underseer.report.scores import Classified, Scored, score
@@ -43,14 +44,13 @@ def build_results(
     (truth), p, and weak_label (0/1) where it is not p >= 0.5. classes: names of class 0 and 1.
     Raises ValueError for malformed tables.
     """
-    from underseer.report.case import case_study
-
     frame = predictions if "variant" in predictions.columns else predictions.assign(variant="{}")
     task, unit = experiment.task, UNITS.get(experiment.task, "clusters")
     names = tuple(classes or LABELS.get(task, ("0", "1")))
     groups, given = score(frame, n_boot=n_boot, seed=seed, unit=unit), _label_groups(labels, n_boot, seed, unit)
     tests, label_tests = compare.corrected(compare.comparisons(groups), compare.comparisons(given))
     pgr = pgr_rows(groups)
+    case = case_study(frame, task=task, synthetic=experiment.synthetic, labels=names, texts=experiment.texts)
     results = {
         **experiment.heading("accuracy"),
         "rows": [row for g in groups for row in metric_rows(g, start={"accuracy": g.chance})],
@@ -61,9 +61,7 @@ def build_results(
         "label_quality": label_quality(given, label_tests),
         "calibration": [_calibration(g) for g in groups],
         "confusion": [_confusion(g) for g in groups],
-        "case_study": case_study(
-            frame, task=task, synthetic=experiment.synthetic, labels=names, texts=experiment.texts
-        ),
+        "case_study": case,
         "interval": {"level": stats.LEVEL, "n_boot": n_boot, "covers": rows.covers(groups)},
         "notes": [*experiment.notes, *rows.pgr_notes(pgr, "accuracy")],
     }

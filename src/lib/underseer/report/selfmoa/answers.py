@@ -56,9 +56,9 @@ def tidy(answers: pd.DataFrame, threshold: float, labelled: bool = False) -> pd.
     if unknown or frame["role"].isna().any():
         raise ValueError(f"role of a set of prompts is one of {', '.join(ROLES)}; got {', '.join(unknown) or 'none'}")
     for column in SCORES:
-        found = frame[column].dropna().astype(float)
-        if not found.between(0, 1).all():
-            raise ValueError(f"{column} must lie in [0, 1] or be NaN, got {found.min():g} to {found.max():g}")
+        given = frame[column].dropna().astype(float)
+        if not given.between(0, 1).all():
+            raise ValueError(f"{column} must lie in [0, 1] or be NaN, got {given.min():g} to {given.max():g}")
     several = frame.groupby("set")["role"].nunique()
     both = frame["set"].map(several) > 1
     frame = frame.assign(dataset=frame["set"].where(~both, frame["set"] + " (" + frame["role"] + ")"))
@@ -110,17 +110,17 @@ def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
 def score_answers(frame: pd.DataFrame, *, n_boot: int = stats.N_BOOT, seed: int = 0) -> list[Measured]:
     """Every method on every set of a `tidy` frame; where there are several attack sets, held-out ones apart, their mean
     comes first, each set counting the same."""
-    found: list[Measured] = []
+    measured: list[Measured] = []
     for k, (_, part) in enumerate(frame.groupby("dataset", sort=False)):
         role = part["role"].iloc[0]
         groups = measure(part, names(role), n_boot=n_boot, rng=np.random.default_rng([seed, k]))
         for group in groups:
             group.role = role
             _correct(group)
-        found += groups
-    attack = [g for g in found if g.role == "attack" and not g.dataset.startswith("held_out")]
+        measured += groups
+    attack = [g for g in measured if g.role == "attack" and not g.dataset.startswith("held_out")]
     several = len({g.dataset for g in attack}) > 1
-    return (averages(attack) if several else []) + found
+    return (averages(attack) if several else []) + measured
 
 
 def label_sample(frame: pd.DataFrame) -> dict[str, Any] | None:
@@ -196,12 +196,12 @@ def categories(frame: pd.DataFrame, *, n_boot: int, seed: int) -> list[dict[str,
         return []
     names = [d for d in attack["dataset"].unique() if d.startswith("salad-bench")]
     part = attack[attack["dataset"] == (names or [attack["dataset"].iloc[0]])[0]]
-    found = []
+    made = []
     for k, (category, rows) in enumerate(part.groupby("category", sort=True)):
         rng = np.random.default_rng([seed, 1000 + k])
         for g in measure(rows, ("unsafe_rate", "safety_score", "helpfulness"), n_boot=n_boot, rng=rng):
-            found += [{**r, "category": str(category)} for r in metric_rows(g)]
-    return found
+            made += [{**r, "category": str(category)} for r in metric_rows(g)]
+    return made
 
 
 def sets(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -111,8 +111,8 @@ def raw_texts(case: Mapping[str, Any], answers: pd.DataFrame) -> dict[str, str]:
     (method, variant, seed, set, id, draw, prompt, answer)."""
     ids = [p["id"] for p in case["prompts"]]
     rows = answers[answers["id"].isin(ids) & (answers["seed"] == case["seed"]) & (answers["draw"] == case["draw"])]
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for row in rows.to_dict("records"):
         key = answer_key(row, {"method": row["method"], "variant": json.loads(row["variant"])})
-        found |= {row["id"]: str(row["prompt"]), key: str(row["answer"] or "")}
-    return found
+        texts |= {row["id"]: str(row["prompt"]), key: str(row["answer"] or "")}
+    return texts

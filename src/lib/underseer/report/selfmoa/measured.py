@@ -87,7 +87,7 @@ def averages(groups: Sequence[Measured], dataset: str = AVERAGE) -> list[Measure
         offsets[name] = n
         n += 1 + max(int(i.max()) for g in groups if g.dataset == name for i in g.items)
     whole = [same for same in by_method.values() if len(same) == len(datasets)]
-    return [found for same in whole if (found := _average(same, offsets, dataset))]
+    return [average for same in whole if (average := _average(same, offsets, dataset))]
 
 
 def _average(same: Sequence[Measured], offsets: Mapping[str, int], dataset: str) -> Measured | None:

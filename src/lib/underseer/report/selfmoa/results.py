@@ -122,7 +122,7 @@ def _utility(table: pd.DataFrame | None) -> list[dict[str, Any]]:
         return []
     _needs(table, UTILITY, "utility")
     table = table if "variant" in table.columns else table.assign(variant="{}")
-    found = []
+    rows = []
     for (method, variant, metric), part in table.groupby(["method", "variant", "metric"], sort=False):
         values = part["value"].to_numpy(dtype=float)
         mean, low, high = stats.mean_ci(values) if not np.isnan(values).any() else (np.nan,) * 3
@@ -130,12 +130,12 @@ def _utility(table: pd.DataFrame | None) -> list[dict[str, Any]]:
         if error is not None and error == error:
             low, high = mean - 1.96 * error, mean + 1.96 * error
         n = part["n"].max() if "n" in part.columns else np.nan
-        found.append(
+        rows.append(
             {"method": method, "variant": json.loads(variant), "dataset": HELD_OUT_TEXT, "metric": metric}
             | {"values": values, "seeds": [int(s) for s in part["seed"]], "mean": mean, "ci95": [low, high]}
             | {"n_items": int(n) if n == n else 0, "unit": "items"}
         )
-    return found
+    return rows
 
 
 def _needs(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
