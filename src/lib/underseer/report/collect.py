@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
 STEERING = frozenset({"seed", "iterations", "baselines"})
 """Keys that decide which models there are, not what one of them is: they make no variants of a method."""

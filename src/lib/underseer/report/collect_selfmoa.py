@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from underseer.errors import StageError
 from underseer.report import collect
@@ -20,9 +22,6 @@ from underseer.report.names import iteration
 from underseer.report.selfmoa import stages
 from underseer.report.selfmoa.case import raw_texts
 from underseer.selfmoa.checks import HUMAN
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 JUDGES = {
     "training_judge": ("training", "unsafe"),
@@ -96,8 +95,6 @@ def curves(variants: Variants) -> pd.DataFrame | None:
 
 
 def _tables(variants: Variants, start: str, name: str) -> pd.DataFrame | None:
-    import pandas as pd
-
     frames = [
         output.table(name).assign(method=method, **instance)
         for method in suffixes(variants, start)
@@ -109,8 +106,6 @@ def _tables(variants: Variants, start: str, name: str) -> pd.DataFrame | None:
 
 def utility(variants: Variants) -> pd.DataFrame | None:
     """method, variant, seed, metric, value, and stderr, n where a benchmark tells them."""
-    import pandas as pd
-
     rows = []
     for method in suffixes(variants, "evaluation_"):
         for instance, output in once(variants, f"evaluation_{method}"):
@@ -130,8 +125,6 @@ def _utility(benchmarks: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def attacks(variants: Variants) -> pd.DataFrame | None:
     """The archive of the last red team of each variant and seed."""
-    import pandas as pd
-
     last: dict[tuple[str, int], Any] = {}
     for k in suffixes(variants, "red_team_"):
         last |= {(t["variant"], t["seed"]): o for t, o in once(variants, f"red_team_{k}")}
@@ -142,7 +135,6 @@ def attacks(variants: Variants) -> pd.DataFrame | None:
 def pairs(variants: Variants) -> pd.DataFrame | None:
     """What every model learnt from, and whose labels stand behind it: one row a method, variant and seed, as
     ``build_selfmoa_results`` takes it."""
-    import pandas as pd
 
     def learnt(start: str, name: str) -> Iterator[tuple[str, dict[str, Any], Output]]:
         for suffix in suffixes(variants, start):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
 from underseer.report import wording as w
 from underseer.report.names import iteration
@@ -60,8 +61,6 @@ STYLE = {
 
 def set_style() -> None:
     """The look of a report's figures, for all that are drawn afterwards."""
-    import seaborn as sns
-
     sns.set_theme(context="paper", style="ticks", rc=STYLE)
 
 
@@ -84,8 +83,6 @@ def shades(methods: Sequence[str]) -> list[str]:
 
 def inks(n: int) -> list[Any]:
     """Colours of n lines whose order means something: from dark to light, told apart with any colour vision."""
-    import seaborn as sns
-
     return [COLOURS["selfmoa"]] if n == 1 else sns.color_palette("viridis", n)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from underseer.report.rows import records
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SCHEMA = 1
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import metrics, stats
 from underseer.report.scores import Key, Scored, bootstrap, checked, methods
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = ("method", "seed", "dataset", "id", "draw", "text", "n_tokens", "toxicity")
 OPTIONAL = ("toxicity_training", "nll", "nll_tokens", "prompt_toxicity")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from underseer.maths import metrics, stats
 from underseer.report import compare, rows
@@ -12,9 +14,6 @@ from underseer.report.experiment import Experiment
 from underseer.report.generated import SEED_METRICS, Generated, buckets, distribution, score_continuations
 from underseer.report.names import method_name
 from underseer.report.results import LABELS, label_quality
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 METRICS = (*metrics.GENERATION_METRICS, *SEED_METRICS)
 BUCKET_METRICS = ("toxicity", "toxic_share", "expected_max_toxicity", "toxicity_probability")

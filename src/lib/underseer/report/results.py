@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import metrics, stats
 from underseer.report import compare, rows
@@ -15,9 +16,6 @@ from underseer.report.case import case_study
 from underseer.report.experiment import SCHEMA, Experiment
 from underseer.report.rows import metric_rows, pgr_rows, strict
 from underseer.report.scores import Classified, Scored, score
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["build_results", "load_results", "metric_rows", "pgr_rows", "save_results", "strict"]
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import metrics, stats
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = ("method", "seed", "dataset", "id", "label", "p")
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import stats
 from underseer.report.rows import derived, metric_rows
 from underseer.report.scores import checked, paired_seeds, reference
 from underseer.report.selfmoa import stages
 from underseer.report.selfmoa.measured import Measured, averages, measure
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = ("method", "seed", "set", "role", "category", "id", "draw", "unsafe", "helpful", "refusal")
 OPTIONAL = ("unsafe_training", "helpful_training")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths.diversity import self_bleu
 from underseer.report.rows import covers, metric_rows
 from underseer.report.scores import checked
 from underseer.report.selfmoa.measured import Measured, measure
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = (
     *("variant", "seed", "id", "text", "category", "strategy", "iteration"),

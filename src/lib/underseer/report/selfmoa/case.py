@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from underseer.report.names import iteration
 from underseer.report.selfmoa.stages import agrees, order
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 KIND = "exchanges"
 PROMPTS = 3

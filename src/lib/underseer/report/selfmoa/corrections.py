@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import differences
 from underseer.maths.prevalence import Corrected, corrected_rate, effective_n, proportion
 from underseer.report.rows import derived, metric_rows
 from underseer.report.selfmoa.measured import Measured
 from underseer.report.selfmoa.stages import ATTACKS, agrees, order
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MEASURED = {"reporting": "unsafe_rate", "training": "unsafe_rate_training_judge"}
 """The rate that each judge's card corrects."""

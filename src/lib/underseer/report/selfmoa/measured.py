@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from underseer.report.scores import Scored, bootstrap, methods
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 AVERAGE = "all attack sets"
 """Name of the mean over several attack sets, each counting the same."""

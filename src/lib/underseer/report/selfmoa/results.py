@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import stats
 from underseer.report.experiment import Experiment
@@ -20,9 +21,6 @@ from underseer.report.selfmoa.case import case_study
 from underseer.report.selfmoa.corrections import by_stage, corrected_rows, decay
 from underseer.report.selfmoa.measured import Measured
 from underseer.report.selfmoa.published import PUBLISHED
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PAIRS = ("method", "seed", "n_pairs")
 """Columns that the table of pairs must have; `build_selfmoa_results` names the others."""
