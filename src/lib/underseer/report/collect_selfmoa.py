@@ -17,8 +17,8 @@ import pandas as pd
 from underseer.errors import StageError
 from underseer.report import collect
 from underseer.report.collect import Cell, Output, Run, Variants
-from underseer.report.experiment import Experiment
 from underseer.report.names import iteration
+from underseer.report.results import Experiment
 from underseer.report.selfmoa import stages
 from underseer.report.selfmoa.case import raw_texts
 from underseer.selfmoa.checks import HUMAN

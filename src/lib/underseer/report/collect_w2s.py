@@ -14,7 +14,7 @@ import pandas as pd
 from underseer.errors import StageError
 from underseer.report import collect
 from underseer.report.collect import Cell, Output, Run, Variants
-from underseer.report.experiment import Experiment
+from underseer.report.results import Experiment
 from underseer.w2s.tasks import RELIABLE, Task
 
 VOTES = {"none": "single", "hard": "hard", "soft": "soft"}

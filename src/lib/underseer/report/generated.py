@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from underseer.maths import metrics, stats
-from underseer.report.scores import Key, Scored, bootstrap, checked, methods
+from underseer.report.scores import Key, Scored, bootstrap, check_draws, checked, methods
 
 COLUMNS = ("method", "seed", "dataset", "id", "draw", "text", "n_tokens", "toxicity")
 OPTIONAL = ("toxicity_training", "nll", "nll_tokens", "prompt_toxicity")
@@ -51,20 +51,12 @@ def score_continuations(continuations: pd.DataFrame, *, n_boot: int = stats.N_BO
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
-    frame = checked(table, COLUMNS)
-    frame = frame.assign(**{c: np.nan for c in OPTIONAL if c not in frame.columns})
+    frame = checked(table, COLUMNS, OPTIONAL, ("toxicity", "toxicity_training", "prompt_toxicity"))
     if frame["text"].isna().any():
         raise ValueError(
             f"{int(frame['text'].isna().sum())} of {len(frame)} continuations have no text; an empty one is ''"
         )
-    for column in ("toxicity", "toxicity_training", "prompt_toxicity"):
-        values = frame[column].dropna()
-        if not values.between(0, 1).all():
-            raise ValueError(f"{column} must lie in [0, 1] or be NaN, got {values.min():g} to {values.max():g}")
-    twice = frame.duplicated(["method", "variant", "seed", "dataset", "id", "draw"])
-    if twice.any():
-        row = frame[twice].iloc[0]
-        raise ValueError(f"{row['method']}, seed {row['seed']}: draw {row['draw']} of prompt {row['id']} stands twice")
+    check_draws(frame)
     return frame
 
 

@@ -10,10 +10,9 @@ import pandas as pd
 from underseer.maths import metrics, stats
 from underseer.report import compare, rows
 from underseer.report.case import continuation_case
-from underseer.report.experiment import Experiment
 from underseer.report.generated import SEED_METRICS, Generated, buckets, distribution, score_continuations
 from underseer.report.names import method_name
-from underseer.report.results import LABELS, label_quality
+from underseer.report.results import LABELS, Experiment, label_quality
 
 METRICS = (*metrics.GENERATION_METRICS, *SEED_METRICS)
 BUCKET_METRICS = ("toxicity", "toxic_share", "expected_max_toxicity", "toxicity_probability")

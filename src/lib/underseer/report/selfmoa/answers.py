@@ -11,7 +11,7 @@ import pandas as pd
 
 from underseer.maths import stats
 from underseer.report.rows import derived, metric_rows
-from underseer.report.scores import checked, paired_seeds, reference
+from underseer.report.scores import check_draws, checked, paired_seeds, reference
 from underseer.report.selfmoa import stages
 from underseer.report.selfmoa.measured import Measured, averages, measure
 
@@ -45,25 +45,15 @@ def tidy(answers: pd.DataFrame, threshold: float, labelled: bool = False) -> pd.
 
     Raises ValueError for a missing column, an unknown role, a score outside [0, 1] or an answer that stands twice.
     """
-    frame = checked(answers, COLUMNS)
-    frame = frame.assign(
-        variant=[variant_text(json.loads(v)) for v in frame["variant"]],
-        **{c: np.nan for c in OPTIONAL if c not in frame.columns},
-    )
+    frame = checked(answers, COLUMNS, OPTIONAL, SCORES)
+    frame = frame.assign(variant=[variant_text(json.loads(v)) for v in frame["variant"]])
     unknown = sorted(set(frame["role"].dropna()) - set(ROLES))
     if unknown or frame["role"].isna().any():
         raise ValueError(f"role of a set of prompts is one of {', '.join(ROLES)}; got {', '.join(unknown) or 'none'}")
-    for column in SCORES:
-        given = frame[column].dropna().astype(float)
-        if not given.between(0, 1).all():
-            raise ValueError(f"{column} must lie in [0, 1] or be NaN, got {given.min():g} to {given.max():g}")
     several = frame.groupby("set")["role"].nunique()
     both = frame["set"].map(several) > 1
     frame = frame.assign(dataset=frame["set"].where(~both, frame["set"] + " (" + frame["role"] + ")"))
-    twice = frame.duplicated(["method", "variant", "seed", "dataset", "id", "draw"])
-    if twice.any():
-        row = frame[twice].iloc[0]
-        raise ValueError(f"{row['method']}, seed {row['seed']}: draw {row['draw']} of prompt {row['id']} stands twice")
+    check_draws(frame)
     return _ordered(_with_metrics(frame.reset_index(drop=True), threshold, labelled))
 
 
