@@ -81,13 +81,13 @@ def rates(engine: Engine, args: argparse.Namespace) -> tuple[list[float], float]
     prompts = [PROMPT * 4 + str(i) for i in range(args.prompts)]
     sampling = Sampling(max_new_tokens=args.new, temperature=1.0)
     engine.generate(prompts[:8], sampling)
-    found = []
+    per_second = []
     with MemoryPeak() as peak:
         for _ in range(args.repeats):
             start = time.perf_counter()
             n = sum(answer.n_tokens for row in engine.generate(prompts, sampling) for answer in row)
-            found.append(n / (time.perf_counter() - start))
-    return found, peak.gib
+            per_second.append(n / (time.perf_counter() - start))
+    return per_second, peak.gib
 
 
 def main() -> None:
