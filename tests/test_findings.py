@@ -67,7 +67,11 @@ def test_answers_are_the_numbers_of_the_results(tmp_path: Path, safety: dict) ->
     (gap,) = [g for g in safety["pgr"] if g["method"] == "w2s_naive" and g["metric"] == "accuracy"]
     assert f"naive W2S recovers: w2s_safety {wording.pgr_text(gap)}" in text
     assert "Shown in 2 of 2 comparisons" in text and "10, 11, 12, 13 (reporting)" in text and "| 1,235 | " in text
-    assert "| demo/w2s_safety: Naive W2S against Weak supervisor | better | not shown | better | no |" in text
+    (line,) = [x for x in text.splitlines() if x.startswith("| demo/w2s_safety: Naive W2S against Weak supervisor")]
+    verdicts = [cell.split(",")[0].strip(" *") for cell in line.split("|")[2:-1]]
+    assert (
+        verdicts == ["better", "not shown", "better", "no"] and compared.difference(tests["w2s_naive", "weak"]) in line
+    )
     for name in (*NAIVE.experiments[1:], *GAP.experiments):
         assert text.count(f"`.venv/bin/underseer run params/{name}.yaml`") == 2  # in its section, and at the end
     assert "- `.venv/bin/underseer run params/demo/w2s_safety.yaml --set seeds=second`" in text
@@ -109,6 +113,19 @@ def test_pairs_of_the_loop_are_held_against_pairs_by_people() -> None:
     far = [row("selfmoa_iter2", {"n_prompts": 60}, 0.1)]
     (said,) = findings_answers.fewer({"rows": [*people, *far], "pairs": pairs})
     assert said.difference == "at least 4.00, at least 4.00 times" and said.verdict == findings_answers.NOT_SHOWN
+
+
+def test_corrected_rates_are_held_against_the_oracles() -> None:
+    def row(method: str, metric: str, mean: float, ci95: list[float]) -> dict:
+        return {"method": method, "variant": {}, "dataset": "attack", "metric": metric, "mean": mean, "ci95": ci95}
+
+    rows = [
+        *[row(m, "unsafe_rate", 0.5, [0.4, 0.6]) for m in "ab"],
+        *[row(m, "unsafe_rate_training_judge", 0.3, [0.2, 0.4]) for m in "ab"],
+        *[row(m, "unsafe_rate_training_judge_corrected", x, [x - 0.1, x + 0.1]) for m, x in (("a", 0.45), ("b", 0.3))],
+    ]
+    (said,) = findings_answers.covered({"rows": rows})
+    assert said.verdict == "1 of 2 covered" and said.difference == "without the correction 0 of 2"
 
 
 @pytest.mark.parametrize(("slope", "verdict"), [(0.1, "worse"), (0.0, findings_answers.NOT_SHOWN)])
@@ -162,4 +179,5 @@ def test_every_experiment_of_a_question_is_shipped_and_sweeps_something() -> Non
         for name in question.experiments:
             file = ROOT / "params" / f"{name}.yaml"
             assert file.is_file(), name
-            assert question.pairs or yaml.safe_load(file.read_text())["variants"], name
+            compares = question.pairs or question.scored == findings_table.CORRECTED
+            assert compares or yaml.safe_load(file.read_text())["variants"], name
