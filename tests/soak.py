@@ -1,6 +1,6 @@
 """Kill runs at random moments, start the same command again, and compare what it ends in with a run that nobody killed.
 
-``python tests/soak.py [--kills 20] [--seed 0] [--jobs 2]``, or ``make soak``. Each trial has a store and a folder for
+``python tests/soak.py [w2s_safety] [selfmoa] [--kills 20] [--seed 0] [--jobs 2]``, or ``make soak``. Each trial has a store and a folder for
 temporary files of its own. ``underseer run`` of a test experiment gets a SIGKILL: the command alone, its process group, or it
 and all its descendants, in turn. At once the same command is started again; it must end with exit code 0 and
 
@@ -145,6 +145,7 @@ def trial(home: Home, target: str, moment: float, expected: dict) -> str | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiments", nargs="*", default=EXPERIMENTS, help="of params/test; default: %(default)s")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
@@ -152,13 +153,14 @@ def main() -> int:
     draw, began, done = random.Random(options.seed), time.monotonic(), 0
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         whole, expected = {}, {}
-        for experiment in EXPERIMENTS:
+        for experiment in options.experiments:
             home = Home(Path(folder) / experiment, experiment, options.jobs)
             whole[experiment] = home.finish()
             expected[experiment] = home.results()
             print(f"{experiment}: {whole[experiment]:.0f} s without a kill", flush=True)
         while done < options.kills:
-            experiment, target = EXPERIMENTS[done % len(EXPERIMENTS)], TARGETS[done % len(TARGETS)]
+            experiment = options.experiments[done % len(options.experiments)]
+            target = TARGETS[done % len(TARGETS)]
             moment = draw.uniform(1, 0.95 * whole[experiment])
             with tempfile.TemporaryDirectory(dir=folder) as place:
                 seen = trial(Home(Path(place), experiment, options.jobs), target, moment, expected[experiment])
