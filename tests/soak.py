@@ -163,10 +163,11 @@ def main() -> int:
             target = TARGETS[done % len(TARGETS)]
             moment = draw.uniform(1, 0.95 * whole[experiment])
             with tempfile.TemporaryDirectory(dir=folder) as place:
+                print(f"{done + 1:2d} {experiment} {target} after {moment:.0f} s: ", end="", flush=True)
                 seen = trial(Home(Path(place), experiment, options.jobs), target, moment, expected[experiment])
+            print(seen or "it had ended before; once more", flush=True)
             if seen is not None:
                 done += 1
-                print(f"{done:2d} {experiment} {target} after {moment:.0f} s: {seen}", flush=True)
     print(f"{done} kills, {done} equal results, nothing left: {(time.monotonic() - began) / 60:.0f} min")
     return 0
 

@@ -76,9 +76,11 @@ def test_marks_of_a_run_are_its_own_and_go_with_it(home: Path, cluster: bool) ->
     for left in (local, recent, old):
         left.mkdir(parents=True)
     os.utime(old, (0, 0))
+    lock = local.with_name(".work-local-a-2.lock")  # of a folder that Snakemake has removed
+    lock.touch()
     with launch.marks(cluster=cluster) as mine:
         assert store.is_working(mine)
-        assert mine.is_dir() and [left.exists() for left in (local, recent, old)] == [False, True, False]
+        assert mine.is_dir() and [left.exists() for left in (local, lock, recent, old)] == [False, False, True, False]
     assert list(paths.plans().iterdir()) == [recent]
 
 

@@ -78,10 +78,11 @@ def marks(*, cluster: bool) -> Iterator[Path]:
     """A folder of this run alone, where Snakemake sees which stages have ended. Those of runs that were killed are removed, of
     runs on a cluster after a week: their jobs go on, and leave a mark when they end."""
     for left in paths.plans().glob(".work-*"):
-        kept = WEEK if left.name.startswith(".work-cluster-") else 0
-        if left.is_dir() and time.time() - left.stat().st_mtime >= kept and not store.is_working(left):
-            shutil.rmtree(left, ignore_errors=True)
-            left.with_name(f"{left.name}.lock").unlink(missing_ok=True)
+        folder = left.with_name(left.name.removesuffix(".lock"))  # Snakemake may have removed it, as an empty one
+        kept = WEEK if folder.name.startswith(".work-cluster-") else 0
+        if not store.is_working(folder) and left.exists() and time.time() - left.stat().st_mtime >= kept:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
     name = f"{'cluster' if cluster else 'local'}-{platform.node()}-{os.getpid()}"
     with store.working(paths.plans().name, name) as folder:
         try:
