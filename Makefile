@@ -54,13 +54,13 @@ $(CLUSTER): $(STAMP) requirements-cluster.lock
 
 slurm: $(CLUSTER)  ## make .venv ready for --profile slurm, and for MLflow on PostgreSQL
 
-test-slurm: $(CLUSTER)  ## run both pipelines on a Slurm cluster of one node that is started here (minutes)
+test-slurm: $(CLUSTER)  ## run both pipelines on a Slurm cluster of one node that is started here (half an hour)
 	$(BIN)/python -m pytest -m slurm --durations=10 tests/test_slurm.py
 
 test-postgres: $(CLUSTER)  ## log to an MLflow server on a PostgreSQL that is started here (minutes)
 	$(BIN)/python -m pytest -m postgres --durations=10 tests/test_postgres.py
 
-soak: $(STAMP)  ## kill 20 runs at random moments; each goes on to the same results (an hour)
+soak: $(STAMP)  ## kill 20 runs at random moments; each goes on to the same results (hours)
 	$(BIN)/python tests/soak.py --jobs $(JOBS)
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab, on 127.0.0.1
