@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from underseer.report import links
 from underseer.report import wording as w
 
 Results = Mapping[str, Any]
@@ -17,18 +18,21 @@ Results = Mapping[str, Any]
 @dataclass(frozen=True)
 class Table:
     """name: file stem. caption: plain text. shown: strings, for people. data: the same rows as numbers, for the
-    CSV."""
+    CSV. rows: of each line the result row that its numbers were made from, for links (``links.cells``); none for no links."""
 
     name: str
     title: str
     caption: str
     shown: pd.DataFrame
     data: pd.DataFrame
+    rows: Sequence[Mapping[str, Any] | None] = ()
 
 
-def table(results: Results, name: str, title: str, caption: str, shown: Any, data: Any) -> Table:
+def table(
+    results: Results, name: str, title: str, caption: str, shown: Any, data: Any, rows: Sequence[Mapping | None] = ()
+) -> Table:
     """A table whose caption ends with the mark of the results. shown, data: frames, or their lines."""
-    return Table(name, title, caption + mark(results), pd.DataFrame(shown), pd.DataFrame(data))
+    return Table(name, title, caption + mark(results), pd.DataFrame(shown), pd.DataFrame(data), rows)
 
 
 def flat(rows: Sequence[Mapping], **columns: str) -> pd.DataFrame:
@@ -151,13 +155,21 @@ def markdown(table: Table) -> str:
 
 
 def html(table: Table) -> str:
-    """The table as HTML, escaped; numbers are aligned to the right."""
-    shown = table.shown.astype(str)
+    """The table as HTML, escaped; numbers are aligned to the right, and lead to their rows where these are known."""
+    shown = table.shown.astype(str).map(_escaped)
     numbers = [c for c, words in zip(shown.columns, text_columns(table), strict=True) if not words]
+    for column in numbers if table.rows else ():
+        places = [links.cells(row, column) for row in table.rows]
+        shown[column] = [_linked(text, place) for text, place in zip(shown[column], places, strict=True)]
     right = [{"selector": "", "props": "text-align: right; white-space: nowrap"}]
-    styled = shown.rename(columns=_escaped).style.format(escape="html").hide(axis="index")
+    styled = shown.rename(columns=_escaped).style.format(None).hide(axis="index")
     styled = styled.set_uuid(table.name.replace("_", "-")).set_table_styles({_escaped(c): right for c in numbers})
     return styled.set_table_attributes(f'aria-describedby="about-{table.name}"').to_html()
+
+
+def _linked(text: str, place: str | None) -> str:
+    """A number, escaped, that leads to its rows; a dash leads nowhere."""
+    return f'<a href="{_escaped(place)}">{text}</a>' if place and any(c.isdigit() for c in text) else text
 
 
 def _escaped(text: str) -> str:
