@@ -64,12 +64,12 @@ def _three(results: Results) -> list[Number]:
         same = [r for r in students if students and r["method"] == students[0]["method"]]
         rows = _ends(same) if len(same) > 1 else [r for r in main if r["method"] == "weak"][:1] + same
     names = [w.lowered(n) for n in w.row_names(rows)]
-    found = [
+    numbers = [
         _number(f"{w.METRICS[r['metric']]}, {n}", w.with_interval(r, r["metric"]), r, r["metric"])
         for n, r in zip(names, rows, strict=True)
     ]
     gaps = [r for r in results["pgr"] if rows and _same(r, rows[-1])]
-    return [*found, *(_number(f"Gap recovered, {names[-1]}", w.pgr_text(r), r, "pgr") for r in gaps[:1])][:3]
+    return [*numbers, *(_number(f"Gap recovered, {names[-1]}", w.pgr_text(r), r, "pgr") for r in gaps[:1])][:3]
 
 
 def _number(label: str, text: str, row: Mapping[str, Any], metric: str) -> Number:

@@ -39,21 +39,21 @@ def address(row: Mapping[str, Any], metric: str | None = None) -> str:
     """
     metric, dataset, method = metric or row.get("metric"), str(row.get("dataset", "")), row.get("method", "")
     holds, k = HOLDS.get(metric or ""), iteration(str(method))
-    told: dict[str, Any] = {"part": "evaluation", "set": dataset, "method": method, "is": holds}
+    query: dict[str, Any] = {"part": "evaluation", "set": dataset, "method": method, "is": holds}
     if dataset == "red_team":
-        told = {"part": "learnt", "method": f"red_team_{k}" if k else "", "is": holds, "strategy": row.get("strategy")}
+        query = {"part": "learnt", "method": f"red_team_{k}" if k else "", "is": holds, "strategy": row.get("strategy")}
     elif dataset == "pairs":
-        told = {"part": "learnt", "method": f"pairs_{k}" if k else "", "is": "chosen"}
+        query = {"part": "learnt", "method": f"pairs_{k}" if k else "", "is": "chosen"}
     elif dataset == w.TRANSFER:
-        told = {"part": "transfer", "method": f"vote_{method}", "is": holds}
+        query = {"part": "transfer", "method": f"vote_{method}", "is": holds}
     elif dataset.startswith("test"):
-        told = {"part": "test", "method": method, "is": holds}
+        query = {"part": "test", "method": method, "is": holds}
     elif dataset in (AVERAGE, ATTACKS):
-        told |= {"set": None, "role": "attack"}
-    told |= {"category": row.get("category")}
+        query |= {"set": None, "role": "attack"}
+    query |= {"category": row.get("category")}
     if row.get("variant") and dataset not in ("red_team", "pairs"):
-        told["variant"] = json.dumps(row["variant"], sort_keys=True, separators=(",", ":"))
-    return f"{ROWS}#{urlencode({key: value for key, value in told.items() if value})}"
+        query["variant"] = json.dumps(row["variant"], sort_keys=True, separators=(",", ":"))
+    return f"{ROWS}#{urlencode({key: value for key, value in query.items() if value})}"
 
 
 def cells(line: Mapping[str, Any] | None, column: str) -> str | None:

@@ -184,11 +184,11 @@ def _pairs(frame: pd.DataFrame | None) -> pd.DataFrame | None:
     number = frame.groupby(["key", "prompt_id"]).cumcount() + 1
     sides = []
     for side in ("chosen", "rejected"):
-        told = frame[["seed", "variant", "key", "prompt", "set"]].assign(
+        half = frame[["seed", "variant", "key", "prompt", "set"]].assign(
             id=frame["prompt_id"], method="pairs_" + frame["method"], text=frame[side], **{side: True}
         )
-        told = told.assign(tag=[f"{side}, pair {n}" for n in number], order=number, unsafe=frame[f"unsafe_{side}"])
-        sides.append(told.assign(helpful=frame[f"helpful_{side}"]))
+        half = half.assign(tag=[f"{side}, pair {n}" for n in number], order=number, unsafe=frame[f"unsafe_{side}"])
+        sides.append(half.assign(helpful=frame[f"helpful_{side}"]))
     sides[0]["safety_difference"] = frame["safety_difference"]
     sides[0]["margin"] = frame["helpful_chosen"] - frame["helpful_rejected"]
     sides[0]["less_safe"] = frame["safety_difference"] > 0
@@ -222,6 +222,6 @@ def _ids(text: object) -> Iterator[str]:
 
 
 def _step_name(method: str) -> str:
-    what, _, k = method.rpartition("_")
-    told = {"red_team": "Red team", "answers": "Answers", "pairs": "Pairs"}
-    return f"{told.get(what, what)}, iteration {k}"
+    step, _, k = method.rpartition("_")
+    names = {"red_team": "Red team", "answers": "Answers", "pairs": "Pairs"}
+    return f"{names.get(step, step)}, iteration {k}"

@@ -108,8 +108,8 @@ def packed(part: Part, pool: Pool, stages: Mapping[str, int]) -> dict[str, Any]:
 
 def _models(models: Sequence[tuple[str, str]], names: Mapping[str, str]) -> list[dict[str, Any]]:
     rows = [{"method": method, "variant": json.loads(variant)} for method, variant in models]
-    told = row_names([{**row, "method": names.get(row["method"], row["method"])} for row in rows])
-    return [{**row, "name": name} for row, name in zip(rows, told, strict=True)]
+    names = row_names([{**row, "method": names.get(row["method"], row["method"])} for row in rows])
+    return [{**row, "name": name} for row, name in zip(rows, names, strict=True)]
 
 
 def _coded(column: pd.Series) -> dict[str, list]:

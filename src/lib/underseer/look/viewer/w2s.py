@@ -59,16 +59,16 @@ def parts(variants: Variants, task: str) -> list[Part]:
     described = tasks.task(task)
     if described.kind == "continuation":
         return [p for p in (_continued(variants),) if p is not None]
-    found = (_answered(variants, described.labels), _labelled(variants, described.labels))
-    return [p for p in found if p is not None]
+    both = (_answered(variants, described.labels), _labelled(variants, described.labels))
+    return [p for p in both if p is not None]
 
 
 def _instances(variants: Variants, role: str) -> Iterator[tuple[Cell, Output, dict[str, object]]]:
     """Each stage instance of a role once, with its variant, seed and key."""
     fixed = {"voting": "none"} if role == "weak" else {}
     for cells, output in collect.once(variants, role):
-        told = {"variant": collect.variant_text(cells, **fixed), "seed": output.parameters["seed"], "key": output.key}
-        yield cells[0], output, told
+        named = {"variant": collect.variant_text(cells, **fixed), "seed": output.parameters["seed"], "key": output.key}
+        yield cells[0], output, named
 
 
 def _answered(variants: Variants, labels: Sequence[str]) -> Part | None:
@@ -76,9 +76,11 @@ def _answered(variants: Variants, labels: Sequence[str]) -> Part | None:
     import pandas as pd
 
     frames = [
-        output.table("predictions").query("split == 'test'").assign(method=method_name(role, output), role=role, **told)
+        output.table("predictions")
+        .query("split == 'test'")
+        .assign(method=method_name(role, output), role=role, **named)
         for role in ROLES
-        for _, output, told in _instances(variants, role)
+        for _, output, named in _instances(variants, role)
     ]
     items = _items(variants, "test", labels)
     if not frames or items is None:
@@ -98,19 +100,19 @@ def _labelled(variants: Variants, labels: Sequence[str]) -> Part | None:
     import pandas as pd
 
     frames, supervisors = [], {}
-    for _, output, told in _instances(variants, "weak_labels"):
+    for _, output, named in _instances(variants, "weak_labels"):
         given = output.table("weak_labels").query("split == 'transfer'")
         vote = VOTES.get(output.parameters["voting"], output.parameters["voting"])
-        frames.append(given.assign(method=f"vote_{vote}", answer=given["weak_label"], role=vote, **told))
+        frames.append(given.assign(method=f"vote_{vote}", answer=given["weak_label"], role=vote, **named))
         for k, one in enumerate(inputs(output, "supervisors")):
-            supervisors.setdefault(one.key, (one, f"supervisor_{vote}_{k}", told))
+            supervisors.setdefault(one.key, (one, f"supervisor_{vote}_{k}", named))
     items = _items(variants, "transfer", labels)
     if not frames or items is None:
         return None
-    for one, method, told in supervisors.values():
+    for one, method, named in supervisors.values():
         given = one.table("predictions").query("split == 'transfer'")
-        named = {**told, "key": one.key, "variant": "{}"}
-        frames.append(given.assign(method=method, role="supervisor", **named))
+        own = {**named, "key": one.key, "variant": "{}"}
+        frames.append(given.assign(method=method, role="supervisor", **own))
     cells = _with_truth(pd.concat(frames, ignore_index=True), items, labels)
     vote, right = cells["role"].isin(["hard", "soft"]), cells["right"]
     single = _of_role(cells, "single")
@@ -127,10 +129,10 @@ def _continued(variants: Variants) -> Part | None:
 
     frames = []
     for role in ROLES:
-        for cell, output, told in _instances(variants, role):
+        for cell, output, named in _instances(variants, role):
             if f"{role}_scores" in cell["outputs"]:
                 scored = cell["outputs"][f"{role}_scores"].table("scores")
-                frames.append(scored.assign(method=method_name(role, output), **told))
+                frames.append(scored.assign(method=method_name(role, output), **named))
     items = _items(variants, "test", None)
     if not frames or items is None:
         return None
@@ -151,7 +153,7 @@ def _items(variants: Variants, split: str, labels: Sequence[str] | None) -> pd.D
     import pandas as pd
 
     frames = []
-    for _, output, told in _instances(variants, "data"):
+    for _, output, named in _instances(variants, "data"):
         rows = output.table("rows").query("split == @split").drop(columns="split")
         if split == "test" and output.has("test_labels.parquet"):
             truth = output.table("test_labels")
@@ -161,7 +163,7 @@ def _items(variants: Variants, split: str, labels: Sequence[str] | None) -> pd.D
             t if not isinstance(p, str) or not p else f"{t}\n{p}" for t, p in zip(rows["text"], pair, strict=True)
         ]
         truth = [labels[int(v)] for v in rows["label"]] if labels else None
-        frames.append(rows.assign(seed=told["seed"], prompt=prompt, truth=truth))
+        frames.append(rows.assign(seed=named["seed"], prompt=prompt, truth=truth))
     items = pd.concat(frames, ignore_index=True) if frames else None
     return items if items is None else items[[c for c in items.columns if items[c].notna().any()]]
 
@@ -172,8 +174,8 @@ def _with_truth(cells: pd.DataFrame, items: pd.DataFrame, labels: Sequence[str])
     answer = own.fillna((cells["p"] >= 0.5).astype(float)).astype(int)
     truth = cells[["seed", "id"]].merge(items[["seed", "id", "label"]], on=["seed", "id"], how="left")["label"]
     share = cells["share"] if "share" in cells else float("nan")
-    told = {"answer": answer, "share": share, "right": answer.to_numpy() == truth.to_numpy()}
-    return cells.assign(**told, text=None, tag=[labels[a] for a in answer])
+    named = {"answer": answer, "share": share, "right": answer.to_numpy() == truth.to_numpy()}
+    return cells.assign(**named, text=None, tag=[labels[a] for a in answer])
 
 
 def _of_role(cells: pd.DataFrame, role: str) -> pd.Series:
@@ -197,8 +199,8 @@ def _but_vote(variant: str) -> dict[str, object]:
 
 
 def _label_name(method: str) -> str:
-    what, _, rest = method.partition("_")
-    if what == "vote":
+    kind, _, rest = method.partition("_")
+    if kind == "vote":
         return f"Label of the {rest} supervisor" if rest == "single" else f"Label by {rest} vote"
     vote, _, k = rest.rpartition("_")
     return "Single supervisor" if vote == "single" else f"Supervisor {int(k) + 1} of the {vote} vote"
