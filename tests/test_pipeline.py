@@ -170,6 +170,43 @@ def test_every_link_of_the_pages_leads_somewhere(finished: Path) -> None:
     assert json.loads(texts.read_text())["fingerprint"] == data["meta"]["fingerprint"]
 
 
+def test_an_export_can_be_checked_and_holds_only_what_is_named(finished: Path, tmp_path: Path) -> None:
+    student = outputs(finished, "w2s/4_student")[0]
+    done = underseer(finished, "export", "test/w2s_safety", "--to", tmp_path / "out", "--with", student.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "out"
+    sums = dict(reversed(line.split("  ", 1)) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {"SHA256SUMS"}
+    assert set(sums) == files and all(store.sha256(folder / name) == digest for name, digest in sums.items())
+    assert files >= {
+        "results.json",
+        "index.html",
+        "tables/scores.tex",
+        "figures/scores.pdf",
+        "requirements.lock",
+        "CITATION.cff",
+    }
+    assert {f.rsplit("/", 1)[0] for f in files if f.startswith("artefacts/") and f.endswith("manifest.json")} == {
+        f"artefacts/{student.name}"
+    }
+    graph = {e["@id"]: e for e in json.loads((folder / "ro-crate-metadata.json").read_text())["@graph"]}
+    assert graph["ro-crate-metadata.json"]["about"] == {"@id": "./"}
+    parts = {p["@id"] for p in graph["./"]["hasPart"]}
+    assert parts == files - {"ro-crate-metadata.json"} and parts <= set(graph)
+    parameters = json.loads((folder / "parameters.json").read_text())["stages"]
+    assert parameters[student.name] == student.parameters
+    assert "../" not in "".join(re.findall(r'href="([^"]*)"', (folder / "index.html").read_text()))
+    assert not any(
+        str(finished) in (folder / f).read_text() for f in files if f.startswith("stages/") or f.endswith(".md")
+    )
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert student.name in card and "Weak supervisor" in card and "Synthetic testbed" in card
+    again = underseer(finished, "export", "test/w2s_safety", "--to", folder)
+    assert again.returncode == 2 and "holds files already" in again.stderr
+    unknown = underseer(finished, "export", "test/w2s_safety", "--to", tmp_path / "b", "--with", "w2s/4_student/none")
+    assert unknown.returncode == 2 and "no such stage" in unknown.stderr and not (tmp_path / "b").exists()
+
+
 def test_mlflow_holds_what_people_compare(finished: Path) -> None:
     import mlflow
 

@@ -148,7 +148,7 @@ def test_an_attack_is_shown_with_its_parents_answers_and_pairs() -> None:
     assert set(items.index) == {"a1", "a2", "s1"} and items.loc["s1", "prompt"] == "root"
     assert items.loc["a2", ["parents", "strategy", "round"]].tolist() == ["a1", "rephrase", 2]
     own = shown.cells[shown.cells["id"] == "a1"]
-    assert own["tag"].tolist() == ["target's answer", "draw 0", "draw 1", "chosen, pair 1", "rejected, pair 1"]
+    assert own["tag"].tolist() == ["target's answer", "chosen, pair 1", "rejected, pair 1", "draw 0", "draw 1"]
     held = {name: shown.cells.loc[flags, "tag"].tolist() for name, flags in shown.filters.items()}
     assert held["success"] == ["target's answer"] and held["less_safe"] == ["chosen, pair 1"]
     assert shown.values["chosen minus rejected, helpful"].dropna().tolist() == pytest.approx([0.3])

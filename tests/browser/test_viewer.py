@@ -38,7 +38,7 @@ def test_filters_hold_of_one_answer_and_stand_in_the_address(open_page, small) -
     page.get_by_label("Any model").select_option(label="Self-MOA, iteration 1")
     assert page.evaluate(COUNT) == "4 of 12 rows"
     page.get_by_label("Set").select_option("safe")
-    assert page.evaluate(COUNT) == "4 of 12 rows"
+    assert page.evaluate(COUNT) == "4 of 12 rows" and page.locator(".card.hit h3").inner_text().startswith("Self-MOA")
     address = page.evaluate("location.hash")
     assert "is=unsafe" in address and "method=selfmoa_iter1" in address and "set=safe" in address
     again = open_page(f"{small.as_uri()}{address}")

@@ -1,4 +1,4 @@
-"""The command line: run, plan, status, verify, promote, sync, report, rows. Exit codes: 0 done, 1 a stage failed, 2 the input was wrong."""
+"""The command line: run, plan, status, verify, promote, sync, report. Exit codes: 0 done, 1 a stage failed, 2 the input was wrong."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from underseer import paths
 from underseer.errors import StageError, UserError
+from underseer.runs import cli_pages
 from underseer.runs.warm import AVX2
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_pages.app)
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -245,7 +247,7 @@ def report(
     from underseer.runs import publish
 
     if not show_unsafe and (explored := publish.explored(name)):
-        folder = publish.render(explored.file("results.json"), explored.path / "report")
+        folder = publish.explore(explored)
         console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
         return
     output = publish.newest_report(name)
@@ -255,23 +257,6 @@ def report(
         texts = publish.texts(output)
     folder = publish.republish(output, name, texts=texts)
     console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
-
-
-@app.command()
-def rows(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="An experiment's name, such as demo/selfmoa.")],
-    show_unsafe: Annotated[
-        bool, typer.Option("--show-unsafe", help="Write the texts too, which the page shows when it is given them.")
-    ] = False,
-) -> None:
-    """Rebuild the page that browses every row behind a report: prompts, answers, verdicts, attacks, pairs."""
-    from underseer.runs import publish
-
-    page, texts = publish.browse(name, texts=show_unsafe)
-    console.print(f"rows: {paths.shown(page)}", soft_wrap=True)
-    if texts:
-        errors.print("warning: this file holds unsafe texts; do not hand it on", style="yellow")
-        console.print(f"texts: {paths.shown(texts)} (press u on the page and choose it)", soft_wrap=True)
 
 
 def _make(

@@ -72,6 +72,15 @@ def render(results_json: Path, folder: Path, texts: dict[str, str] | None = None
     return folder
 
 
+def explore(explored: store.Output) -> Path:
+    """Render an exploratory report inside its own folder, with the page of its rows; returns the folder."""
+    from underseer.look import viewer
+
+    folder = render(explored.file("results.json"), explored.path / "report")
+    viewer.write(explored, folder, command(explored.parameters["name"]))
+    return folder
+
+
 def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> Path:
     """Fill ``reports/<name>/`` anew and whole, with the page of its rows, and rebuild the page that leads to all of its profile."""
     from underseer.look import viewer

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from underseer import paths, store
 from underseer.look.viewer import loop, notebooks, w2s
-from underseer.look.viewer.parts import Part, Pool, inputs, packed
+from underseer.look.viewer.parts import Part, Pool, inputs, packed, place
 
 if TYPE_CHECKING:
     from underseer.report.collect import Variants
@@ -42,7 +42,7 @@ def write(report: store.Output, folder: Path, command: str) -> Path:
     outputs = _outputs(report)
     pages = notebooks.write(outputs, folder / "stages", command)
     stages = {
-        key: {"stage": output.manifest["stage"], "key": key, "page": pages.get(key), "place": paths.shown(output.path)}
+        key: {"stage": output.manifest["stage"], "key": key, "page": pages.get(key), "place": place(output)}
         | {"command": f"{command} --until {output.manifest['stage']}"}
         for key, output in outputs.items()
     }

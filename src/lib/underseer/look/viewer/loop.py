@@ -131,8 +131,8 @@ def _learnt(variants: Variants) -> Part | None:
 
     attacks = _attacks(variants)
     drawn, pairs = _tables(variants, "preferences_", "answers"), _tables(variants, "preferences_", "pairs")
-    frames = [f for f in (attacks, _drawn(drawn), _pairs(pairs)) if f is not None]
-    if not frames:
+    frames = [f for f in (attacks, _pairs(pairs), _drawn(drawn)) if f is not None]
+    if not frames or not suffixes(variants, "evaluation_"):  # without an evaluation no threshold is known
         return None
     cells = pd.concat(frames, ignore_index=True)
     flags = {name: cells[name].fillna(False).astype(bool) for name in LEARNT if name in cells.columns}

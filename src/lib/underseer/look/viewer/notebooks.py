@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from underseer import paths, store
+from underseer import store
+from underseer.look.viewer.parts import place
 from underseer.report.page import TEMPLATES
 
 HERE = Path(__file__).parent
@@ -42,7 +43,7 @@ def page(output: store.Output, pages: Mapping[str, str], command: str) -> str:
     names = [name for given in manifest["inputs"].values() for name in given]
     made = manifest.get("provenance") or {}
     facts = {
-        "In the store": paths.shown(output.path),
+        "In the store": place(output),
         "Finished": f"{manifest['finished']}, {manifest['cost'].get('seconds', 0)} s",
         "Commit": (made.get("commit") or "unknown")
         + " and uncommitted changes" * bool(made.get("uncommitted_changes")),

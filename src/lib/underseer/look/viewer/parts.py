@@ -51,6 +51,11 @@ def inputs(output: store.Output, role: str) -> list[store.Output]:
     return [one for one in given if one.has(store.MANIFEST)]
 
 
+def place(output: store.Output) -> str:
+    """Where a stage's outputs lie, from the store's folder on: a page that is handed on names no folder of this machine."""
+    return str(output.path.relative_to(paths.home()))
+
+
 class Pool:
     """Texts, each once, by number."""
 
@@ -117,7 +122,7 @@ def _coded(column: pd.Series) -> dict[str, list]:
     import pandas as pd
 
     numbers, values = pd.factorize(column)
-    return {"of": [str(v) for v in values], "at": numbers.tolist()}
+    return {"of": [f"{v:g}" if isinstance(v, float) else str(v) for v in values], "at": numbers.tolist()}
 
 
 def _rounded(column: pd.Series) -> list[float | None]:

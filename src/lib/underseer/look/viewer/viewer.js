@@ -57,14 +57,15 @@ function hits() {
   }
   return { q, found };
 }
+const bitmask = () => state.is.reduce((m, id) => m | (1 << part().filters.findIndex((f) => f.id === id)), 0);
 function lower(text) {  // of the same length, letter by letter where need be
   const whole = text.toLowerCase();
   return whole.length === text.length ? whole : text.replace(/[^\0-\x7f]|[A-Z]+/g, (c) => (c.toLowerCase().length === c.length ? c.toLowerCase() : c));
 }
 function matching() {
   const p = part(), { start, model, text } = p.cells, bits = p.cells.is, wanted = models(), search = hits();
-  const mask = state.is.reduce((m, id) => m | (1 << p.filters.findIndex((f) => f.id === id)), 0);
-  const facts = Object.entries(state.facts).filter(([c]) => p.rows[c]).map(([c, v]) => [p.rows[c].at, p.rows[c].of.indexOf(v)]);
+  const mask = bitmask();
+  const facts = Object.entries(state.facts).filter(([c]) => p.rows[c]).map(([c, v]) => [p.rows[c].at, p.rows[c].of.includes(v) ? p.rows[c].of.indexOf(v) : -2]);
   const named = search && p.facts.map(([c]) => [p.rows[c].at, p.rows[c].of.map((v) => v.toLowerCase().includes(search.q))]);
   const rows = [];
   for (let row = 0; row < p.rows.id.length; row++) {
@@ -245,13 +246,14 @@ function facts(row) {
   }
   return table;
 }
-function card(cell) {
+function card(cell, wanted, mask) {
   const p = part(), { model, tag, text, stage, values } = p.cells, name = p.models[model[cell]].name, bits = p.cells.is[cell];
   const head = make("h3", "", name, make("small", "", ` ${code(tag, cell)}`));
   const scores = make("dl");
   p.values.forEach((label, k) => { if (values[k][cell] !== null) scores.append(make("dt", "", label), make("dd", "", values[k][cell].toFixed(3))); });
   const held = make("p", "held", ...p.filters.filter((f, k) => bits & (1 << k)).map((f) => make("span", "tag", f.label)));
-  const element = make("article", `card ${colour(cell)}`, head);
+  const hit = (wanted || mask) && (!wanted || wanted.has(model[cell])) && (bits & mask) === mask;
+  const element = make("article", `card ${colour(cell)}${hit ? " hit" : ""}`, head);
   if (text[cell] >= 0) element.append(make("blockquote", "", ...marked(stamp(text[cell]) || "[says nothing]")));
   element.append(held, scores);
   if (stage[cell] >= 0) element.append(make("p", "from", source(DATA.stages[stage[cell]])));
@@ -264,9 +266,9 @@ function source(stage) {
 function detail() {
   const row = shown[current];
   if (row === undefined) return at("detail").replaceChildren(make("p", "quiet", "No row fits these filters. Press r to drop them."));
-  const p = part(), cells = [], used = new Set();
+  const p = part(), cells = [], used = new Set(), wanted = models(), mask = bitmask();
   for (let cell = p.cells.start[row]; cell < p.cells.start[row + 1]; cell++) {
-    cells.push(card(cell));
+    cells.push(card(cell, wanted, mask));
     if (p.cells.stage[cell] >= 0) used.add(p.cells.stage[cell]);
   }
   const prompt = make("blockquote", "prompt", ...marked(stamp(p.rows.prompt[row])));
