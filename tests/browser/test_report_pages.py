@@ -28,8 +28,8 @@ def test_first_screen_and_contents(open_page, shoot, rendered, width, scheme) ->
     page.wait_for_function("scrollY > 3000")
     contents = page.get_by_label("Contents").bounding_box()
     assert 0 <= contents["y"] < 60, "the contents scroll away"
-    page.get_by_label("Contents").get_by_role("link", name="Provenance").click()
-    assert abs(page.locator("#provenance").bounding_box()["y"]) < 500
+    page.get_by_label("Contents").get_by_role("link", name="Scores").click()
+    assert 0 <= page.locator("#scores h2").bounding_box()["y"] < 120, "the contents do not lead there"
 
 
 def test_a_number_leads_to_its_rows(open_page, rendered) -> None:  # noqa: F811
