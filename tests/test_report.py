@@ -20,6 +20,7 @@ from underseer.report import (
     compare,
     compared,
     figures,
+    latex,
     links,
     page,
     scores,
@@ -484,9 +485,9 @@ def test_profile_page_leads_to_each_experiment(rendered):
 
 def test_escaping_of_tables():
     table = tabulate.Table("x_y", "X", EVIL, pd.DataFrame({"a_b": [EVIL], "n": ["1.0"]}), pd.DataFrame())
-    tex = tabulate.latex(table)
+    tex = latex.latex(table, tabulate.text_columns(table))
     assert r"100\% of \$x\_1 | \{y\} \textbackslash{} \textasciitilde{}\textasciicircum{}\#" in tex
-    assert r"\begin{tabular}{lr}" in tex and r"\toprule" in tex
+    assert "}S[table-format=1.1]}" in tex and r"\toprule" in tex and r"\caption{X.}" in tex
     cell = tabulate.markdown(table).splitlines()[2]
     assert "<script>" not in cell and r"\|" in cell
     html = tabulate.html(table)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from underseer.report import links
+from underseer.report import latex, links
 from underseer.report import wording as w
 
 Results = Mapping[str, Any]
@@ -143,7 +143,7 @@ def save(table: Table, folder: Path) -> None:
     """Write <name>.csv (numbers), .md and .tex (as shown)."""
     table.data.to_csv(folder / f"{table.name}.csv", index=False, lineterminator="\n")
     (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
-    (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
+    (folder / f"{table.name}.tex").write_text(latex.latex(table, text_columns(table)), encoding="utf-8")
 
 
 def markdown(table: Table) -> str:
@@ -185,27 +185,3 @@ def md(text: str) -> str:
     for character in "|*_`[]":
         text = text.replace(character, "\\" + character)
     return text
-
-
-_TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "–": "--",
-}
-
-
-def tex(text: str) -> str:
-    """Text with LaTeX's special characters escaped, on one line."""
-    return "".join(_TEX.get(c, c) for c in " ".join(str(text).split()))
-
-
-def latex(table: Table) -> str:
-    """A booktabs table: words left, numbers right; needs \\usepackage{booktabs}."""
-    shown = table.shown.astype(str).map(tex).rename(columns=tex)
-    columns = "".join("l" if words else "r" for words in text_columns(table))
-    label = f"tab:{table.name.replace('_', '-')}"
-    body = shown.to_latex(index=False, caption=tex(table.caption), label=label, column_format=columns)
-    return f"% needs \\usepackage{{booktabs}}\n{body}"
