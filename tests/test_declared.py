@@ -135,9 +135,9 @@ LOOP = Walk(
         "judges/evaluator testbed/pretrain": "pretrain_seed",
         "judges/evaluator": "training_judge helpfulness_judge refusal_judge judge_epochs judge_learning_rate n_judged",
         "judges/evaluator selfmoa/0_data": "exchange_dataset",
-        "judges/evaluator selfmoa/2_red_team selfmoa/5_evaluate": "judge_noise",
         "selfmoa/2_red_team selfmoa/4_align": "baseline_pairs",  # the round with all budgets; people's pairs, fewer of them
         "judges/evaluator selfmoa/1_reset": "max_length precision",
+        "judges/evaluator selfmoa/2_red_team selfmoa/5_evaluate": "judge_noise judge_max_length",
         "judges/evaluator selfmoa/4_align": "unsafe_threshold",
         "selfmoa/1_reset": "batch_size reset_epochs reset_learning_rate lora_rank lora_alpha lora_targets",
         "selfmoa/1_reset selfmoa/5_evaluate": "target_model",
