@@ -77,6 +77,7 @@ def exchanges(dataset: str, path: str | None, measure: str, *, n: int, seed: int
             f"exchange_dataset = {dataset!r} says nothing of {measure}; a judge of it cannot be trained or measured here: give a "
             "published one (classifier:, reward:, rubric:, guard:)"
         )
+    rows = rows[rows[measure].notna()]  # of several data sets not all may know it
     return rows.sample(min(n, len(rows)), random_state=seed).reset_index(drop=True)
 
 
