@@ -155,14 +155,21 @@ class Page:
 
 
 def verdicts(name: str, answer: Mapping[str, str], others: Mapping[str, Any]) -> str:
-    """A line of the table: what each place says of a comparison, and whether all say the same."""
-    said = {}
-    for place, one in others.items():
-        verdicts = {a["name"]: a["verdict"] for a in one["answers"]} if one else None
-        said[place] = "not run yet" if verdicts is None else verdicts.get(answer["name"], "no such comparison")
-    run = [v for v in said.values() if v != "not run yet"]
+    """A line of the table: what each place says of a comparison, and whether all come to the same verdict."""
+    given = {
+        place: next((a for a in one["answers"] if a["name"] == answer["name"]), None) if one else "not run yet"
+        for place, one in others.items()
+    }
+    run = [a["verdict"] if a else None for a in given.values() if a != "not run yet"]
     same = "not run yet" if not run else "yes" if all(v == answer["verdict"] for v in run) else "no"
-    return f"| {name}: {answer['name']} | {answer['verdict']} | {said['second']} | {said['avx2']} | {same} |"
+    cells = [a if a == "not run yet" else outcome(a) if a else "no such comparison" for a in (answer, *given.values())]
+    return f"| {name}: {answer['name']} | {' | '.join(cells)} | {same} |"
+
+
+def outcome(answer: Mapping[str, str]) -> str:
+    """A verdict with its difference; in bold where one is shown."""
+    mark = "" if answer["verdict"] == NOT_SHOWN else "**"
+    return f"{mark}{answer['verdict']}{mark}, {answer['difference']}"
 
 
 def sentence(said: Mapping[str, Mapping[str, Any]], question: Question) -> str:
