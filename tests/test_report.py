@@ -95,12 +95,10 @@ def test_schema_and_strict_json(results, tmp_path):
     for key in ("schema", "name", "pipeline", "task", "synthetic", "rows", "pgr", "cost", "provenance"):
         assert key in results
     row = results["rows"][0]
-    assert (
-        row["method"] == "weak"
-        and row["dataset"] == "test"
-        and row["metric"] == "accuracy"
-        and row["seeds"] == [0, 1, 2]
-    )
+    assert row["method"] == "weak"
+    assert row["dataset"] == "test"
+    assert row["metric"] == "accuracy"
+    assert row["seeds"] == [0, 1, 2]
     assert row["mean"] == pytest.approx(np.mean(row["values"])) and row["ci95"][0] < row["mean"] < row["ci95"][1]
     save_results(results, tmp_path / "results.json")
     assert load_results(tmp_path / "results.json") == results
@@ -189,11 +187,9 @@ def test_repeated_rows_and_further_data_sets(frame):
     twice = pd.concat([frame, frame.iloc[:200].assign(dataset="test_clean"), frame.iloc[:5]])
     with_repeats = twice[twice["method"] == "weak"]
     found = built(with_repeats)
-    assert (
-        {r["dataset"] for r in found["rows"]} == {"test", "test_clean"}
-        and found["pgr"] == []
-        and found["case_study"] is None
-    )
+    assert {r["dataset"] for r in found["rows"]} == {"test", "test_clean"}
+    assert found["pgr"] == []
+    assert found["case_study"] is None
     assert next(r["n_items"] for r in found["rows"]) == 900
 
 
