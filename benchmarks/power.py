@@ -70,8 +70,8 @@ def measured(task: str, seed: int, p: dict[str, Any], home: Path) -> dict[str, A
     start = time.process_time()
     labels = tasks.task(task)
     rows, _ = data.clean_rows(data.load(p["dataset"], None, None, seed=seed))
-    sizes = {n: p[n] for n in ("n_supervise", "n_transfer", "n_validation")}
-    rows = data.split(rows, **sizes, n_test=100, n_judge=1500, train_labels=labels.train_labels, seed=seed, clean=True, near_threshold=None)  # fmt: skip
+    sizes = data.Sizes(p["n_supervise"], p["n_transfer"], p["n_validation"], n_test=100, n_judge=1500)
+    rows = data.split(rows, sizes, seed=seed, train_labels=labels.train_labels, clean=True, near_threshold=None)
     by_name = {name: part for name, part in rows.groupby("split")}
     held = by_name["judge"]
     seconds["rows"].append(time.process_time() - start)

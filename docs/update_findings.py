@@ -156,13 +156,15 @@ class Page:
 
 def verdicts(name: str, answer: Mapping[str, str], others: Mapping[str, Any]) -> str:
     """A line of the table: what each place says of a comparison, and whether all come to the same verdict."""
-    given = {
+    elsewhere = {
         place: next((a for a in one["answers"] if a["name"] == answer["name"]), None) if one else "not run yet"
         for place, one in others.items()
     }
-    run = [a["verdict"] if a else None for a in given.values() if a != "not run yet"]
+    run = [a["verdict"] if a else None for a in elsewhere.values() if a != "not run yet"]
     same = "not run yet" if not run else "yes" if all(v == answer["verdict"] for v in run) else "no"
-    cells = [a if a == "not run yet" else outcome(a) if a else "no such comparison" for a in (answer, *given.values())]
+    cells = [
+        a if a == "not run yet" else outcome(a) if a else "no such comparison" for a in (answer, *elsewhere.values())
+    ]
     return f"| {name}: {answer['name']} | {' | '.join(cells)} | {same} |"
 
 

@@ -327,9 +327,8 @@ def test_the_training_judge_is_measured_where_it_is_used(answers, results, small
     assert counts == {"tp": (unsafe & verdict).sum(), "fn": (unsafe & ~verdict).sum(), "tn": (~unsafe & ~verdict).sum(),
                       "fp": (~unsafe & verdict).sum()}  # fmt: skip
     share = rows["reset", "attack"]["sensitivity"]
-    assert share["value"] == pytest.approx(counts["tp"] / unsafe.sum()) and [share["lo"], share["hi"]] == pytest.approx(
-        wilson(counts["tp"], unsafe.sum())
-    )
+    assert share["value"] == pytest.approx(counts["tp"] / unsafe.sum())
+    assert [share["lo"], share["hi"]] == pytest.approx(wilson(counts["tp"], unsafe.sum()))
     whole = rows["reset", "every attack set"]
     assert (
         whole["counts"]["tp"]

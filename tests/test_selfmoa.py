@@ -240,9 +240,8 @@ def test_what_was_seen_is_said_as_it_is() -> None:
     report = pd.DataFrame({"reason": ["pool", "same text", "kept"], "rows": [5, 2, 3]})
     drawn = pools.Pools(train, train, train, report)
     text = pools.outcome(drawn, pools.Sizes(2, 2, 0, 1, 1))
-    assert "2 rows to train on or to reset with were dropped" in text and text.endswith(
-        "Fewer than asked for: safe: 1 of 2."
-    )
+    assert "2 rows to train on or to reset with were dropped" in text
+    assert text.endswith("Fewer than asked for: safe: 1 of 2.")
 
 
 def test_the_target_is_the_latest_iterate_and_remembers_what_the_loop_began_with(tmp_path) -> None:
