@@ -227,6 +227,13 @@ def test_better_is_said_only_where_the_tests_say_so(results, small):
     assert "by a paired test" not in said and "no difference shown" in said
 
 
+def test_a_reset_without_effect_is_named(results):
+    levels = {name: LEVELS[name] for name in ("aligned", "reset", "selfmoa_iter1")} | {"aligned": LEVELS["reset"]}
+    said = headline.headline(built(tables_of.answers(levels)))
+    assert said[1].startswith("Nothing to reset: ") and said[1].endswith("use `reset: false`.")
+    assert "Nothing to reset" not in " ".join(headline.headline(results))
+
+
 def test_tests_are_those_of_the_rule(results):
     pairs = {(t["a"], t["b"]) for t in results["tests"]["rows"] if t["metric"] == "unsafe_rate"}
     assert {("selfmoa_iter3", "human_dpo"), ("selfmoa_iter2", "selfmoa_iter1"), ("human_dpo", "reset")} <= pairs
