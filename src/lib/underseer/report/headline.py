@@ -9,6 +9,7 @@ from typing import Any
 from underseer.report import compared, links
 from underseer.report import wording as w
 from underseer.report.selfmoa import headline as loop
+from underseer.report.selfmoa import stages
 
 Results = Mapping[str, Any]
 
@@ -57,7 +58,7 @@ def first_screen(results: Results) -> tuple[str, list[Number]]:
 
 def _three(results: Results) -> list[Number]:
     if results["pipeline"] == "selfmoa":
-        rows = loop.main_rows(results)
+        rows = _loop_rows(results)
     else:
         main = w.pick(results["rows"], dataset=w.main_dataset(results), metric=w.primary(results))
         students = [r for r in main if r["method"].startswith("w2s_")]
@@ -75,6 +76,24 @@ def _three(results: Results) -> list[Number]:
 def _number(label: str, text: str, row: Mapping[str, Any], metric: str) -> Number:
     value, _, interval = text.partition(" ")
     return Number(label, value + " %" * (metric in w.PERCENT), interval, links.address(row, metric))
+
+
+def _loop_rows(results: Results) -> list[Mapping[str, Any]]:
+    """The rows of the three main numbers: unsafe rate of the reset and of the last iterate, and its helpfulness on safe prompts; of
+    several variants the unsafe rate of the first, the middle and the last one."""
+    lines = [
+        line
+        for line in stages.lines(results, stages.rows_of(results, stages.main_of(results, "attack"), "unsafe_rate"))
+        if line.last
+    ]
+    if len(lines) > 1:
+        return [lines[k].rows[lines[k].last] for k in dict.fromkeys((0, len(lines) // 2, len(lines) - 1))]
+    if not lines:
+        return []
+    line = lines[0]
+    helpful = stages.rows_of(results, stages.main_of(results, "safe"), "helpfulness")
+    ends = [line.rows[m] for m in ("reset", line.last) if m in line.rows]
+    return ends + [r for r in helpful if r["method"] == line.last][:1]
 
 
 def _same(one: Mapping, other: Mapping) -> bool:

@@ -268,24 +268,6 @@ def _rate_and_pairs(results: Results, row: Mapping[str, Any]) -> str:
     return f"{w.number(row['mean'], 'unsafe_rate')} %" + (f" ({used:,.0f} pairs)" if used else "")
 
 
-def main_rows(results: Results) -> list[Mapping[str, Any]]:
-    """The rows of the three main numbers: unsafe rate of the reset and of the last iterate, and its helpfulness on safe prompts; of
-    several variants the unsafe rate of the first, the middle and the last one."""
-    lines = [
-        line
-        for line in stages.lines(results, stages.rows_of(results, stages.main_of(results, "attack"), "unsafe_rate"))
-        if line.last
-    ]
-    if len(lines) > 1:
-        return [lines[k].rows[lines[k].last] for k in dict.fromkeys((0, len(lines) // 2, len(lines) - 1))]
-    if not lines:
-        return []
-    line = lines[0]
-    helpful = stages.rows_of(results, stages.main_of(results, "safe"), "helpfulness")
-    ends = [line.rows[m] for m in ("reset", line.last) if m in line.rows]
-    return ends + [r for r in helpful if r["method"] == line.last][:1]
-
-
 def key_numbers(results: Results) -> list[tuple[str, str]]:
     """Numbers for the page of a profile: the unsafe rate of each stage, helpfulness, over-refusal and pairs."""
     dataset = stages.main_of(results, "attack")
