@@ -33,8 +33,8 @@ class EngineEnded(StageError):
 
 def unreadable(error: OSError) -> str:
     """What the operating system refused, in one line."""
-    name = f"{error.filename}: " if error.filename else ""
-    return f"{name}{error.strerror or error}"
+    name = error.filename or ("the current folder" if isinstance(error, FileNotFoundError) else None)
+    return f"{name}: {error.strerror}" if name else str(error.strerror or error)
 
 
 _SHORT = reprlib.Repr()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import tempfile
 from functools import cache
@@ -63,6 +64,16 @@ def failed_notebook(stage: str, key: str) -> Path:
 def plans() -> Path:
     """The resolved plans of the experiments that were run."""
     return runs() / ".plans"
+
+
+def user() -> dict[str, str]:
+    """HOME and LOGNAME for libraries that ask for them, where HOME is no folder or nobody knows the user; else nothing."""
+    lacking = {} if os.path.isdir(os.path.expanduser("~")) else {"HOME": str(runs() / ".cache")}
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        lacking["LOGNAME"] = str(os.getuid())
+    return lacking
 
 
 def temporary() -> tempfile.TemporaryDirectory[str]:

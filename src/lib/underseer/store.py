@@ -26,6 +26,8 @@ from underseer.errors import StageError, UserError
 
 MANIFEST = "manifest.json"
 CHECKPOINTS = "checkpoints"
+FIELDS = {"stage": str, "parameters": dict, "marks": dict, "files": dict}
+"""What every manifest holds."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Output:
             manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             manifest = None
-        if not isinstance(manifest, dict) or not manifest.keys() >= {"stage", "parameters", "marks", "files"}:
+        if not isinstance(manifest, dict) or not all(isinstance(manifest.get(k), kind) for k, kind in FIELDS.items()):
             place = paths.shown(self.path)
             raise StageError(f"{place}/{MANIFEST}: not a manifest; remove {place} and run the same command again")
         return manifest

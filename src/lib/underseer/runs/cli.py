@@ -286,13 +286,13 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
+        os.environ.update(paths.user())
         app(standalone_mode=True)
     except UserError as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(2)
     except (StageError, OSError) as error:
-        text = unreadable(error) if isinstance(error, OSError) else str(error)
-        errors.print(text, markup=False, soft_wrap=True)
+        errors.print(unreadable(error) if isinstance(error, OSError) else str(error), markup=False, soft_wrap=True)
         sys.exit(1)
 
 
