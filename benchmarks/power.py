@@ -70,8 +70,8 @@ def measured(task: str, seed: int, p: dict[str, Any], home: Path) -> dict[str, A
     start = time.process_time()
     labels = tasks.task(task)
     rows, _ = data.clean_rows(data.load(p["dataset"], None, None, seed=seed))
-    sizes = {n: p[n] for n in ("n_supervise", "n_transfer", "n_validation")}
-    rows = data.split(rows, **sizes, n_test=100, n_judge=1500, train_labels=labels.train_labels, seed=seed, clean=True, near_threshold=None)  # fmt: skip
+    sizes = data.Sizes(p["n_supervise"], p["n_transfer"], p["n_validation"], n_test=100, n_judge=1500)
+    rows = data.split(rows, sizes, seed=seed, train_labels=labels.train_labels, clean=True, near_threshold=None)
     by_name = {name: part for name, part in rows.groupby("split")}
     held = by_name["judge"]
     seconds["rows"].append(time.process_time() - start)
@@ -132,7 +132,7 @@ def base(model: str, home: Path) -> str:
     return str(made[-1].path / "model")
 
 
-def spendings(found: Parts, seconds: dict[str, float], seeds: int, n_test: int) -> list[list[str]]:
+def spendings(variances: Parts, seconds: dict[str, float], seeds: int, n_test: int) -> list[list[str]]:
     """A line for each way to spend more: the half-width that it gives, its cost, and the points gained for 100 core-seconds."""
     one = seconds["rows"] + seconds["supervisor"] + seconds["student"]
     ways = {
@@ -142,10 +142,10 @@ def spendings(found: Parts, seconds: dict[str, float], seeds: int, n_test: int) 
         "a second student a seed": ((seeds, 1, 2, n_test), seeds * seconds["student"]),
         "twice the test items": ((seeds, 1, 1, 2 * n_test), 2 * seeds * seconds["asked"] * n_test / 1500),
     }  # fmt: skip
-    now = found.half_width(*ways["as it is"][0])
+    now = variances.half_width(*ways["as it is"][0])
     lines = []
     for name, (counts, cost) in ways.items():
-        width = found.half_width(*counts)
+        width = variances.half_width(*counts)
         gain = f"{100 * (now - width) * 100 / cost:.2f}" if cost else ""
         lines.append([name, f"{100 * width:.2f}", f"{cost:.0f}", gain])
     return lines
@@ -169,16 +169,16 @@ def main() -> None:
         runs = [measured(task, int(seed), p, args.home) for seed in args.seeds.split(",")]
         seconds = {kind: float(np.median([r["seconds"][kind] for r in runs])) for kind in runs[0]["seconds"]}
         items = runs[0]["items"]
-        found = parts(np.array([r["differences"] for r in runs]), float(np.mean([r["item"] for r in runs])), items)
+        variances = parts(np.array([r["differences"] for r in runs]), float(np.mean([r["item"] for r in runs])), items)
         n_seeds = len({v["seed"] for v in experiment.resolved()})
         print(f"\n{task}: standard deviations in points: "
-              + ", ".join(f"{n} {100 * v**0.5:.1f}" for n, v in found._asdict().items() if n != "item")
-              + f", items {100 * (found.item / p['n_test']) ** 0.5:.1f} ({p['n_test']} of them)")  # fmt: skip
+              + ", ".join(f"{n} {100 * v**0.5:.1f}" for n, v in variances._asdict().items() if n != "item")
+              + f", items {100 * (variances.item / p['n_test']) ** 0.5:.1f} ({p['n_test']} of them)")  # fmt: skip
         table(
             ["naive - weak", "half-width, points", "core-seconds", "points for 100"],
-            spendings(found, seconds, n_seeds, p["n_test"]),
+            spendings(variances, seconds, n_seeds, p["n_test"]),
         )
-        facts[task] = {"runs": runs, "variances": found._asdict(), "seconds": seconds}
+        facts[task] = {"runs": runs, "variances": variances._asdict(), "seconds": seconds}
     write(args, "power", tasks=facts)
 
 

@@ -90,7 +90,7 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
     """
     swept = sweep(results)
     tables = {} if swept is None else {PGR: swept.gaps} if scored == PGR else swept.scores
-    found = []
+    moves = []
     for metric, table in tables.items():
         kept = table[[m.startswith("w2s_") or bool(iteration(m)) for m in table["method"]]].dropna(subset="place")
         for line, rows in kept.groupby("line", sort=False):
@@ -102,12 +102,12 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
             change = np.array([last[s] - first[s] for s in both])
             if len(rows) > 1 and len(both) > 1:
                 ends = f"{line}, {metric.upper() if metric == PGR else w.spoken(metric)}, {swept.key} {rows['tick'].iloc[0]} to {rows['tick'].iloc[-1]}"
-                found.append(
+                moves.append(
                     (ends, metric, both, differences.paired_difference(change, np.zeros((2, len(both))), 1000))
                 )
-    p_values = [d.p for *_, d in found]
+    p_values = [d.p for *_, d in moves]
     for (ends, metric, both, d), p, level in zip(
-        found, differences.holm(p_values), differences.holm_levels(p_values), strict=True
+        moves, differences.holm(p_values), differences.holm_levels(p_values), strict=True
     ):
         test = {
             "metric": metric,

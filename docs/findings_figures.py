@@ -32,10 +32,10 @@ def sweep(results: Results) -> ablation.Sweep | None:
     return ablation.sweep({**results, "rows": own(results["rows"]), "pgr": own(results["pgr"])})
 
 
-def draw(question: Question, found: Mapping[str, Results], file: Path) -> bool:
+def draw(question: Question, experiments: Mapping[str, Results], file: Path) -> bool:
     """The figure of a question; False where there is nothing to draw."""
     drawing.set_style()
-    sweeps = {n: s for n, r in found.items() if not question.pairs and (s := sweep(r))}
+    sweeps = {n: s for n, r in experiments.items() if not question.pairs and (s := sweep(r))}
     if sweeps:
         drawn = [(s.gaps, f"PGR, {n}") for n, s in sweeps.items() if len(s.gaps)] if question.scored == PGR else []
         if len(sweeps) == 1:
@@ -44,7 +44,7 @@ def draw(question: Question, found: Mapping[str, Results], file: Path) -> bool:
         else:
             fig = stacked(drawn or [(next(iter(s.scores.values())), n) for n, s in sweeps.items()])
     else:
-        fig = stacked([(scored(r, question), n) for n, r in found.items()])
+        fig = stacked([(scored(r, question), n) for n, r in experiments.items()])
     if fig is None:
         return False
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ class Question:
     scored: str = "scores"
 
     @property
-    def how(self) -> str:
+    def reading(self) -> str:
         if self.scored == EXAMPLES:
             return RATIO
         return TESTED if self.pairs else CHANGE

@@ -96,7 +96,7 @@ class Page:
             lines += [*table(said), ""]
         for name in question.experiments:
             lines += [] if name in said else [f"Not run yet: `{main.command(name)}`", ""]
-        lines += [f"How it is read: {question.how}", ""]
+        lines += [f"How it is read: {question.reading}", ""]
         if said:
             lines += ["| Command | Seeds | Core-seconds | Code | CPU |", "|:--|:--|--:|:--|:--|"]
             lines += [
@@ -109,10 +109,10 @@ class Page:
     def drawn(self, question: Question, said: Mapping[str, Any]) -> bool:
         """Whether the question has a figure: drawn anew where the results of all that it shows are at hand, else as it was."""
         image = self.folder / "findings" / f"{question.slug}.png"
-        found = {name: self.places["reporting"].results(name) for name in said}
-        if all(found.values()):
+        experiments = {name: self.places["reporting"].results(name) for name in said}
+        if all(experiments.values()):
             image.unlink(missing_ok=True)
-            return draw(question, found, image)
+            return draw(question, experiments, image)
         return image.is_file()
 
     def robustness(self, questions: Sequence[Question]) -> str:
@@ -155,14 +155,23 @@ class Page:
 
 
 def verdicts(name: str, answer: Mapping[str, str], others: Mapping[str, Any]) -> str:
-    """A line of the table: what each place says of a comparison, and whether all say the same."""
-    said = {}
-    for place, one in others.items():
-        found = {a["name"]: a["verdict"] for a in one["answers"]} if one else None
-        said[place] = "not run yet" if found is None else found.get(answer["name"], "no such comparison")
-    run = [v for v in said.values() if v != "not run yet"]
+    """A line of the table: what each place says of a comparison, and whether all come to the same verdict."""
+    elsewhere = {
+        place: next((a for a in one["answers"] if a["name"] == answer["name"]), None) if one else "not run yet"
+        for place, one in others.items()
+    }
+    run = [a["verdict"] if a else None for a in elsewhere.values() if a != "not run yet"]
     same = "not run yet" if not run else "yes" if all(v == answer["verdict"] for v in run) else "no"
-    return f"| {name}: {answer['name']} | {answer['verdict']} | {said['second']} | {said['avx2']} | {same} |"
+    cells = [
+        a if a == "not run yet" else outcome(a) if a else "no such comparison" for a in (answer, *elsewhere.values())
+    ]
+    return f"| {name}: {answer['name']} | {' | '.join(cells)} | {same} |"
+
+
+def outcome(answer: Mapping[str, str]) -> str:
+    """A verdict with its difference; in bold where one is shown."""
+    mark = "" if answer["verdict"] == NOT_SHOWN else "**"
+    return f"{mark}{answer['verdict']}{mark}, {answer['difference']}"
 
 
 def sentence(said: Mapping[str, Mapping[str, Any]], question: Question) -> str:

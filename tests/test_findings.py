@@ -67,7 +67,11 @@ def test_answers_are_the_numbers_of_the_results(tmp_path: Path, safety: dict) ->
     (gap,) = [g for g in safety["pgr"] if g["method"] == "w2s_naive" and g["metric"] == "accuracy"]
     assert f"naive W2S recovers: w2s_safety {wording.pgr_text(gap)}" in text
     assert "Shown in 2 of 2 comparisons" in text and "10, 11, 12, 13 (reporting)" in text and "| 1,235 | " in text
-    assert "| demo/w2s_safety: Naive W2S against Weak supervisor | better | not shown | better | no |" in text
+    (line,) = [x for x in text.splitlines() if x.startswith("| demo/w2s_safety: Naive W2S against Weak supervisor")]
+    verdicts = [cell.split(",")[0].strip(" *") for cell in line.split("|")[2:-1]]
+    assert (
+        verdicts == ["better", "not shown", "better", "no"] and compared.difference(tests["w2s_naive", "weak"]) in line
+    )
     for name in (*NAIVE.experiments[1:], *GAP.experiments):
         assert text.count(f"`.venv/bin/underseer run params/{name}.yaml`") == 2  # in its section, and at the end
     assert "- `.venv/bin/underseer run params/demo/w2s_safety.yaml --set seeds=second`" in text
