@@ -27,7 +27,7 @@ from underseer.errors import StageError, UserError
 MANIFEST = "manifest.json"
 CHECKPOINTS = "checkpoints"
 FIELDS = {"stage": str, "parameters": dict, "marks": dict, "files": dict}
-"""What every manifest holds."""
+"""Fields of manifests that are read without a further look, and their types."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Output:
             manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             manifest = None
-        if not isinstance(manifest, dict) or not all(isinstance(manifest.get(k), kind) for k, kind in FIELDS.items()):
+        fields = manifest if isinstance(manifest, dict) else {}
+        if "files" not in fields or not all(isinstance(fields.get(k, kind()), kind) for k, kind in FIELDS.items()):
             place = paths.shown(self.path)
             raise StageError(f"{place}/{MANIFEST}: not a manifest; remove {place} and run the same command again")
         return manifest
