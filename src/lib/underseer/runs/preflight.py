@@ -1,8 +1,7 @@
-"""Everything that can be seen to be wrong with the stages that are to run, before one does. Needs no torch."""
+"""Everything that can be seen to be wrong with the stages that are to run, before one does."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -85,12 +84,10 @@ def _collect(found: dict[str, None], look: Callable[[], Any]) -> None:
 
 
 def _check_device(name: str) -> None:
-    """Raise UserError for a device that this machine lacks. Needs no torch."""
+    """Raise UserError for a device that is not here. Torch is asked where NVIDIA's driver knows no such GPU: there are others."""
     from underseer.engines import gpus
+    from underseer.models import loading
 
     kind, _, index = name.partition(":")
-    there = {"cuda": len(gpus.visible()), "mps": int(sys.platform == "darwin")}.get(kind, 1)
-    if int(index or 0) >= there:
-        raise UserError(
-            f"device = '{name}': this machine has {there} such devices; give auto or cpu, or --profile for a cluster"
-        )
+    if kind not in ("auto", "cpu") and not (kind == "cuda" and int(index or 0) < len(gpus.visible())):
+        loading.resolve_device(name)
