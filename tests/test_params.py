@@ -9,7 +9,7 @@ import pytest
 
 from conftest import ROOT
 from underseer.errors import UserError
-from underseer.runs import params, plan, seeds
+from underseer.runs import files, params, plan, seeds
 
 FILES = sorted(p for p in (ROOT / "params").glob("*/*.yaml") if p.parent.name != "base")
 
@@ -170,6 +170,9 @@ def test_set_paths_are_relative_to_the_current_folder(tmp_path: Path, monkeypatc
     assert found.parameters["dataset_path"] == str(tmp_path / "my.csv")
     assert found.parameters["strong_model"] == str(tmp_path / "encoder")
     assert found.parameters["weak_model"] == "org/name"
+    axis = params.load(ROOT / "params/test/w2s_safety.yaml", ["strong_model=[encoder, org/name]"]).resolved()
+    assert {p["strong_model"] for p in axis} == {str(tmp_path / "encoder"), "org/name"}
+    assert files.name_of(Path("/x.yaml")) == "root/x"  # never the folder /x
 
 
 def test_every_parameter_is_commented_in_a_params_file() -> None:
