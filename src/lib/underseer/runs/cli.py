@@ -234,31 +234,6 @@ def sync() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
-def report(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="An experiment's name, such as demo/w2s_safety, or a scratch folder.")
-    ],
-    show_unsafe: Annotated[
-        bool, typer.Option("--show-unsafe", help="Print unsafe texts instead of redacting them.")
-    ] = False,
-) -> None:
-    """Rebuild tables, figures and pages without recomputing; of an exploratory report inside its scratch folder."""
-    from underseer.runs import publish
-
-    if not show_unsafe and (explored := publish.explored(name)):
-        folder = publish.explore(explored)
-        console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
-        return
-    output = publish.newest_report(name)
-    texts = None
-    if show_unsafe:
-        errors.print("warning: the report will show unsafe texts; do not publish it", style="yellow")
-        texts = publish.texts(output)
-    folder = publish.republish(output, name, texts=texts)
-    console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
-
-
 def _make(
     params: Path, set_: list[str], *, rehearse: bool = False, until: Sequence[str] = (), name: str | None = None
 ) -> Plan:
