@@ -63,7 +63,9 @@ def test_empty_store(tmp_path: Path) -> None:
     assert "no exploratory result" in underseer(tmp_path, "promote", "scratch/w2s/1_data/x").stderr
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["status"], ["verify"], ["promote"], ["sync"], ["report"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["plan"], ["status"], ["verify"], ["promote"], ["sync"], ["report"], ["rows"], ["export"]]
+)
 def test_help(tmp_path: Path, command: list[str]) -> None:
     done = underseer(tmp_path, *command, "--help")
     assert done.returncode == 0 and "Usage" in done.stdout

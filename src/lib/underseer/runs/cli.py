@@ -17,6 +17,7 @@ from rich.table import Table
 
 from underseer import paths, store
 from underseer.errors import StageError, UserError, unreadable
+from underseer.runs import cli_pages
 from underseer.runs.warm import AVX2
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_pages.app)
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -230,31 +232,6 @@ def sync() -> None:
         console.print("nothing to log: no experiment has run in this store")
     elif not show.synced(plans, console, errors, force=True):
         raise typer.Exit(1)
-
-
-@app.command()
-def report(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="An experiment's name, such as demo/w2s_safety, or a scratch folder.")
-    ],
-    show_unsafe: Annotated[
-        bool, typer.Option("--show-unsafe", help="Print unsafe texts instead of redacting them.")
-    ] = False,
-) -> None:
-    """Rebuild tables, figures and pages without recomputing; of an exploratory report inside its scratch folder."""
-    from underseer.runs import publish
-
-    if not show_unsafe and (explored := publish.explored(name)):
-        folder = publish.render(explored.file("results.json"), explored.path / "report")
-        console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
-        return
-    output = publish.newest_report(name)
-    texts = None
-    if show_unsafe:
-        errors.print("warning: the report will show unsafe texts; do not publish it", style="yellow")
-        texts = publish.texts(output)
-    folder = publish.republish(output, name, texts=texts)
-    console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
 
 
 def _make(
