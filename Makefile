@@ -5,13 +5,14 @@ BIN    := .venv/bin
 GENERATES = $(if $(wildcard $(VLLM)),.venv-vllm,.venv)/bin/python
 STAMP  := .venv/.installed
 VLLM   := .venv-vllm/.installed
+BROWSER := .venv/.installed-browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-vllm lab mlflow lint format bench readme findings clean
+.PHONY: help setup demo test test-slow test-vllm test-browser lab mlflow lint format bench readme findings clean
 
 help:  ## show this help
 	@echo "underseer: can a language model be aligned from weak supervision alone?"; echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "  .venv/bin/underseer --help    the command line; README.md tells the rest"
 
 setup: $(STAMP)  ## build .venv from requirements.lock
@@ -45,6 +46,13 @@ $(VLLM): requirements.lock requirements-vllm.lock pyproject.toml
 
 test-vllm: $(VLLM)  ## test the vLLM engine, a vllm serve and a rehearsal through vLLM, on a CPU (minutes)
 	.venv-vllm/bin/python -m pytest -m vllm --durations=10 tests/test_engines_vllm.py tests/test_rehearse_vllm.py
+
+$(BROWSER): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[browser]'
+	@touch $@
+
+test-browser: $(BROWSER)  ## test notebooks, MLflow and pages in a real browser: chromium (apt-get install chromium)
+	$(BIN)/python -m pytest -m browser tests/browser
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab, on 127.0.0.1
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir .
