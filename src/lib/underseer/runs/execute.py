@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from underseer import paths, store
+from underseer import paths, progress, store
 from underseer.runs.keys import edited, read_notebook
 from underseer.runs.plan import Instance, Plan
 from underseer.runs.run import PENDING, provenance
@@ -44,8 +44,8 @@ def run(plan: Plan, instance: Instance, **notes: Any) -> int:
         if problem is not None:
             return _keep_failure(instance, folder, problem)
         record = json.loads((folder / PENDING).read_text(encoding="utf-8"))
-        for name in (PENDING, "instance.json"):
-            (folder / name).unlink()
+        for name in (PENDING, "instance.json", progress.FILE):
+            (folder / name).unlink(missing_ok=True)
         store.seal(folder, instance.place, {**record, **notes, "provenance": provenance()})
         for left in (paths.failed_notebook(instance.stage, instance.key).with_suffix(s) for s in (".ipynb", ".json")):
             left.unlink(missing_ok=True)

@@ -19,7 +19,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 from underseer import paths
-from underseer.runs.mlflow_runs import Copy
+from underseer.runs import mlflow_view
+from underseer.runs.mlflow_runs import LAYOUT, Copy
 from underseer.runs.plan import Plan
 
 SQLITE = "sqlite:///"
@@ -61,6 +62,21 @@ def is_logged(plan: Plan) -> bool:
     return note.is_file() and json.loads(note.read_text(encoding="utf-8")) == _state(plan)
 
 
+def views(base: str) -> dict[str, str]:
+    """By experiment, the address of its view below a server's address; of those that were logged in the present layout.
+
+    Raises:
+        Unreachable: as for ``sync``.
+    """
+    try:
+        mlflow = _quiet_mlflow()
+        client = mlflow.MlflowClient(tracking_uri=uri())
+        experiments = [e for e in client.search_experiments() if mlflow_view.TAG in e.tags]
+    except Exception as error:
+        raise Unreachable(_one_line(error, uri())) from None
+    return {e.name: mlflow_view.address(base, e.experiment_id) for e in sorted(experiments, key=lambda e: e.name)}
+
+
 def _one_line(error: Exception, address: str) -> str:
     """What went wrong, in a line that holds no password."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -81,7 +97,7 @@ def _state(plan: Plan) -> list[str]:
     """What was logged, and where to: the address only as a hash, since it may hold a password."""
     done = sorted(i.key for i in plan.instances.values() if i.cached)
     where = hashlib.sha256(uri().encode()).hexdigest()
-    return [where, json.dumps([v["values"] for v in plan.variants]), *done]
+    return [LAYOUT, where, json.dumps([v["values"] for v in plan.variants]), *done]
 
 
 def _remember(plan: Plan) -> None:

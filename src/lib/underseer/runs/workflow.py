@@ -14,19 +14,16 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
-from underseer import paths, store
+from underseer import paths
 from underseer.engines.lifelines import Lifeline
 from underseer.errors import UserError
-from underseer.runs import warm
+from underseer.runs import live, warm
 from underseer.runs.files import MODELS
 from underseer.runs.plan import Instance, Plan, merged
+from underseer.runs.watch import Watch
 
-POLL = 0.5  # seconds between two looks at the store
 STOP = 20  # seconds that Snakemake and its jobs have to end
 
 
@@ -90,7 +87,7 @@ def run(
     command = _command(file, jobs, profile)
     started = time.time()
     warmth = warm.serving(missing[0].runtime.get("threads", 1)) if warm.is_safe() else nullcontext({})
-    with log.open("w", encoding="utf-8") as out, warmth as env:
+    with log.open("w", encoding="utf-8") as out, warmth as env, live.beside(files):
         process = subprocess.Popen(
             command,
             stdout=out,
@@ -101,7 +98,7 @@ def run(
         )
         lifeline = Lifeline([-process.pid])  # a SIGKILL of this process ends Snakemake and its jobs too
         try:
-            _watch(process, missing, started, console)
+            Watch(missing, console, jobs).follow(process)
         except KeyboardInterrupt as stop:
             _stop(process, patience=STOP if not stop.args else 0)
             raise
@@ -187,66 +184,3 @@ def failures(since: float = 0.0) -> list[dict[str, str]]:
                 {**json.loads(told.read_text(encoding="utf-8")), "notebook": paths.shown(told.with_suffix(".ipynb"))}
             )
     return found
-
-
-def _watch(process: subprocess.Popen, missing: list[Instance], started: float, console: Console) -> None:
-    """Show the stages until Snakemake ends: a live table on a terminal, a line a stage elsewhere."""
-    left = {i.key: i for i in missing}
-    running: dict[str, float] = {}
-    live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
-    if live:
-        live.start()
-    try:
-        while True:
-            ended = process.poll() is not None
-            for instance in list(left.values()):
-                _look(instance, left, running, started, console, lines=not live)
-            if live:
-                live.update(_table(missing, left, running, started))
-            if ended:
-                return
-            time.sleep(POLL)
-    finally:
-        if live:
-            live.stop()
-
-
-def _look(
-    instance: Instance, left: dict, running: dict[str, float], started: float, console: Console, *, lines: bool
-) -> None:
-    """Bring ``left`` and ``running`` up to date for one instance; tell of a change where there is no live table."""
-    work = paths.work(instance.stage, instance.key)
-    if instance.cached:
-        seconds = time.time() - running.pop(instance.key, time.time())
-        del left[instance.key]
-        if lines:
-            console.print(
-                f"[{_clock(time.time() - started)}] done     {instance.stage} {instance.key} ({seconds:.0f} s)",
-                highlight=False,
-                markup=False,
-            )
-    elif instance.key not in running and (work / "instance.json").is_file() and store.is_working(work):
-        running[instance.key] = time.time()
-
-
-def _table(missing: list[Instance], left: dict, running: dict[str, float], started: float) -> Group:
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "done", "running", "left", "longest running"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
-    for stage in dict.fromkeys(i.stage for i in missing):
-        keys = [i.key for i in missing if i.stage == stage]
-        now = [k for k in keys if k in running]
-        waiting = [k for k in keys if k in left and k not in running]
-        longest = _clock(time.time() - min(running[k] for k in now)) if now else ""
-        table.add_row(
-            stage, str(len(keys) - len(now) - len(waiting)), str(len(now) or ""), str(len(waiting) or ""), longest
-        )
-    done = len(missing) - len(left)
-    return Group(
-        table, Text(f"{done} of {len(missing)} stages done, {_clock(time.time() - started)} elapsed", style="bold")
-    )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"
