@@ -89,7 +89,6 @@ def run(
     started = time.monotonic()
     stages = [stage for text in until for stage in text.split(",")]
     files = _files(params)
-    say(f"planning {', '.join(paths.shown(file) for file in files)}")
     plans = [_make(file, set_, rehearse=rehearse, until=stages, name=name) for file in files]
     missing = merged(plans).missing()
     _preflight(plans)
@@ -101,20 +100,19 @@ def run(
     except KeyboardInterrupt as stop:
         _stopped(plans, by_hand=not stop.args)
     _close(plans, failed)
-    console.print(f"done in {show.minutes(time.monotonic() - started)}" if missing else "nothing to do")
-    for p in plans if not until else ():
-        console.print(f"  report: {paths.shown(paths.home() / 'reports' / p.name / 'index.html')}", soft_wrap=True)
-    say("  MLflow: make mlflow")
+    say(f"done in {show.minutes(time.monotonic() - started)}" if missing else "nothing to do")
+    show.places(() if until else plans)
 
 
 def _files(given: Sequence[Path]) -> list[Path]:
-    """Experiment files, each once; a folder stands for the experiment files in it."""
+    """Experiment files, each once, and a line that names them; a folder stands for the experiment files in it."""
     files: dict[Path, None] = {}
     for path in given:
         inside = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
         if not inside:
             raise UserError(f"{paths.shown(path)}: holds no experiment file (*.yaml); `ls params` shows the folders")
         files |= dict.fromkeys(inside)
+    say(f"planning {', '.join(paths.shown(file) for file in files)}")
     return list(files)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 from rich.table import Table
 
 from underseer import paths, progress, store
 from underseer.runs import watch
+from underseer.runs.console import say
 from underseer.runs.plan import Instance, Plan
 
 
@@ -101,6 +102,13 @@ def synced(plans: list[Plan], console: Console, errors: Console, *, force: bool 
         )
         return False
     return True
+
+
+def places(plans: Iterable[Plan]) -> None:
+    """Say where the reports of finished plans stand, and MLflow."""
+    for plan in plans:
+        say(f"  report: {paths.shown(paths.home() / 'reports' / plan.name / 'index.html')}")
+    say("  MLflow: make mlflow")
 
 
 def minutes(seconds: float) -> str:
