@@ -18,7 +18,9 @@ TAG = f"mlflow.sharedViewState.{KEY}"
 HALF_WIDTH = ".half_width"
 """After a headline metric's name: half the width of its 95 % interval."""
 FURTHER = "all/"
-"""Before the names of all other metrics: MLflow folds what stands before a slash."""
+"""Before the names of all metrics as the report has them: MLflow folds what stands before a slash."""
+DIGITS = 4
+"""Decimals of the headline metrics: MLflow shows every digit that it holds."""
 LOOP = (r"selfmoa_unsafe_rate_(?!training_judge)", r"selfmoa_helpfulness_(?!attack)", r"selfmoa_over_refusal_(?!safe)",
         r"reset_unsafe_rate_(?!training_judge)")  # fmt: skip
 W2S = ("pgr", "student", "weak", "ceiling")
@@ -32,16 +34,16 @@ def headline(pipeline: str, primary: str, names: Iterable[str]) -> list[str]:
 
 
 def arranged(metrics: Mapping[str, float | None], first: Iterable[str]) -> dict[str, float | None]:
-    """A report's metrics under the names that MLflow gets: the headline ones with their half-widths, all others after ``all/``."""
+    """A report's metrics under the names that MLflow gets: the headline ones rounded, with their half-widths, and all after ``all/``."""
     named: dict[str, float | None] = {}
-    for name in (n for n in first if n in metrics):
-        named[name] = metrics[name]
+    for name in (n for n in first if metrics.get(n) is not None):
+        named[name] = round(metrics[name], DIGITS)
         low, high = (metrics.get(f"{name}.ci95_{end}") for end in ("low", "high"))
         if low is not None and high is not None:
-            named[f"{name}{HALF_WIDTH}"] = (high - low) / 2
+            named[f"{name}{HALF_WIDTH}"] = round((high - low) / 2, DIGITS)
     if "n_seeds" in metrics:
         named["n_seeds"] = metrics["n_seeds"]
-    return named | {f"{FURTHER}{name}": value for name, value in metrics.items() if name not in named}
+    return named | {f"{FURTHER}{name}": value for name, value in metrics.items()}
 
 
 def view(plan: Plan, first: list[str]) -> str:
@@ -60,6 +62,8 @@ def view(plan: Plan, first: list[str]) -> str:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
+        "columnOrder": columns,
+        "columnWidths": {column: 10 * len(column) for column in columns},
         "runsHiddenMode": "SHOW_ALL",
     }
     return json.dumps(state)
@@ -67,4 +71,4 @@ def view(plan: Plan, first: list[str]) -> str:
 
 def address(base: str, experiment: str) -> str:
     """The address of the view of an experiment (its id) below a server's."""
-    return f"{base}/#/experiments/{experiment}/runs?viewStateShareKey={KEY}"
+    return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={KEY}"
