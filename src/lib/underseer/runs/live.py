@@ -28,8 +28,8 @@ END = 10.0  # seconds that the last look may take
 
 
 @contextlib.contextmanager
-def beside(files: list[Path]) -> Iterator[None]:
-    """Publish and log what the stages of saved plans finish, for the time of a run."""
+def beside(plans: list[Plan], files: list[Path]) -> Iterator[None]:
+    """Publish and log what the stages of plans, saved in ``files``, finish, for the time of a run."""
     process = subprocess.Popen(
         [sys.executable, "-m", "underseer.runs.live", *map(str, files)],
         stdin=subprocess.PIPE,  # its end tells the process that the run is over, however it ended
@@ -41,8 +41,12 @@ def beside(files: list[Path]) -> Iterator[None]:
         yield
     finally:
         process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             process.wait(END)
+        except subprocess.TimeoutExpired:  # what it has half logged the run logs again
+            process.terminate()
+            process.wait()
+            publish(plans, ended=True)
 
 
 def main() -> None:
@@ -100,6 +104,8 @@ def log(plans: list[Plan]) -> None:
 
     with contextlib.suppress(tracking.Unreachable):
         for plan in plans:
+            if _ended(0):  # the run logs the rest itself
+                return
             tracking.sync(plan)
 
 

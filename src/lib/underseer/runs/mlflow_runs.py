@@ -118,7 +118,7 @@ class Copy:
         metrics = self._metrics_of("configurations", configuration)
         parameters = {k: v for k, v in variant["parameters"].items() if k not in RUNTIME and k != "seed"}
         tags = {NOTE: self._description(configuration)}
-        title = _title(configuration) or "all seeds"
+        title = _title(configuration) or f"{self.plan.name}, all seeds"
         return self._log("configuration", title, [configuration], parameters, metrics, None, tags)
 
     def _variant(self, values: dict[str, Any], variant: dict[str, Any], parent: str) -> str:

@@ -63,7 +63,7 @@ def view(plan: Plan, first: list[str]) -> str:
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": columns,
-        "columnWidths": {column: 10 * len(column) for column in columns},
+        "columnWidths": {c: 130 if HALF_WIDTH in c else 8 * len(c) - 40 for c in columns},
         "runsHiddenMode": "SHOW_ALL",
     }
     return json.dumps(state)

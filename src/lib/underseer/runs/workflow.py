@@ -87,7 +87,7 @@ def run(
     command = _command(file, jobs, profile)
     started = time.time()
     warmth = warm.serving(missing[0].runtime.get("threads", 1)) if warm.is_safe() else nullcontext({})
-    with log.open("w", encoding="utf-8") as out, warmth as env, live.beside(files):
+    with log.open("w", encoding="utf-8") as out, warmth as env, live.beside(plans, files):
         process = subprocess.Popen(
             command,
             stdout=out,
