@@ -41,8 +41,8 @@ def test_the_view_opens_on_configurations_and_their_numbers(
     page.get_by_text("matching runs").wait_for(timeout=120_000)
     heads = page.locator("[role=columnheader][col-id]")
     heads.nth(4).wait_for(timeout=120_000)
-    shown = [head.get_attribute("col-id") for head in heads.all()]
-    places = [next(i for i, head in enumerate(shown) if head and f"`{column}`" in head) for column in columns]
+    shown = {head.get_attribute("col-id"): int(head.get_attribute("aria-colindex")) for head in heads.all()}
+    places = [next(i for name, i in shown.items() if f"`{column}`" in name) for column in columns]
     assert places == sorted(places), shown
     names = page.locator("[role=row] a[href*='/runs/']").all_inner_texts()
     assert names and not any(name.startswith(("w2s/", "selfmoa/", "seed=")) for name in names), names
