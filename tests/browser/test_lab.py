@@ -59,7 +59,7 @@ def lab(demo: Path, serve, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def notebook(lab: str, open_page) -> Iterator:
     """Opens a notebook in JupyterLab, and closes it with its kernel afterwards."""
-    page = open_page(f"{lab}/lab")
+    page = open_page(f"{lab}/lab/workspaces/test?reset")
     page.wait_for_function("() => window.jupyterapp", timeout=300_000)
     yield lambda path: page.evaluate(OPEN, f"notebooks/{path}.ipynb") or page
     page.evaluate(CLOSE)
@@ -88,9 +88,11 @@ def test_a_stage_by_run_all(stage: str, notebook, shoot) -> None:
         page.evaluate(RUN)
         assert f"{changed} = {CHANGES[changed]!r}" in printed(page)
         results += re.findall(r"exploratory result in (\S+)", printed(page))
-    page.evaluate(f"() => {{ ({RUN})() }}")
+    page.evaluate(f"() => {{ window.first = ({RUN})() }}")
     page.wait_for_timeout(2000)
     page.evaluate(INTERRUPT)
+    page.evaluate("() => window.first")
+    page.wait_for_timeout(1000)  # the kernel drops what reaches it right after an error
     page.evaluate(RUN)
     results += re.findall(r"exploratory result in (\S+)", printed(page))
     assert len(results) == len(set(results)) == 3 + bool(changed), results
