@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from underseer.runs.plan import Plan
 
@@ -72,3 +73,14 @@ def view(plan: Plan, first: list[str]) -> str:
 def address(base: str, experiment: str) -> str:
     """The address of the view of an experiment (its id) below a server's."""
     return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={KEY}"
+
+
+def beside(base: str, experiments: list[str], state: str) -> str:
+    """The address of several experiments (their ids) in one table, filtered and sorted as in a view's ``state``."""
+    shown = {k: v for k, v in json.loads(state).items() if isinstance(v, str)}
+    shown |= {
+        "orderByAsc": str(json.loads(state)["orderByAsc"]).lower(),
+        "datasetsFilter": "W10=",
+        "compareRunsMode": "TABLE",
+    }
+    return f"{base}/#/compare-experiments/s?{urlencode({'experiments': json.dumps(experiments), **shown})}"

@@ -63,7 +63,7 @@ def is_logged(plan: Plan) -> bool:
 
 
 def views(base: str) -> dict[str, str]:
-    """By experiment, the address of its view below a server's address; of those that were logged in the present layout.
+    """By experiment, the address of its view below a server's address; of a rerun also that of a table with its file's own.
 
     Raises:
         Unreachable: as for ``sync``.
@@ -71,10 +71,17 @@ def views(base: str) -> dict[str, str]:
     try:
         mlflow = _quiet_mlflow()
         client = mlflow.MlflowClient(tracking_uri=uri())
-        experiments = [e for e in client.search_experiments() if mlflow_view.TAG in e.tags]
+        experiments = {e.name: e for e in client.search_experiments() if mlflow_view.TAG in e.tags}
     except Exception as error:
         raise Unreachable(_one_line(error, uri())) from None
-    return {e.name: mlflow_view.address(base, e.experiment_id) for e in sorted(experiments, key=lambda e: e.name)}
+    addresses = {}
+    for name, one in sorted(experiments.items()):
+        addresses[name] = mlflow_view.address(base, one.experiment_id)
+        own = experiments.get(name.partition("@")[0])
+        if own and own is not one:
+            ids, state = [own.experiment_id, one.experiment_id], own.tags[mlflow_view.TAG]
+            addresses[f"{name} beside {own.name}"] = mlflow_view.beside(base, ids, state)
+    return addresses
 
 
 def _one_line(error: Exception, address: str) -> str:
