@@ -121,7 +121,7 @@ def _stopped(plans: list, *, by_hand: bool) -> NoReturn:
     from underseer.runs import show
 
     say("stopped; the same command continues", failed=True)
-    if by_hand:
+    if by_hand and any(i.cached for p in plans for i in p.instances.values()):
         say("logging what finished to MLflow; Ctrl-C once more leaves that out", failed=True)
         with suppress(KeyboardInterrupt):
             show.synced(plans, console, errors)
