@@ -40,7 +40,8 @@ def test_verify_finds_nothing_wrong(finished: Path) -> None:
 
 
 def test_status_and_plan(finished: Path) -> None:
-    assert "w2s/4_student" in underseer(finished, "status").stdout
+    assert "test/w2s_safety  13 " in underseer(finished, "status").stdout
+    assert "w2s/4_student" in underseer(finished, "status", "--stages").stdout
     rows = json.loads(underseer(finished, "plan", TEST_PARAMS, "--json").stdout)
     assert all(row["cached"] for row in rows) and set(rows[0]) == {"key", "stage", "parameters", "inputs", "cached"}
     more = json.loads(underseer(finished, "plan", TEST_PARAMS, "--json", "--set", "seed=[0, 1]").stdout)

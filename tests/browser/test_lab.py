@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, underseer
 
 pytestmark = pytest.mark.browser
 
@@ -105,12 +105,16 @@ def test_training_shows_a_bar(notebook, shoot) -> None:
     bar = "() => window.ended || JSON.stringify((" + OUTPUTS + ")()).includes('train:')"
     page.wait_for_function(bar, timeout=300_000)
     assert not page.evaluate("() => window.ended"), "the stage ended without a bar"
+    page.get_by_text("train:").first.scroll_into_view_if_needed()
     shoot(page, "lab-bar")
     page.wait_for_function("() => window.ended", timeout=600_000)
     assert "train:" not in printed(page).splitlines()[-1]
 
 
-def test_the_tour(notebook, shoot) -> None:
+def test_the_tour(demo: Path, notebook, shoot) -> None:
+    """Its report reads every seed of the experiment."""
+    done = underseer(demo, "run", "params/demo/w2s_safety.yaml", timeout=7200)
+    assert done.returncode == 0, done.stdout + done.stderr
     page = notebook("tour")
     page.evaluate(RUN)
     assert "largest difference" in printed(page)
