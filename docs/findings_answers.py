@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from findings_figures import sweep
-from findings_table import EXAMPLES, PGR, Question
+from findings_table import CORRECTED, EXAMPLES, PGR, Question
 
 from underseer.maths import differences
 from underseer.maths.efficiency import Ratio, examples_ratio
@@ -36,7 +36,8 @@ def answers(results: Results, question: Question) -> list[Answer]:
     """What an experiment says of a question."""
     if question.pairs:
         return list(compared(results, question.pairs))
-    return list(fewer(results) if question.scored == EXAMPLES else trends(results, question.scored))
+    special = {EXAMPLES: fewer, CORRECTED: covered}.get(question.scored)
+    return list(special(results) if special else trends(results, question.scored))
 
 
 def gap(results: Results) -> str | None:
@@ -160,3 +161,18 @@ def _ratio(ratio: Ratio) -> str:
         return f"{ratio.mean:.2f} times [{ratio.ci95[0]:.2f}, {ratio.ci95[1]:.2f}]"
     words = {0: "", 1: "at least ", -1: "at most "}
     return ", ".join(f"{words[b]}{v:.2f}" for v, b in zip(ratio.values, ratio.bound, strict=True)) + " times"
+
+
+def covered(results: Results) -> Iterator[Answer]:
+    """Of each set of attacks, of how many methods the interval of the training judge's rate holds the oracle's: corrected, and as it is."""
+    rows = {(r["dataset"], r["metric"], r["method"]): r for r in results["rows"] if not r["variant"]}
+    for dataset in dict.fromkeys(d for d, metric, _ in rows if metric.endswith("_corrected")):
+        counts, methods = {}, []
+        for metric in ("unsafe_rate_training_judge_corrected", "unsafe_rate_training_judge"):
+            methods = [m for d, name, m in rows if (d, name) == (dataset, metric) and rows[d, name, m]["ci95"]]
+            truths = [rows[dataset, "unsafe_rate", m]["mean"] for m in methods]
+            ends = [rows[dataset, metric, m]["ci95"] for m in methods]
+            counts[metric] = sum(low <= truth <= high for truth, (low, high) in zip(truths, ends, strict=True))
+        right, raw = counts.values()
+        name = f"unsafe rate on {w.dataset_name(dataset)}, {w.plural(len(methods), 'method')}"
+        yield Answer(name, f"{right} of {len(methods)} covered", f"without the correction {raw} of {len(methods)}", "")

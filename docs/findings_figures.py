@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from findings_table import PGR, Question
+from findings_table import CORRECTED, PGR, Question
 
 from underseer.report import ablation, drawing, figures, tidy
 from underseer.report.names import iteration
+from underseer.report.selfmoa import figures as loop_figures
+from underseer.report.selfmoa import tidy_judges
 
 Results = Mapping[str, Any]
 MARK = "Synthetic testbed. "
@@ -36,7 +38,10 @@ def draw(question: Question, experiments: Mapping[str, Results], file: Path) -> 
     """The figure of a question; False where there is nothing to draw."""
     drawing.set_style()
     sweeps = {n: s for n, r in experiments.items() if not question.pairs and (s := sweep(r))}
-    if sweeps:
+    if question.scored == CORRECTED:
+        (results,) = experiments.values()
+        fig = loop_figures.trusted(tidy_judges.trusted(results))
+    elif sweeps:
         drawn = [(s.gaps, f"PGR, {n}") for n, s in sweeps.items() if len(s.gaps)] if question.scored == PGR else []
         if len(sweeps) == 1:
             (only,) = sweeps.values()

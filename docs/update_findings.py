@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from findings_answers import NOT_SHOWN, Answer, Results, answers, gap
 from findings_figures import draw
-from findings_table import EXAMPLES, QUESTIONS, Question
+from findings_table import CORRECTED, EXAMPLES, QUESTIONS, Question
 
 from underseer.report import wording as w
 from underseer.report.results import load_results
@@ -184,6 +184,8 @@ def sentence(said: Mapping[str, Mapping[str, Any]], question: Question) -> str:
     ]
     start = f"Shown in {len(shown)} of {w.plural(len(every), 'comparison')}" if shown else f"Not shown ({w.plural(len(every), 'comparison')})"  # fmt: skip
     parts = [start if not shown or len(shown) > 4 else f"{start}: {'; '.join(shown)}"]
+    if question.scored == CORRECTED:
+        return "; ".join(f"{a.name}: {a.verdict}, {a.difference}" for _, a in every) + "."
     if question.scored == EXAMPLES and not shown:
         parts += [f"{a.name}: {a.difference}" for _, a in every]
     gaps = [f"{name.split('/')[1]} {one['gap']}" for name, one in said.items() if one["gap"]]

@@ -115,6 +115,19 @@ def test_pairs_of_the_loop_are_held_against_pairs_by_people() -> None:
     assert said.difference == "at least 4.00, at least 4.00 times" and said.verdict == findings_answers.NOT_SHOWN
 
 
+def test_corrected_rates_are_held_against_the_oracles() -> None:
+    def row(method: str, metric: str, mean: float, ci95: list[float]) -> dict:
+        return {"method": method, "variant": {}, "dataset": "attack", "metric": metric, "mean": mean, "ci95": ci95}
+
+    rows = [
+        *[row(m, "unsafe_rate", 0.5, [0.4, 0.6]) for m in "ab"],
+        *[row(m, "unsafe_rate_training_judge", 0.3, [0.2, 0.4]) for m in "ab"],
+        *[row(m, "unsafe_rate_training_judge_corrected", x, [x - 0.1, x + 0.1]) for m, x in (("a", 0.45), ("b", 0.3))],
+    ]
+    (said,) = findings_answers.covered({"rows": rows})
+    assert said.verdict == "1 of 2 covered" and said.difference == "without the correction 0 of 2"
+
+
 @pytest.mark.parametrize(("slope", "verdict"), [(0.1, "worse"), (0.0, findings_answers.NOT_SHOWN)])
 def test_a_change_is_shown_by_seeds_that_agree(slope: float, verdict: str) -> None:
     results = noisy(slope)
@@ -166,4 +179,5 @@ def test_every_experiment_of_a_question_is_shipped_and_sweeps_something() -> Non
         for name in question.experiments:
             file = ROOT / "params" / f"{name}.yaml"
             assert file.is_file(), name
-            assert question.pairs or yaml.safe_load(file.read_text())["variants"], name
+            compares = question.pairs or question.scored == findings_table.CORRECTED
+            assert compares or yaml.safe_load(file.read_text())["variants"], name
