@@ -12,7 +12,7 @@ VLLM   := .venv-vllm/.installed
 BROWSER := .venv/.installed-browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup first demo test test-slow test-vllm test-browser lab mlflow lint format bench readme findings clean
+.PHONY: help setup first demo test test-slow test-vllm test-browser audit lab mlflow lint format bench readme findings clean
 
 help:  ## show this help
 	@echo "underseer: can a language model be aligned from weak supervision alone?"; echo
@@ -59,6 +59,15 @@ $(BROWSER): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[browser]'
 	@touch $@
 
+# Of each pinned package: what is known to be vulnerable in it. Asks pypi.org, over the network; a package that it does not know fails.
+audit:  ## look for known vulnerabilities in the locks, and say how old they are (needs pypi.org)
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit; }
+	@for lock in requirements.lock requirements-vllm.lock; do \
+	  echo "$$lock: last changed $$(git log -1 --format='%cs, %cr' -- $$lock)"; \
+	  .venv-audit/bin/pip-audit -r $$lock --no-deps --disable-pip --strict --progress-spinner off || exit $$?; \
+	done
+
+
 test-browser: $(BROWSER)  ## test notebooks, MLflow and pages in a real browser: chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -m browser tests/browser
 
@@ -86,5 +95,5 @@ readme: $(STAMP)  ## put the demo's figure and table into README.md
 findings: $(STAMP)  ## answer the papers' questions from the experiments that have run: docs/findings.md
 	$(BIN)/python docs/update_findings.py
 
-clean:  ## remove .venv, .venv-vllm and caches; keeps runs/ and reports/
-	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .snakemake
+clean:  ## remove .venv, .venv-vllm, .venv-audit and caches; keeps runs/ and reports/
+	rm -rf .venv .venv-vllm .venv-audit .pytest_cache .ruff_cache .snakemake

@@ -6,6 +6,7 @@ terminal's table, ``underseer status`` and MLflow read it there. It is gone when
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -73,8 +74,9 @@ class Bar:
     def _write(self) -> None:
         if self._file and self._file.parent.is_dir():
             part = self._file.with_suffix(f".part{os.getpid()}")
-            part.write_text(json.dumps(self._state()), encoding="utf-8")
-            part.rename(self._file)
+            with contextlib.suppress(OSError):  # a full disk ends a stage where it matters
+                part.write_text(json.dumps(self._state()), encoding="utf-8")
+                part.rename(self._file)
 
 
 def bar(total: int, name: str, unit: str, *, shown: bool = True, initial: int = 0) -> Bar:

@@ -77,15 +77,23 @@ def exchanges(dataset: str, path: str | None, measure: str, *, n: int, seed: int
             f"exchange_dataset = {dataset!r} says nothing of {measure}; a judge of it cannot be trained or measured here: give a "
             "published one (classifier:, reward:, rubric:, guard:)"
         )
+    rows = rows[rows[measure].notna()]  # of several data sets not all may know it
     return rows.sample(min(n, len(rows)), random_state=seed).reset_index(drop=True)
 
 
 def divided(rows: pd.DataFrame, measure: str, held_out: float = 0.2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Judged exchanges as ``prompt, answer, p`` to learn a measure from, and others to measure the judge on."""
-    known = rows[rows[measure].notna()].sort_values("id")
+    """Judged exchanges as ``prompt, answer, p`` to learn a measure from, and others to measure the judge on.
+
+    Answers to one prompt (``prompt_id``, where the rows have it) stand on one side, so that no prompt is known from training.
+    """
+    key = "prompt_id" if "prompt_id" in rows.columns else "id"
+    known = rows[rows[measure].notna()].sort_values(
+        list({key: None, "id": None})
+    )  # ids are hashes: their order is as good as random
     known = known.assign(p=known[measure].astype(float))
-    kept = max(1, round(held_out * len(known)))  # ids are hashes: their order is as good as random
-    return known.iloc[kept:], known.iloc[:kept]
+    kept = max(1, round(held_out * len(known)))
+    first = known[key] <= known[key].iloc[kept - 1]
+    return known[~first], known[first]
 
 
 # ---------------------------------------------------------------------------------------------------- parts

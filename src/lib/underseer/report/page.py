@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -156,7 +155,7 @@ def render(notebook: Path, results: Mapping[str, Any], folder: Path, texts: Mapp
         save_results(results, folder / "results.json")
     cells = nbformat.read(notebook, 4).cells
     kept = [c for c in cells if not HIDDEN & set(c.metadata.get("tags", ()))]
-    with tempfile.TemporaryDirectory(prefix="underseer-") as private:  # texts and sockets: of this user alone
+    with paths.temporary() as private:
         given = Path(private) / "given.json"
         given.write_text(json.dumps({"results": results, "folder": str(folder), "texts": texts}), encoding="utf-8")
         source = f"from underseer.report.page import opened\n\npage = opened({str(given)!r})\nresults = page.results"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from underseer import paths
-from underseer.errors import StageError, UserError
+from underseer.errors import StageError, UserError, unreadable
 from underseer.runs import cli_store
 from underseer.runs.console import console, errors, say
 from underseer.runs.warm import AVX2
@@ -91,7 +92,7 @@ def run(
     files = _files(params)
     plans = [_make(file, set_, rehearse=rehearse, until=stages, name=name) for file in files]
     missing = merged(plans).missing()
-    _preflight(plans)
+    _preflight(plans, profile)
     if dry_run:
         console.print(show.instances(missing, "would run"))
         return
@@ -128,9 +129,10 @@ def _stopped(plans: list, *, by_hand: bool) -> NoReturn:
     raise typer.Exit(130)
 
 
-def _preflight(plans: list) -> None:
+def _preflight(plans: list, profile: str | None) -> None:
     """Say what is to run, and look for what can be seen to be wrong before it does."""
     from underseer.runs import workflow
+    from underseer.runs.preflight import preflight
 
     remarks: dict[str, None] = {}
     for p in plans:
@@ -140,7 +142,7 @@ def _preflight(plans: list) -> None:
         console.print(f"{p.name}: {scope}, {len(left)} to run")
         if left:
             say("  looking at its data, models and judges")
-            remarks |= dict.fromkeys(workflow.preflight(p, left))
+            remarks |= dict.fromkeys(preflight(p, left, elsewhere=bool(workflow.profile_folder(profile))))
     for remark in remarks:
         console.print(remark, style="yellow", markup=False)
 
@@ -249,12 +251,15 @@ def _make(
     from underseer.runs import plan as planning
     from underseer.runs.params import load
 
-    experiment = load(params, set_, name)
-    if rehearse:
-        from underseer.runs import rehearsal
+    try:
+        experiment = load(params, set_, name)
+        if rehearse:
+            from underseer.runs import rehearsal
 
-        experiment = rehearsal.prepare(experiment)
-    return planning.make(experiment, until)
+            experiment = rehearsal.prepare(experiment)
+        return planning.make(experiment, until)
+    except OSError as error:
+        raise UserError(unreadable(error)) from None
 
 
 def _terminated(number: int, _: object) -> NoReturn:
@@ -265,13 +270,17 @@ def _terminated(number: int, _: object) -> NoReturn:
 def main() -> None:
     """Entry point: a user's mistake is a message and an exit code, never a traceback."""
     signal.signal(signal.SIGTERM, _terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
+        os.environ.update(paths.user())
         app(standalone_mode=True)
     except UserError as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(2)
-    except StageError as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
+    except (StageError, OSError) as error:
+        errors.print(unreadable(error) if isinstance(error, OSError) else str(error), markup=False, soft_wrap=True)
         sys.exit(1)
 
 

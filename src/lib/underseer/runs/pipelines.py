@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from underseer.data.registry import measures_of
+from underseer.errors import UserError
 from underseer.judges import spec as judge_specs
 from underseer.runs import rounds
 from underseer.testbed import chat
@@ -45,7 +47,7 @@ STEERS = {
 """Parameters that no notebook declares: the pipeline reads them to decide which instances there are."""
 
 HANDED_ON = frozenset(
-    {"epochs", "learning_rate", "weak_epochs", "weak_learning_rate", "nll_weight"}
+    {"epochs", "learning_rate", "weak_epochs", "weak_learning_rate", "nll_weight", "max_length", "judge_max_length"}
     | {"baseline_beta", "baseline_epochs", "baseline_learning_rate"}
     | {"beta", "objective_weights", "ordering", "divide_by_weight"}
 )
@@ -126,6 +128,8 @@ def _replicates(p: dict[str, Any]) -> range:
 
 def _training_judges(add: Add, p: dict[str, Any], data: Any) -> list[Any]:
     """The judges that choose among continuations."""
+    if p["training_judge"] == "oracle":
+        raise UserError("training_judge = 'oracle': the oracle serves evaluation only; give trained:MODEL")
     members = p["judge_members"]
     replicates = range(1, members + 1) if members > 1 else (0,)
     return [_judge(add, p["training_judge"], "training", r, data) for r in replicates]
@@ -160,6 +164,12 @@ def _pretrained(add: Add, model: str) -> Any:
 
 def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     """Self-MOA: reset -> (red team -> preferences -> align -> evaluate), again and again; beside it controls and baselines."""
+    for role in ("target_model", "red_team_model"):
+        kind, _, name = p[role].partition(":")
+        if kind == "scratch" or (kind == "testbed" and name not in chat.CHAT_MODELS):
+            raise UserError(
+                f"{role} = {p[role]!r}: is no chat model; those of the testbed are {', '.join(chat.CHAT_MODELS)}"
+            )
     data, target = add("selfmoa/0_data"), _pretrained(add, p["target_model"])
     attacker = _pretrained(add, p["red_team_model"])
     judges = _loop_judges(add, p)
@@ -176,7 +186,7 @@ def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
 
     evaluate("aligned", target=target)
     if reset is not None:
-        evaluate("reset", **model)
+        evaluate("reset", **model, before=roles["evaluation_aligned"])
     stages = rounds.Rounds(add, p, data, model, attacker, steering)
     loop = stages.run("selfmoa", {}, name="selfmoa_iter")
     for k, made in enumerate(loop.values(), 1):
@@ -197,28 +207,28 @@ STEERING = {"training_judge": "unsafe", "helpfulness_judge": "helpful"}
 def _loop_judges(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     """The judges that steer, and the judge of refusals, by their parameters."""
     measures = {**STEERING, "refusal_judge": "refusal"}
-    return {role: _evaluator(add, p[role], measure, p["exchange_dataset"]) for role, measure in measures.items()}
+    return {role: _evaluator(add, p, p[role], measure) for role, measure in measures.items()}
 
 
-def _evaluator(add: Add, spec: str, measure: str, exchanges: str) -> Any:
+def _evaluator(add: Add, p: dict[str, Any], spec: str, measure: str) -> Any:
     """The stage that trains a judge of exchanges, or opens one that exists, and measures it; None for the oracle, and for a
-    published judge of what the exchanges say nothing of (public ones: of safety alone)."""
+    published judge of what the exchanges say nothing of (most public ones: of all but safety)."""
     kind, model, _ = judge_specs.split(spec)
-    known = measure == "unsafe" or exchanges.startswith("testbed")
+    known = p["exchange_dataset"].startswith("testbed") or measure in measures_of(p["exchange_dataset"])
     if kind == "oracle" or (kind != "trained" and not known):
         return None
     base = _pretrained(add, model) if model else None
     exact = {"judge_noise": 0.0, "judge_error": None}
-    return add("judges/evaluator", _judged_by(spec, measure) | exact, base=base)
+    return add("judges/evaluator", _judged_by(p, spec, measure) | exact, base=base)
 
 
 def _noisier(add: Add, p: dict[str, Any], role: str, judge: Any) -> Any:
     """The stage that measures a judge with its errors; it is trained once for all kinds and strengths of them."""
-    return None if judge is None else add("judges/evaluator", _judged_by(p[role], STEERING[role]), trained=judge)
+    return None if judge is None else add("judges/evaluator", _judged_by(p, p[role], STEERING[role]), trained=judge)
 
 
-def _judged_by(spec: str, measure: str) -> dict[str, Any]:
-    values = {"judge": spec, "measure": measure}
+def _judged_by(p: dict[str, Any], spec: str, measure: str) -> dict[str, Any]:
+    values = {"judge": spec, "measure": measure, **rounds.judged_length(p)}
     kind, _, _ = judge_specs.split(spec)
     if not kind or judge_specs.KINDS[kind].writing is None:
         values["engine"] = None  # it asks none: the same judge, whatever engine answers elsewhere

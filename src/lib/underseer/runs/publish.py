@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from underseer import paths, store
-from underseer.errors import UserError
+from underseer.errors import StageError, UserError
 from underseer.runs.plan import Plan
 
 FILES = ("results.json", "notebook.ipynb")
@@ -40,6 +40,9 @@ def republish(output: store.Output, name: str, *, texts: dict[str, str] | None =
     """Render tables, figures and pages once more, from a stored ``results.json`` alone, by the report's notebook as it is now."""
     from underseer.report import case
 
+    if damage := store.damage(output):
+        place = paths.shown(output.path)
+        raise StageError(f"{damage[0]}; remove {place} and run its experiment again: only it is made anew")
     results = json.loads(output.file("results.json").read_text(encoding="utf-8"))
     if texts and (results.get("case_study") or {}).get("kind") == "continuation":
         texts = texts | case.case_texts(results["case_study"], output.table("predictions"))

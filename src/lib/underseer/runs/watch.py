@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from contextlib import suppress
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from underseer import paths, progress, store
+from underseer.errors import StageError
 from underseer.progress import clock
 from underseer.runs.plan import Instance
 
@@ -26,7 +28,7 @@ class Watch:
         self.missing, self.console, self.jobs = missing, console, jobs
         self.left = {i.key: i for i in missing}
         self.running: dict[str, float] = {}
-        self.started = self._said = time.time()
+        self.started = self._said = time.monotonic()
         self._usual = seconds_by_stage() if console.is_terminal else {}
 
     def follow(self, process: subprocess.Popen) -> None:
@@ -42,7 +44,7 @@ class Watch:
                     self._look(instance, lines=not live)
                 if live:
                     live.update(self._table())
-                elif time.time() - self._said >= BEAT:
+                elif time.monotonic() - self._said >= BEAT:
                     self._beat()
                 if ended:
                     return
@@ -55,26 +57,26 @@ class Watch:
         """Bring ``left`` and ``running`` up to date for one instance; say what is done where there is no live table."""
         work = paths.work(instance.stage, instance.key)
         if instance.cached:
-            seconds = time.time() - self.running.pop(instance.key, time.time())
+            seconds = time.monotonic() - self.running.pop(instance.key, time.monotonic())
             del self.left[instance.key]
             if lines:
                 self._print(f"done     {instance.stage} {instance.key} ({seconds:.0f} s)")
         elif instance.key not in self.running and (work / "instance.json").is_file() and store.is_working(work):
             if lines and not self.running and len(self.left) == len(self.missing):
                 self._print(f"begins   {instance.stage} {instance.key}")
-            self.running[instance.key] = time.time()
+            self.running[instance.key] = time.monotonic()
 
     def _beat(self) -> None:
-        self._said = time.time()
+        self._said = time.monotonic()
         for key in self.running:
-            at = self.progress(self.left[key]) or f"for {clock(time.time() - self.running[key])}"
+            at = self.progress(self.left[key]) or f"for {clock(time.monotonic() - self.running[key])}"
             self._print(f"at work  {self.left[key].stage} {key}: {at}")
         done = len(self.missing) - len(self.left)
         self._print(f"{done} of {len(self.missing)} stages done, {len(self.running)} at work")
 
     def _print(self, text: str) -> None:
         self.console.print(
-            f"[{clock(time.time() - self.started)}] {text}", highlight=False, markup=False, soft_wrap=True
+            f"[{clock(time.monotonic() - self.started)}] {text}", highlight=False, markup=False, soft_wrap=True
         )
 
     @staticmethod
@@ -90,16 +92,18 @@ class Watch:
             keys = [i.key for i in self.missing if i.stage == stage]
             now = sorted((k for k in keys if k in self.running), key=self.running.__getitem__)
             waiting = [k for k in keys if k in self.left and k not in self.running]
-            longest = f"{clock(time.time() - self.running[now[0]])}  {self.progress(self.left[now[0]])}" if now else ""
+            longest = (
+                f"{clock(time.monotonic() - self.running[now[0]])}  {self.progress(self.left[now[0]])}" if now else ""
+            )
             done = len(keys) - len(now) - len(waiting)
             table.add_row(stage, str(done), str(len(now) or ""), str(len(waiting) or ""), longest)
         return Group(table, Text(self._foot(), style="bold"))
 
     def _foot(self) -> str:
         done = len(self.missing) - len(self.left)
-        spent = {k: time.time() - begun for k, begun in self.running.items()}
+        spent = {k: time.monotonic() - begun for k, begun in self.running.items()}
         left = time_left(self.left.values(), self._usual, spent, self.jobs)
-        elapsed = f"{done} of {len(self.missing)} stages done, {clock(time.time() - self.started)} elapsed"
+        elapsed = f"{done} of {len(self.missing)} stages done, {clock(time.monotonic() - self.started)} elapsed"
         return elapsed + (f", about {clock(left)} left" if left is not None else "")
 
 
@@ -107,7 +111,8 @@ def seconds_by_stage() -> dict[str, float]:
     """How long a stage has taken in this store: the mean seconds of its finished instances."""
     seconds: dict[str, list[float]] = {}
     for output in store.outputs():
-        seconds.setdefault(output.manifest["stage"], []).append(output.manifest["cost"]["seconds"])
+        with suppress(StageError):  # a damaged manifest says nothing; verify names it
+            seconds.setdefault(output.manifest["stage"], []).append(output.manifest["cost"]["seconds"])
     return {stage: sum(values) / len(values) for stage, values in seconds.items()}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from underseer import engines
 from underseer.errors import UserError, nearest
 from underseer.prompts import strategies
-from underseer.selfmoa import pools, targets
+from underseer.selfmoa import pools, red_team, targets
 
 DATASETS = {"dataset": "rows", "safe_dataset": "rows", "exchange_dataset": "exchanges", "human_dataset": "pairs"}
 """Parameters that name data, and what each must hold."""
@@ -51,7 +51,7 @@ def own(name: str, value: float | str | None, method: str) -> float | None:
         if (
             baseline not in (*BASELINES, *CONTROLS)
             or not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", number)
-            or not float(number)
+            or not 0 < float(number) < 1e9
         ):
             raise UserError(
                 f"{name} = {value!r}: {baseline}:{number} is not BASELINE:NUMBER with a number above 0; give for example "
@@ -144,8 +144,9 @@ def _benchmarks(p: Mapping[str, Any]) -> None:
 
 
 def _models(p: Mapping[str, Any]) -> None:
-    for name in ("target_model", "red_team_model"):
-        targets.check_spec(p[name])
+    targets.check_spec(p["target_model"])
+    if p["red_team_model"] != red_team.TEMPLATES:
+        targets.check_spec(p["red_team_model"])
 
 
 def _reporters(p: Mapping[str, Any]) -> None:
@@ -184,7 +185,8 @@ def _without_weights(spec: str) -> Any:
         config = AutoConfig.for_model("gpt2")  # all of its chat models are
     else:
         try:
-            config = AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
+            place = loading.source(model)
+            config = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
         except (OSError, ValueError):
             return None
     return loading.skeleton(config)
