@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROLES = ("training", "reporting")
+APART = 250_000  # added to the seed of exchanges for judges that report
 VALIDATION_SHARE = 0.15  # of a half's rows: they choose the moment at which training stops
 COLUMNS = {"text": "prompt_toxicity", "continuation": "toxicity"}
 """Text column -> column of its stored score."""
@@ -61,29 +62,59 @@ def passages(rows: pd.DataFrame, held_out: float = 0.15) -> tuple[list[str], lis
     return texts[kept:], texts[:kept]
 
 
-def exchanges(dataset: str, path: str | None, measure: str, *, n: int, seed: int) -> pd.DataFrame:
+def exchanges(
+    dataset: str, path: str | None, measure: str, *, n: int, seed: int, without: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """``n`` exchanges with a label of the measure: ``id, prompt, answer, category`` and ``unsafe``, ``helpful`` or ``refusal``.
+    ``without``: exchanges (column ``prompt``) whose prompts are left out.
 
-    Raises UserError for a data set that does not know the measure.
+    Raises UserError for a data set that does not know the measure, or holds no other prompts.
     """
+    taken = set() if without is None else set(without["prompt"])
     if dataset.startswith("testbed"):
         # By name: public data does not rest on the testbed's code.
-        return import_module("underseer.testbed.chat").judged_exchanges(n, seed)
+        rows = import_module("underseer.testbed.chat").judged_exchanges(n, seed)
+        return rows[~rows["prompt"].isin(taken)].reset_index(drop=True)
     from underseer.data.exchanges import load_exchanges
 
     rows = load_exchanges(dataset, path, seed=seed)
+    rows = rows[~rows["prompt"].isin(taken)]
+    if rows.empty:
+        raise UserError(
+            f"{dataset!r} holds no prompts beside those from which the judges that steer learn; lower n_judged, or give another "
+            "reporting_judge_dataset"
+        )
     if measure not in rows.columns:
         raise UserError(
-            f"exchange_dataset = {dataset!r} says nothing of {measure}; a judge of it cannot be trained or measured here: give a "
+            f"judge_dataset = {dataset!r} says nothing of {measure}; a judge of it cannot be trained or measured here: give a "
             "published one (classifier:, reward:, rubric:, guard:)"
         )
     return rows.sample(min(n, len(rows)), random_state=seed).reset_index(drop=True)
 
 
+def of_role(
+    role: str, datasets: tuple[str, str | None], path: str | None, measure: str, *, n: int, seed: int
+) -> pd.DataFrame:
+    """The ``exchanges`` of a judge. ``datasets``: that of judges that steer (``role`` "training"), and that of judges that report
+    (None: the same), who get no prompt from which the others learn."""
+    _check_role(role)
+    steering = exchanges(datasets[0], path, measure, n=n, seed=seed)
+    if role == ROLES[0]:
+        return steering
+    return exchanges(datasets[1] or datasets[0], path, measure, n=n, seed=seed + APART, without=steering)
+
+
 def divided(rows: pd.DataFrame, measure: str, held_out: float = 0.2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Judged exchanges as ``prompt, answer, p`` to learn a measure from, and others to measure the judge on."""
+    """Judged exchanges as ``prompt, answer, p`` to learn a measure from, and others to measure the judge on. Raises UserError
+    where the labels are all of one class."""
     known = rows[rows[measure].notna()].sort_values("id")
     known = known.assign(p=known[measure].astype(float))
+    if known.p.nunique() < 2:
+        value = f"{known.p.iloc[0]:g}" if len(known) else "missing"
+        raise UserError(
+            f"all {len(known)} labels of {measure} are {value}: a judge can neither learn nor be measured without both classes; "
+            "give a judge_dataset that has them (without /unsafe or /safe)"
+        )
     kept = max(1, round(held_out * len(known)))  # ids are hashes: their order is as good as random
     return known.iloc[kept:], known.iloc[:kept]
 

@@ -27,8 +27,13 @@ JUDGES = {
     "training_judge": ("training", "unsafe"),
     "helpfulness_judge": ("training", "helpful"),
     "refusal_judge": ("reporting", "refusal"),
+    "reporting_judge": ("reporting", "unsafe"),
+    "reporting_helpfulness_judge": ("reporting", "helpful"),
 }
 """Roles of judges: who listens to them, and what they measure, where their card does not say so itself."""
+
+MEMBER = "_member_"
+"""Between the role of judges that vote and the number of one of them."""
 
 COUNTS = ("n_candidates", "n_prompts", "dropped_near_ties", "dropped_duplicates", "dropped_both_unsafe")
 """What the summary of a preference stage may count."""
@@ -186,7 +191,9 @@ def judges(variants: Variants) -> list[dict[str, Any]]:
     """Every judge: role, measure, name, version, seed (None where all share it), variant, card; those of the evaluation as
     it names them."""
     found: list[dict[str, Any]] = []
-    for role, (listener, measure) in JUDGES.items():
+    roles = [r for cell in variants for r in cell["outputs"] if r.partition(MEMBER)[0] in JUDGES]
+    for role in dict.fromkeys([*JUDGES, *sorted(roles)]):
+        listener, measure = JUDGES[role.partition(MEMBER)[0]]
         for cells, output in collect.once(variants, role):
             seeds = {seed_of(c, output) for c in cells}
             seed = seeds.pop() if len(seeds) == 1 else None
