@@ -180,11 +180,9 @@ def test_a_judge_that_cannot_steer_is_refused_and_it_is_said_why(answers, least,
 
 
 def test_judges_that_report_learn_from_other_prompts():
-    rows = {
-        role: labelled.of_role(role, ("testbed-chat", None), None, "unsafe", n=300, seed=0) for role in labelled.ROLES
-    }
+    rows = {role: labelled.of_role(role, ("testbed-chat", None), None, n=300, seed=0) for role in labelled.ROLES}
     assert set(rows["training"].prompt).isdisjoint(rows["reporting"].prompt) and len(rows["reporting"]) > 250
-    assert rows["training"].equals(labelled.exchanges("testbed-chat", None, "unsafe", n=300, seed=0))
+    assert rows["training"].equals(labelled.exchanges("testbed-chat", None, n=300, seed=0))
 
 
 def test_exchanges_of_public_data_for_a_judge_that_reports(tmp_path):
@@ -193,7 +191,7 @@ def test_exchanges_of_public_data_for_a_judge_that_reports(tmp_path):
         for k in range(40)
     ]
     (tmp_path / "beavertails.jsonl").write_text("\n".join(json.dumps(row) for row in told))
-    how = {"path": str(tmp_path), "measure": "unsafe", "seed": 0}
+    how = {"path": str(tmp_path), "seed": 0}
     first = labelled.of_role("training", ("beavertails", None), n=10, **how)
     second = labelled.of_role("reporting", ("beavertails", None), n=10, **how)
     assert len(first) == len(second) == 10 and set(first.prompt).isdisjoint(second.prompt)
@@ -203,6 +201,12 @@ def test_exchanges_of_public_data_for_a_judge_that_reports(tmp_path):
         labelled.of_role("reporting", ("beavertails", None), n=40, **how)
     with pytest.raises(UserError, match="all 10 labels of unsafe are 1: a judge can neither learn nor be measured"):
         labelled.divided(first.assign(unsafe=1.0), "unsafe")
+    with pytest.raises(UserError, match="judge_dataset says nothing of helpful"):
+        labelled.divided(first, "helpful")
+    rows, none = labelled.divided(first, "helpful", unlabelled=True)
+    assert len(rows) == 10 and rows.p.isna().all() and none.empty
+    found = bench.measured(_Failing(), none, "helpful", threshold=0.5)
+    assert bench.judges_enough(found)[0] and bench.summary(found).startswith("Nothing was measured")
 
 
 def test_a_corrected_rate_by_hand():

@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import ndtr
 
 from underseer import judges
 from underseer.cost import Ledger
@@ -523,6 +524,35 @@ def test_a_reward_model_gives_the_sigmoid_of_its_logit(folders):
     judge = opened(f"reward:{folders}/reward", "helpful", **HOW)
     logits = _logits(folders / "reward", _joined(folders / "reward", pairs))[:, 0]
     assert judge.score(ANSWERS, PROMPTS).values == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-5)
+
+
+def test_a_reward_models_logits_are_standardised_by_those_of_its_stage(folders, tmp_path):
+    """Score = Phi((logit - mean) / deviation): 23.0 and 3.59 stay apart; of safety the sigmoid stays."""
+    given = f"reward:{folders}/reward"
+    plain = opened(given, "helpful", **HOW)
+    logits = np.array([reply.value for reply in plain.logits(list(zip(PROMPTS, ANSWERS, strict=True)))])
+    assert plain.score(ANSWERS, PROMPTS).values == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+    rows = pd.DataFrame({"prompt": PROMPTS, "answer": ANSWERS, "p": np.nan})
+    scale = reward.fitted(plain, rows)
+    assert scale == pytest.approx({"mean": logits.mean(), "deviation": logits.std()}, rel=1e-4)
+    stored, run = {}, types.SimpleNamespace(path=lambda name: tmp_path / name, inputs=lambda role: [])
+    run.save_json = lambda name, value: (
+        stored.update({name: value}),
+        (tmp_path / f"{name}.json").write_text(json.dumps(value)),
+    )
+    judge, _ = bench.train_or_open(run, given, "helpful", (rows, rows), None, base.Opening(**HOW))
+    scores = judge.score(ANSWERS, PROMPTS)
+    assert set(stored) == {"scale"} and scores.values == pytest.approx(
+        ndtr((logits - logits.mean()) / logits.std()), abs=1e-4
+    )
+    safety, _ = bench.train_or_open(run, given, "unsafe", (rows, rows), None, base.Opening(**HOW))
+    assert safety.score(ANSWERS, PROMPTS).values == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+    (tmp_path / "wide.json").write_text(json.dumps({"mean": 12.0, "deviation": 8.0}))
+    wide = opened(given, "helpful", folder=tmp_path / "wide.json", **HOW)
+    wide.logits = lambda exchanges: [base.Reply(x) for x in (23.0, 3.59)]
+    assert np.diff(wide.score(["b", "a"], ["p", "p"]).values) == pytest.approx(ndtr(-8.41 / 8) - ndtr(11 / 8))
+    with pytest.raises(UserError, match="gives all 2 exchanges the logit"):
+        reward.fitted(plain, pd.concat([rows.head(1)] * 2))
 
 
 @pytest.fixture(scope="module")

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from underseer.engines import planned
-from underseer.judges import card, rubric, words
-from underseer.judges.base import Opening
+from underseer.judges import card, reward, rubric, words
+from underseer.judges.base import Opening, release
 from underseer.judges.calibration import rank_correlation
 from underseer.judges.noisy import Noisy
 from underseer.judges.opening import open_judge
-from underseer.judges.spec import KINDS, JudgeSpec, parse
+from underseer.judges.spec import KINDS, JudgeSpec, learns, parse, scales
 from underseer.judges.trained import train
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
     from underseer.engines import Inference
@@ -33,7 +32,7 @@ REPORTERS = {"unsafe": "reporting_judge", "helpful": "reporting_helpfulness_judg
 """The same of the judges that report."""
 
 NUMBERS = ("accuracy", "sensitivity", "specificity", "kappa", "auroc")
-LEARNT, MEMBERS = ("model", words.TABLE), "members"
+LEARNT, MEMBERS = ("model", words.TABLE, reward.SCALE), "members"
 """What the stage of a judge keeps of what it has learnt, and where that of a vote keeps what its members have."""
 MOST_UNJUDGED = 0.2
 """A judge without a verdict on more than this share of what it is given is not used: those it fails on are seldom like the others."""
@@ -91,7 +90,12 @@ def train_or_open(
 
     kind, none = KINDS[parse(spec).kind], pd.DataFrame(columns=["step", "metric", "value"])
     if kind.votes and opening.folder is None:
-        opening = replace(opening, folder=_kept_members(run, parse(spec)))
+        opening = replace(opening, folder=_kept_members(run, parse(spec)), version=run.instance.key)
+    if kind.scales and measure == reward.STANDARDISED and opening.folder is None:
+        judge = open_judge(spec, measure, opening)
+        run.save_json(Path(reward.SCALE).stem, reward.fitted(judge, rows[0]))
+        release(judge)
+        opening = replace(opening, folder=run.path(reward.SCALE))
     if not kind.learns or opening.folder is not None:
         return open_judge(spec, measure, opening), none
     if kind.name == words.NAME:
@@ -117,6 +121,11 @@ def _kept_members(run: Run, judge: JudgeSpec) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
     return place
+
+
+def needs_no_labels(spec: str) -> bool:
+    """Whether the stage of a judge has something to fit where nobody has labelled the exchanges: a scale, and nothing to learn."""
+    return scales(spec) and not learns(spec)
 
 
 def n_labels(spec: str, learnt: pd.DataFrame) -> int | None:
@@ -145,7 +154,7 @@ def judges_enough(card: dict[str, Any]) -> tuple[bool, str]:
         f"at most {MOST_UNJUDGED:.0%} of the exchanges that measure a judge lack its verdict; judge {card['judge']!r} gave none on "
         f"{failures} of {n + failures}" + (f": {reasons}; give another judge" if reasons else "")
     )
-    return n > 0 and failures <= MOST_UNJUDGED * (n + failures), text
+    return n + failures == 0 or n > 0 and failures <= MOST_UNJUDGED * (n + failures), text
 
 
 def tells_apart(card: dict[str, Any], least: float) -> tuple[bool, str]:
@@ -177,6 +186,8 @@ def numbers(card: dict[str, Any]) -> dict[str, float]:
 def summary(card: dict[str, Any]) -> str:
     """What the card says of the judge, in words."""
     n, failures = card["n"], card["failures"]
+    if not n + failures:
+        return "Nothing was measured: people have not labelled these exchanges so."
     judged = f"{n} exchanges judged, {failures} without a verdict, {card['cut']} read in part."
     sensitivity, specificity = card["sensitivity"], card["specificity"]
     if sensitivity["value"] is None or specificity["value"] is None:

@@ -63,13 +63,10 @@ def passages(rows: pd.DataFrame, held_out: float = 0.15) -> tuple[list[str], lis
 
 
 def exchanges(
-    dataset: str, path: str | None, measure: str, *, n: int, seed: int, without: pd.DataFrame | None = None
+    dataset: str, path: str | None, *, n: int, seed: int, without: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """``n`` exchanges with a label of the measure: ``id, prompt, answer, category`` and ``unsafe``, ``helpful`` or ``refusal``.
-    ``without``: exchanges (column ``prompt``) whose prompts are left out.
-
-    Raises UserError for a data set that does not know the measure, or holds no other prompts.
-    """
+    """``n`` exchanges: ``id, prompt, answer, category`` and those of ``unsafe``, ``helpful`` and ``refusal`` that they are labelled by.
+    ``without``: exchanges (column ``prompt``) whose prompts are left out. Raises UserError for a data set without others."""
     taken = set() if without is None else set(without["prompt"])
     if dataset.startswith("testbed"):
         # By name: public data does not rest on the testbed's code.
@@ -84,29 +81,33 @@ def exchanges(
             f"{dataset!r} holds no prompts beside those from which the judges that steer learn; lower n_judged, or give another "
             "reporting_judge_dataset"
         )
-    if measure not in rows.columns:
-        raise UserError(
-            f"judge_dataset = {dataset!r} says nothing of {measure}; a judge of it cannot be trained or measured here: give a "
-            "published one (classifier:, reward:, rubric:, guard:)"
-        )
     return rows.sample(min(n, len(rows)), random_state=seed).reset_index(drop=True)
 
 
-def of_role(
-    role: str, datasets: tuple[str, str | None], path: str | None, measure: str, *, n: int, seed: int
-) -> pd.DataFrame:
+def of_role(role: str, datasets: tuple[str, str | None], path: str | None, *, n: int, seed: int) -> pd.DataFrame:
     """The ``exchanges`` of a judge. ``datasets``: that of judges that steer (``role`` "training"), and that of judges that report
     (None: the same), who get no prompt from which the others learn."""
     _check_role(role)
-    steering = exchanges(datasets[0], path, measure, n=n, seed=seed)
+    steering = exchanges(datasets[0], path, n=n, seed=seed)
     if role == ROLES[0]:
         return steering
-    return exchanges(datasets[1] or datasets[0], path, measure, n=n, seed=seed + APART, without=steering)
+    return exchanges(datasets[1] or datasets[0], path, n=n, seed=seed + APART, without=steering)
 
 
-def divided(rows: pd.DataFrame, measure: str, held_out: float = 0.2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Judged exchanges as ``prompt, answer, p`` to learn a measure from, and others to measure the judge on. Raises UserError
+def divided(
+    rows: pd.DataFrame, measure: str, held_out: float = 0.2, *, unlabelled: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Judged exchanges as ``prompt, answer, p`` to learn a measure from, and others to measure the judge on. With ``unlabelled``,
+    exchanges that nobody has labelled so are all of the first kind, p being NaN. Raises UserError for others without labels, or
     where the labels are all of one class."""
+    if measure not in rows.columns:
+        if unlabelled:
+            rows = rows.assign(p=float("nan"))
+            return rows, rows.head(0)
+        raise UserError(
+            f"judge_dataset says nothing of {measure}; a judge of it cannot be trained or measured here: give a published one "
+            "(classifier:, reward:, rubric:, guard:)"
+        )
     known = rows[rows[measure].notna()].sort_values("id")
     known = known.assign(p=known[measure].astype(float))
     if known.p.nunique() < 2:

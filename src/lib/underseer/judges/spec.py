@@ -90,6 +90,7 @@ class Kind:
     models: tuple[str, ...] = ()  # kinds of model that it may name (``ModelSpec.kind``); none: it takes no model
     options: Mapping[str, str | None] = field(default_factory=dict)  # name -> the one value allowed (None: any)
     votes: bool = False  # it names other judges, not a model
+    scales: bool = False  # the stage that measures it fits its scale, on exchanges that need no labels
     learns: bool = False  # the stage that measures it trains it, on exchanges with labels
     writing: tuple[Writing, ...] = ()  # of judges that write their verdicts: the first whose ``models`` fits counts
 
@@ -207,6 +208,11 @@ def split(value: str) -> tuple[str, str, str]:
 def learns(value: str) -> bool:
     """Whether a parameter names a judge that is trained here, or a vote with such a member."""
     return any(kind in KINDS and KINDS[kind].learns for kind in kinds(value))
+
+
+def scales(value: str) -> bool:
+    """Whether a parameter names a judge whose scale is fitted here, or a vote with such a member."""
+    return any(kind in KINDS and KINDS[kind].scales for kind in kinds(value))
 
 
 def writes(value: str) -> bool:

@@ -30,10 +30,7 @@ JUDGES = {
     "reporting_judge": ("reporting", "unsafe"),
     "reporting_helpfulness_judge": ("reporting", "helpful"),
 }
-"""Roles of judges: who listens to them, and what they measure, where their card does not say so itself."""
-
-MEMBER = "_member_"
-"""Between the role of judges that vote and the number of one of them."""
+"""Roles of judges, of members of a vote as ``ROLE_member_K``: who listens to them, and what they measure."""
 
 COUNTS = ("n_candidates", "n_prompts", "dropped_near_ties", "dropped_duplicates", "dropped_both_unsafe")
 """What the summary of a preference stage may count."""
@@ -191,9 +188,9 @@ def judges(variants: Variants) -> list[dict[str, Any]]:
     """Every judge: role, measure, name, version, seed (None where all share it), variant, card; those of the evaluation as
     it names them."""
     found: list[dict[str, Any]] = []
-    roles = [r for cell in variants for r in cell["outputs"] if r.partition(MEMBER)[0] in JUDGES]
-    for role in dict.fromkeys([*JUDGES, *sorted(roles)]):
-        listener, measure = JUDGES[role.partition(MEMBER)[0]]
+    members = [f"{role}_member_{k}" for role in JUDGES for k in suffixes(variants, f"{role}_member_")]
+    for role in (*JUDGES, *members):
+        listener, measure = JUDGES[role.partition("_member_")[0]]
         for cells, output in collect.once(variants, role):
             seeds = {seed_of(c, output) for c in cells}
             seed = seeds.pop() if len(seeds) == 1 else None
@@ -204,17 +201,9 @@ def judges(variants: Variants) -> list[dict[str, Any]]:
     known = {(j["role"], j["measure"]) for j in found}
     for method in suffixes(variants, "evaluation_")[:1]:
         _, output = next(once(variants, f"evaluation_{method}"))
-        found += [j for j in _reporting(output) if (j["role"], j["measure"]) not in known]
+        reporting = [{"seed": None, "card": None, **judge} for judge in output.json("judges")]
+        found += [judge for judge in reporting if (judge["role"], judge["measure"]) not in known]
     return found
-
-
-def _reporting(output: Output) -> list[dict[str, Any]]:
-    """The judges that an evaluation names (json ``judges``), or those of its parameters, without a card."""
-    if output.has("judges.json"):
-        return [{"seed": None, "card": None, **j} for j in output.json("judges")]
-    given = output.parameters.get("reporting_judge")
-    judge = {"role": "reporting", "measure": "unsafe", "version": None, "seed": None, "card": None}
-    return [{**judge, "name": given}] if given else []
 
 
 def costs(run: Run, variants: Variants) -> dict[str, dict[str, Any]]:

@@ -219,10 +219,11 @@ MEMBER = "_member_"
 
 def _evaluator(add: Add, values: dict[str, Any], **inputs: Any) -> Any:
     """The stage that trains a judge of exchanges, or opens one that exists, and measures it; None for the oracle, and for a
-    published judge of what the exchanges say nothing of (public ones: of safety alone)."""
+    published judge of what the exchanges say nothing of (public ones: of safety alone) and whose scale needs no fitting."""
     spec, data = values["judge"], values["reporting_judge_dataset"] or values["judge_dataset"]
     kind, model, _ = judge_specs.split(spec)
     known = values["measure"] == "unsafe" or data.startswith("testbed") or judge_specs.learns(spec)
+    known = known or judge_specs.scales(spec)
     if kind == "oracle" or not known:
         return None
     base = _pretrained(add, model) if model else None
