@@ -217,9 +217,9 @@ def flops(model, tokenizer, df) -> float:
 
 def profile(call: Callable[[], object]) -> dict[str, float]:
     """Share of a call's time by torch's operation, those of 2 % or more, without what they call."""
-    with torch.profiler.profile() as found:
+    with torch.profiler.profile() as profile:
         call()
-    own = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    own = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
     whole = sum(own.values())
     return {key: one / whole for key, one in sorted(own.items(), key=lambda kv: -kv[1]) if one >= 0.02 * whole}
 
@@ -240,10 +240,10 @@ def measure(args: argparse.Namespace, size: dict) -> dict:
         "peak": partial(gemm_peak, bf16),
     }
     ours(*fresh(), df[:64], 1)  # imports and first-call costs, once, for all
-    found = in_turns(ways, args.repeats)
-    peak, each = statistics.median(found.pop("peak")), flops(*fresh(), df)
-    both = found.pop("ours")
-    rates = {**found, "ours": [whole for whole, _ in both], "ours, steps": [steps for _, steps in both]}
+    measured = in_turns(ways, args.repeats)
+    peak, each = statistics.median(measured.pop("peak")), flops(*fresh(), df)
+    both = measured.pop("ours")
+    rates = {**measured, "ours": [whole for whole, _ in both], "ours, steps": [steps for _, steps in both]}
     middle = medians(rates)
     profiles = {way: profile(ways[way]) for way in ("bare", "released")} if args.profile else {}
     return {
@@ -262,16 +262,18 @@ def measure(args: argparse.Namespace, size: dict) -> dict:
     }
 
 
-def show(name: str, found: dict) -> None:
-    print(f"\n{name}, {found['rows']} rows, {found['precision']}, GEMM peak {found['gemm_peak'] / 1e9:.0f} GFLOP/s")
-    middle = found["median"]
+def show(name: str, measured: dict) -> None:
+    print(
+        f"\n{name}, {measured['rows']} rows, {measured['precision']}, GEMM peak {measured['gemm_peak'] / 1e9:.0f} GFLOP/s"
+    )
+    middle = measured["median"]
     rows = [
-        [way, *spread(found["values"][way], ".1f"), f"{middle[way] / middle['released']:.1f}",
-         f"{middle[way] / middle['minibatch']:.2f}", f"{middle[way] / middle['bare']:.0%}", f"{found['share_of_peak'][way]:.0%}"]
+        [way, *spread(measured["values"][way], ".1f"), f"{middle[way] / middle['released']:.1f}",
+         f"{middle[way] / middle['minibatch']:.2f}", f"{middle[way] / middle['bare']:.0%}", f"{measured['share_of_peak'][way]:.0%}"]
         for way in WAYS
     ]  # fmt: skip
     table(["", "examples/s", "least", "most", "x released", "x minibatch", "of bare", "of peak"], rows)
-    for way, shares in found["profiles"].items():
+    for way, shares in measured["profiles"].items():
         print(f"{way}, by operation: " + ", ".join(f"{key} {share:.0%}" for key, share in shares.items()))
 
 

@@ -38,7 +38,7 @@ import torch
 from shared import in_turns, medians, parser, precisions, public, spread, table, write
 
 from underseer import data
-from underseer.engines import Sampling, local, open_engine
+from underseer.engines import Inference, Sampling, local, open_engine
 from underseer.models import loading
 
 NEW = 20
@@ -92,13 +92,13 @@ def new_tokens(row: list[int], end: int) -> list[int]:
 
 
 def released(model, tokenizer, prompts: list[str], sampling: Sampling) -> list[list[int]]:
-    found = []
+    answers = []
     for prompt in prompts:
         inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
         out = model.generate(**inputs, **settings(sampling))[0]
         tokenizer.decode(out, skip_special_tokens=True)
-        found.append(new_tokens(out[inputs["input_ids"].shape[1] :].tolist(), tokenizer.eos_token_id))
-    return found
+        answers.append(new_tokens(out[inputs["input_ids"].shape[1] :].tolist(), tokenizer.eos_token_id))
+    return answers
 
 
 def bare(model, tokenizer, prompts: list[str], sampling: Sampling) -> list[list[int]]:
@@ -110,7 +110,7 @@ def bare(model, tokenizer, prompts: list[str], sampling: Sampling) -> list[list[
 
 def ours(model, tokenizer, prompts: list[str], sampling: Sampling, precision: str) -> list[list[int]]:
     answers = local.generate(
-        model, tokenizer, prompts, sampling, batch_size=len(prompts), device="cpu", precision=precision, progress=False
+        model, tokenizer, prompts, sampling, Inference("cpu", precision, len(prompts), None), progress=False
     )
     return [answer.token_ids for (answer,) in answers]
 
@@ -122,7 +122,7 @@ class InVllm:
         with tempfile.TemporaryDirectory() as folder:
             loading.save(model, tokenizer, folder)
             start = time.perf_counter()
-            self.engine = open_engine("vllm", folder, precision=precision, batch_size=n, progress=False)
+            self.engine = open_engine("vllm", folder, Inference("auto", precision, n), progress=False)
             self.engine.generate(["a"], GREEDY)
             self.seconds = time.perf_counter() - start
 
@@ -157,24 +157,24 @@ def measure(shape: dict[str, int], prompts: list[str], args: argparse.Namespace)
     """New tokens per second of each way over the repeats, greedy and sampled; and what starting vLLM takes."""
     model, tokenizer = load(shape, prompts)
     bare(model, tokenizer, prompts[:4], SAMPLED), ours(model, tokenizer, prompts[:4], SAMPLED, "fp32")  # first calls
-    found = {}
+    measured = {}
     for kind, sampling in KINDS.items():
-        found[kind] = timed(ways_of(model, tokenizer, prompts, sampling, args.slow_prompts), args.repeats)
+        measured[kind] = timed(ways_of(model, tokenizer, prompts, sampling, args.slow_prompts), args.repeats)
     if not args.vllm:
-        return found
+        return measured
     for precision in precisions():
         served = InVllm(model, tokenizer, precision, len(prompts))
-        found.setdefault("vllm_start_seconds", {})[precision] = served.seconds
+        measured.setdefault("vllm_start_seconds", {})[precision] = served.seconds
         for kind, sampling in KINDS.items():
             ways = {
                 f"vllm {precision}": partial(served.own, prompts, sampling),
                 f"vllm ours {precision}": partial(served.ours, prompts, sampling),
             }
             new = timed(ways, args.repeats)
-            found[kind]["values"].update(new["values"])
-            found[kind]["tokens"].update(new["tokens"])
+            measured[kind]["values"].update(new["values"])
+            measured[kind]["tokens"].update(new["tokens"])
         served.engine.close()
-    return found
+    return measured
 
 
 def timed(ways: dict[str, Callable], repeats: int) -> dict:
@@ -190,10 +190,10 @@ def timed(ways: dict[str, Callable], repeats: int) -> dict:
     return {"values": in_turns({name: partial(rate, name) for name in ways}, repeats), "tokens": tokens}
 
 
-def show(name: str, kind: str, found: dict, starting: dict[str, float]) -> dict:
+def show(name: str, kind: str, measured: dict, starting: dict[str, float]) -> dict:
     """Print one table; the record for the JSON file."""
-    middle = medians(found["values"])
-    tokens = found.pop("tokens")
+    middle = medians(measured["values"])
+    tokens = measured.pop("tokens")
     reference = tokens["released fp32"]
     same = {way: np.mean([a == b for a, b in zip(reference, rows, strict=False)]) for way, rows in tokens.items()}
     ceilings = {f"ours {p}": f"bare {p}" for p in precisions()}
@@ -201,7 +201,7 @@ def show(name: str, kind: str, found: dict, starting: dict[str, float]) -> dict:
     shares = {way: middle[way] / middle[ceiling] for way, ceiling in ceilings.items()}
     print(f"\n{name}, {kind}, {len({token for row in tokens['ours fp32'] for token in row})} different tokens")
     rows = []
-    for way, values in found["values"].items():
+    for way, values in measured["values"].items():
         share = format(shares[way], ".0%") if way in shares else ""
         equal = format(same[way], ".0%") if kind == "greedy" else ""
         rows.append([way, *spread(values, ".0f"), f"{middle[way] / middle['released fp32']:.1f}", share, equal])
@@ -210,7 +210,7 @@ def show(name: str, kind: str, found: dict, starting: dict[str, float]) -> dict:
         pays = break_even(seconds, middle[f"ours {precision}"], middle[f"vllm ours {precision}"])
         print(f"vllm {precision} starts in {seconds:.0f} s; against ours it pays past {pays} new tokens")
     return {
-        **found,
+        **measured,
         "median": middle,
         "times_released": {way: value / middle["released fp32"] for way, value in middle.items()},
         "share_of_ceiling": shares,
@@ -237,9 +237,9 @@ def main() -> None:
     print(f"{len(prompts)} prompts, {NEW} new tokens, {args.threads} threads, {platform.machine()}")
     results = {}
     for name in args.models:
-        found = measure(SHAPES[name], prompts, args)
-        starting = found.pop("vllm_start_seconds", {})
-        results[name] = {kind: show(name, kind, one, starting) for kind, one in found.items()}
+        measured = measure(SHAPES[name], prompts, args)
+        starting = measured.pop("vllm_start_seconds", {})
+        results[name] = {kind: show(name, kind, one, starting) for kind, one in measured.items()}
     write(
         args, "generation", unit="new tokens per second", data="file" if args.dataset_path else "testbed",
         prompts=len(prompts), new_tokens=NEW, results=results,

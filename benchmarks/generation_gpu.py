@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from underseer.engines import Engine, Sampling, open_engine
+from underseer.engines import Engine, Inference, Sampling, open_engine
 from underseer.models import loading
 
 SHAPES = {
@@ -81,13 +81,13 @@ def rates(engine: Engine, args: argparse.Namespace) -> tuple[list[float], float]
     prompts = [PROMPT * 4 + str(i) for i in range(args.prompts)]
     sampling = Sampling(max_new_tokens=args.new, temperature=1.0)
     engine.generate(prompts[:8], sampling)
-    found = []
+    per_second = []
     with MemoryPeak() as peak:
         for _ in range(args.repeats):
             start = time.perf_counter()
             n = sum(answer.n_tokens for row in engine.generate(prompts, sampling) for answer in row)
-            found.append(n / (time.perf_counter() - start))
-    return found, peak.gib
+            per_second.append(n / (time.perf_counter() - start))
+    return per_second, peak.gib
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
             size = save(SHAPES[shape], folder)
             for name in names:
                 start = time.perf_counter()
-                engine = open_engine(name, folder, precision="bf16", batch_size=args.prompts, progress=False)
+                engine = open_engine(name, folder, Inference("auto", "bf16", args.prompts), progress=False)
                 starting = time.perf_counter() - start
                 values, gib = rates(engine, args)
                 engine.close()

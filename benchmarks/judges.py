@@ -70,8 +70,8 @@ def evaluator_ways(prompts: list[str], answers: list[str], root: Path) -> dict[s
 
     def bare() -> np.ndarray:
         texts = [f"{p}{separator}{a}" for p, a in zip(prompts, answers, strict=True)]
-        found = piped(texts, truncation=True, max_length=LENGTH)
-        return np.array([next(row["score"] for row in rows if row["label"] == "unsafe") for rows in found])
+        scored = piped(texts, truncation=True, max_length=LENGTH)
+        return np.array([next(row["score"] for row in rows if row["label"] == "unsafe") for rows in scored])
 
     def ours(cache: Path) -> np.ndarray:
         opening = Opening(folder=root / "evaluator", cache=cache, **HOW)
@@ -137,10 +137,13 @@ def measure(ways: dict[str, Callable[[], np.ndarray]], n: int, repeats: int) -> 
     }
 
 
-def show(name: str, found: dict) -> None:
-    print(f"\n{name}: warm as cold {found['same_when_warm']}, without verdict {found['without_verdict']}, "
-          f"largest difference {found['largest_difference']}")  # fmt: skip
-    rows = [[way, *spread(values, ".1f"), f"{found['times_bare'][way]:.1f}"] for way, values in found["values"].items()]
+def show(name: str, measured: dict) -> None:
+    print(f"\n{name}: warm as cold {measured['same_when_warm']}, without verdict {measured['without_verdict']}, "
+          f"largest difference {measured['largest_difference']}")  # fmt: skip
+    rows = [
+        [way, *spread(values, ".1f"), f"{measured['times_bare'][way]:.1f}"]
+        for way, values in measured["values"].items()
+    ]
     table(["", "answers/s", "least", "most", "x bare"], rows)
 
 

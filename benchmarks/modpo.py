@@ -164,8 +164,8 @@ def ours(args, pairs: pd.DataFrame, precision: str) -> dict[str, float]:
     temperature, shift = modpo.dpo_equivalent(margins, BETA, 0.5)
     lora = LoraSettings(args.lora_rank, 32) if args.lora_rank else None
     settings = AlignSettings(train, temperature=temperature, beta=BETA, lora=lora)
-    found = align(model, tokenizer, pairs.assign(shift=shift), settings)
-    assert found.pairs_trained == len(pairs)
+    aligned = align(model, tokenizer, pairs.assign(shift=shift), settings)
+    assert aligned.pairs_trained == len(pairs)
     marks = pair_trainer.PairTrainer.marks
     return {**rates(marks, args.batch), "whole": len(pairs) / (time.perf_counter() - start)}
 
@@ -210,8 +210,8 @@ def one(args: argparse.Namespace, pairs: pd.DataFrame, variant: str, precision: 
 
     torch.set_num_threads(args.threads)
     run = {"bare": bare, "ours": ours}.get(variant) or partial(stock, variant=variant)
-    found = run(args, pairs, precision=precision)
-    return {**found, "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
+    measured = run(args, pairs, precision=precision)
+    return {**measured, "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
 
 
 def forked(*args) -> dict[str, float]:
@@ -242,18 +242,18 @@ def main() -> None:
     pairs = testbed_pairs(args.rows) if args.testbed else pairs_of(args.dataset_path, args.rows)
     variants = [variant for variant in VARIANTS if variant != "bare" or not args.lora_rank]
     runs = [(precision, variant) for precision in args.precisions or precisions() for variant in variants]
-    told = in_turns({(p, v): partial(forked, args, pairs, v, p) for p, v in runs}, args.repeats)
-    found = {run: {name: [one[name] for one in many] for name in MEASURED} for run, many in told.items()}
-    show(args, found)
+    trials = in_turns({(p, v): partial(forked, args, pairs, v, p) for p, v in runs}, args.repeats)
+    measured = {run: {name: [one[name] for one in many] for name in MEASURED} for run, many in trials.items()}
+    show(args, measured)
 
 
-def show(args: argparse.Namespace, found: dict[tuple[str, str], dict[str, list[float]]]) -> None:
-    middle = {run: medians(values) for run, values in found.items()}
-    base = middle[next(iter(found))]  # TRL's online reference, in fp32 where that is measured
+def show(args: argparse.Namespace, measured: dict[tuple[str, str], dict[str, list[float]]]) -> None:
+    middle = {run: medians(values) for run, values in measured.items()}
+    base = middle[next(iter(measured))]  # TRL's online reference, in fp32 where that is measured
     print(f"\n{args.model}, {args.rows} pairs, {args.batch} a step, {args.threads} threads")
     print("pairs per second; x: times TRL's online reference in fp32")
     rows = []
-    for (precision, variant), values in found.items():
+    for (precision, variant), values in measured.items():
         m = middle[precision, variant]
         times = {name: format(m[name] / base[name], ".2f") for name in MEASURED}
         rows.append(
@@ -264,7 +264,7 @@ def show(args: argparse.Namespace, found: dict[tuple[str, str], dict[str, list[f
     ours = {p: m["steps"] for (p, variant), m in middle.items() if variant == "ours"}
     write(
         args, "modpo", unit="pairs per second", model=args.model, data="file" if args.dataset_path else "random words",
-        rows=args.rows, batch=args.batch, values={" ".join(run): values for run, values in found.items()},
+        rows=args.rows, batch=args.batch, values={" ".join(run): values for run, values in measured.items()},
         median={" ".join(run): m for run, m in middle.items()},
         times_online={p: rate / base["steps"] for p, rate in ours.items()},
         share_of_bare={p: rate / middle[p, "bare"]["steps"] for p, rate in ours.items() if (p, "bare") in middle},

@@ -87,10 +87,10 @@ def grid(file: str, folder: Path) -> Path:
 
 def plan_times(folder: Path, repeats: int) -> dict[str, dict[str, Any]]:
     """By pipeline: instances, and the seconds in a new process to read and plan the file, and to find what is missing."""
-    found = in_turns({name: partial(printed, PLAN, grid(file, folder)) for name, file in GRIDS.items()}, repeats)
+    seconds = in_turns({name: partial(printed, PLAN, grid(file, folder)) for name, file in GRIDS.items()}, repeats)
     return {
         name: {"instances": int(runs[0][0]), "plan": [run[1] for run in runs], "missing": [run[2] for run in runs]}
-        for name, runs in found.items()
+        for name, runs in seconds.items()
     }
 
 
@@ -106,10 +106,10 @@ def ablations() -> dict[str, dict[str, int]]:
     """Stages of the shipped ablations; ``new`` beside the demo."""
     demo = [plan.make(params.load(file)) for file in sorted((ROOT / "params/demo").glob("*.yaml"))]
     held = frozenset(key for one in demo for key in one.instances)
-    found = {}
+    saved = {}
     for file in sorted((ROOT / "params/ablations").glob("*.yaml")):
-        found[file.stem] = stages_saved(plan.make(params.load(file, ELSEWHERE.get(file.stem, ()))), held)
-    return found
+        saved[file.stem] = stages_saved(plan.make(params.load(file, ELSEWHERE.get(file.stem, ()))), held)
+    return saved
 
 
 # ------------------------------------------------------------------------------------------------------ overhead
@@ -126,8 +126,8 @@ def parts(manifest: dict[str, Any], notebook: dict[str, Any], stored: float, bef
     start = moment(notebook["metadata"]["papermill"]["start_time"])
     first, last = moment(times[0]["start_time"]), moment(times[-1]["end_time"])
     own = manifest["cost"]["seconds"]
-    found = {"own": own, "kernel": first - start, "cells": last - first - own, "close": stored - last}
-    return found if before is None else found | {"schedule": start - before}
+    seconds = {"own": own, "kernel": first - start, "cells": last - first - own, "close": stored - last}
+    return seconds if before is None else seconds | {"schedule": start - before}
 
 
 def moment(text: str) -> float:
@@ -138,23 +138,23 @@ def moment(text: str) -> float:
 def stages(home: Path, *, one_by_one: bool) -> list[dict[str, Any]]:
     """Every stage of a store with its parts, in the order in which they finished; the first has no stage before it."""
     written = sorted(((o.path / store.MANIFEST).stat().st_mtime, o) for o in store.outputs(home / "runs"))
-    found, before = [], None
+    timed, before = [], None
     for stored, output in written:
         notebook = json.loads((output.path / "notebook.ipynb").read_text(encoding="utf-8"))
-        found.append({"stage": output.manifest["stage"], **parts(output.manifest, notebook, stored, before)})
+        timed.append({"stage": output.manifest["stage"], **parts(output.manifest, notebook, stored, before)})
         before = stored if one_by_one else None
-    return found
+    return timed
 
 
 def overhead(stage: dict[str, float]) -> float:
     return sum(stage.get(part, 0.0) for part in PARTS)
 
 
-def show_overhead(found: list[dict[str, Any]]) -> None:
+def show_overhead(stages: list[dict[str, Any]]) -> None:
     by_stage: dict[str, list[dict[str, Any]]] = {}
-    for one in found:
+    for one in stages:
         by_stage.setdefault(one["stage"], []).append(one)
-    by_stage = dict(sorted(by_stage.items())) | {"all": found}
+    by_stage = dict(sorted(by_stage.items())) | {"all": stages}
     rows = []
     for name, ones in by_stage.items():
         inside = [statistics.median(one.get(part, 0.0) for one in ones) for part in PARTS]
@@ -210,18 +210,18 @@ def measure(args: Namespace, folder: Path) -> None:
 
     home = args.home or folder
     once = {} if args.home else run_all(args.experiments, home)
-    found = stages(home, one_by_one=not args.home)
-    show_overhead(found)
+    timed = stages(home, one_by_one=not args.home)
+    show_overhead(timed)
     imports = statistics.median(in_turns({"": lambda: printed(IMPORTS, *LAZY)[0]}, args.repeats)[""])
     print(f"imports after begin ({', '.join(LAZY)}): {imports:.2f}")
     for name, seconds in once.items():
         print(f"{name}: {seconds:.1f}")
     again = reruns(args.experiments, home, args.repeats)
-    print(f"\nnothing to do, {len(args.experiments)} experiments, {len(found)} stages, seconds")
+    print(f"\nnothing to do, {len(args.experiments)} experiments, {len(timed)} stages, seconds")
     table(["", "rerun", "least", "most"], [[name, *spread(values, ".2f")] for name, values in again.items()])
     write(
         args, "pipeline", unit="seconds", experiments=[file.stem for file in args.experiments], plan=planned,
-        ablations=saved, stages=found, overhead=statistics.median(map(overhead, found)), imports=imports, once=once,
+        ablations=saved, stages=timed, overhead=statistics.median(map(overhead, timed)), imports=imports, once=once,
         rerun=again, median=medians(again),
     )  # fmt: skip
 

@@ -64,8 +64,8 @@ def _scores(spec: str, learn: pd.DataFrame, held: pd.DataFrame, seed: int, max_l
     stops = learn["group"].isin(sorted(set(learn["group"]))[::5])
     made = settings(seed, max_length)
     model, tokenizer, _ = trained.train(spec, "refusal", learn[~stops], learn[stops], made)
-    how = Inference(device="cpu", max_length=max_length)
-    judge = open_judge(spec, "refusal", Opening(how, model=model, tokenizer=tokenizer, progress=False))
+    inference = Inference(device="cpu", max_length=max_length)
+    judge = open_judge(spec, "refusal", Opening(inference, model=model, tokenizer=tokenizer, progress=False))
     return judge.score(held["answer"].tolist(), held["prompt"].tolist()).values
 
 

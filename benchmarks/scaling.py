@@ -38,7 +38,7 @@ import torch
 from shared import ROOT, Exponent, clocked, exponent, in_turns, medians, parser, spread, table, underseer, write
 
 from underseer import data, store
-from underseer.engines import Sampling, local
+from underseer.engines import Inference, Sampling, local
 from underseer.judges import Opening, open_judge
 from underseer.models import loading
 from underseer.runs import params, plan
@@ -88,10 +88,12 @@ def hygiene(rows: int) -> tuple[float, float]:
 def generating(most: int) -> Lane:
     prompts = data.load("testbed-safety", None, n=most, seed=0).text.tolist()
     model, tokenizer = generation.load(generation.SHAPES["gpt2 4x256"], prompts[:256])
-    how = {"batch_size": 32, "device": "cpu", "progress": False}
+    inference = Inference("cpu", "fp32", 32, None)
 
     def lane(rows: int) -> tuple[float, float]:
-        call = partial(local.generate, model, tokenizer, prompts[:rows], Sampling(max_new_tokens=16), **how)
+        call = partial(
+            local.generate, model, tokenizer, prompts[:rows], Sampling(max_new_tokens=16), inference, progress=False
+        )
         return rows, clocked(call)
 
     return lane
@@ -119,13 +121,13 @@ def rows_lanes(lanes: list[str], folder: Path, repeats: int) -> dict[str, Points
         "judging": lambda most: judging(most, folder),
         "hygiene": lambda most: hygiene,
     }
-    found: dict[str, Points] = {}
+    measured: dict[str, Points] = {}
     for name in (name for name in made if name in lanes):
         lane = made[name](SMALL[name] * max(TIMES))
         lane(SMALL[name])  # first calls
         runs = in_turns({n: partial(lane, SMALL[name] * n) for n in TIMES}, repeats)
-        found[name] = {many[0][0]: [seconds for _, seconds in many] for many in runs.values()}
-    return found
+        measured[name] = {many[0][0]: [seconds for _, seconds in many] for many in runs.values()}
+    return measured
 
 
 # ------------------------------------------------------------------------------------------------------ variants
@@ -171,13 +173,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     whole: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        found = rows_lanes(args.lanes, Path(folder), args.repeats)
+        measured = rows_lanes(args.lanes, Path(folder), args.repeats)
         if "planning" in args.lanes:
-            found["planning"] = planning(args.repeats)
+            measured["planning"] = planning(args.repeats)
         if "running" in args.lanes:
-            found["running"], found["report"], whole = running(Path(folder) / "home")
-    fits = {lane: fitted(points) for lane, points in found.items()}
-    for lane, points in found.items():
+            measured["running"], measured["report"], whole = running(Path(folder) / "home")
+    fits = {lane: fitted(points) for lane, points in measured.items()}
+    for lane, points in measured.items():
         print(f"\n{lane}: exponent {fits[lane]}")
         per = [format(1000 * statistics.median(values) / size, ".3f") for size, values in points.items()]
         rows = [
@@ -186,10 +188,10 @@ def main() -> None:
         ]
         table(["size", "seconds", "least", "most", "ms each"], rows)
     if whole:
-        told = ", ".join(f"{n}: {seconds:.0f} s" for n, seconds in whole.items())
-        print(f"\nwhole commands, each going on from the one before; variants: {told}")
+        commands = ", ".join(f"{n}: {seconds:.0f} s" for n, seconds in whole.items())
+        print(f"\nwhole commands, each going on from the one before; variants: {commands}")
     write(
-        args, "scaling", unit="seconds", values=found, median={lane: medians(points) for lane, points in found.items()},
+        args, "scaling", unit="seconds", values=measured, median={lane: medians(points) for lane, points in measured.items()},
         exponents={lane: fit and fit._asdict() for lane, fit in fits.items()}, commands=whole,
     )  # fmt: skip
 

@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from findings_table import PGR, Question
+from findings_table import CORRECTED, PGR, Question
 
 from underseer.report import ablation, drawing, figures, tidy
+from underseer.report.names import iteration
+from underseer.report.selfmoa import figures as loop_figures
+from underseer.report.selfmoa import tidy_judges
 
 Results = Mapping[str, Any]
+MARK = "Synthetic testbed. "
 
 
 def sweep(results: Results) -> ablation.Sweep | None:
@@ -30,11 +34,14 @@ def sweep(results: Results) -> ablation.Sweep | None:
     return ablation.sweep({**results, "rows": own(results["rows"]), "pgr": own(results["pgr"])})
 
 
-def draw(question: Question, found: Mapping[str, Results], file: Path) -> bool:
+def draw(question: Question, experiments: Mapping[str, Results], file: Path) -> bool:
     """The figure of a question; False where there is nothing to draw."""
     drawing.set_style()
-    sweeps = {n: s for n, r in found.items() if not question.pairs and (s := sweep(r))}
-    if sweeps:
+    sweeps = {n: s for n, r in experiments.items() if not question.pairs and (s := sweep(r))}
+    if question.scored == CORRECTED:
+        (results,) = experiments.values()
+        fig = loop_figures.trusted(tidy_judges.trusted(results))
+    elif sweeps:
         drawn = [(s.gaps, f"PGR, {n}") for n, s in sweeps.items() if len(s.gaps)] if question.scored == PGR else []
         if len(sweeps) == 1:
             (only,) = sweeps.values()
@@ -42,7 +49,7 @@ def draw(question: Question, found: Mapping[str, Results], file: Path) -> bool:
         else:
             fig = stacked(drawn or [(next(iter(s.scores.values())), n) for n, s in sweeps.items()])
     else:
-        fig = stacked([(scored(r), n) for n, r in found.items()])
+        fig = stacked([(scored(r, question), n) for n, r in experiments.items()])
     if fig is None:
         return False
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -50,11 +57,12 @@ def draw(question: Question, found: Mapping[str, Results], file: Path) -> bool:
     return True
 
 
-def scored(results: Results):
-    """Every method on the metric that the comparisons are about."""
-    if results["pipeline"] == "selfmoa":
-        return tidy.rows(results, metric="unsafe_rate", dataset="attack")
-    return tidy.scores(results)
+def scored(results: Results, question: Question):
+    """The methods that are compared, on the metric that the comparisons are about; of the loop and its controls every round."""
+    loop = results["pipeline"] == "selfmoa"
+    rows = tidy.rows(results, metric="unsafe_rate", dataset="attack") if loop else tidy.scores(results)
+    asked = {method for pair in question.pairs for method in pair}
+    return rows[[m in asked or bool(iteration(m)) or m.rsplit("_", 1)[0] in asked for m in rows["method"]]]
 
 
 def stacked(panels: Sequence[tuple[Any, str]]):
@@ -71,4 +79,11 @@ def stacked(panels: Sequence[tuple[Any, str]]):
         ax.set_xlabel("Performance gap recovered (no unit)" if gap else figures.axis_label(rows["metric"].iloc[0]))
         if gap:
             ax.set_xlim(*drawing.limited(rows))
-    return drawing.finish(fig, panels[0][0])
+    foots = [rows.attrs.get("foot", "") for rows, _ in panels]
+    first = panels[0][0].copy()
+    if len(set(foots)) > 1:  # samples differ: each panel says its own
+        marked = [foot.startswith(MARK) for foot in foots]
+        first.attrs = {"foot": MARK.rstrip(". ") if all(marked) else ""}
+        for ax, (_, title), foot in zip(axes[:, 0], panels, foots, strict=True):
+            ax.set_title(f"{title}. {foot.removeprefix(MARK)}", fontsize=8)
+    return drawing.finish(fig, first)

@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from underseer.report.compare import PRIMARY
 
 PGR = "pgr"
+EXAMPLES = "examples"
+CORRECTED = "corrected"
 TESTED = "the paired tests of the experiment's report, corrected there for the comparisons of their family."
 CHANGE = (
     "the change from the first to the last value, seed by seed, with Student's t over seeds, corrected by Holm's method over the "
     "changes of the experiment; it counts test items only as far as seeds differ in them."
 )
+RATIO = (
+    "pairs by people over pairs of the loop, at the loop's rate of unsafe answers to attacks; between the sizes of MODPO's sets the rate is "
+    "a straight line over the logarithm of the pairs, in each seed by itself. Interval: Student's t over seeds, on logarithms; where a "
+    "seed's curve does not reach the rate there is a bound and no interval. Labels behind the loop's judges are not counted here."
+)
+READINGS = {
+    EXAMPLES: RATIO,
+    CORRECTED: "95 % intervals of the training judge's rate, corrected by the labels of 50 answers of each method, seed and set (the oracle's, "
+    "in the place of people), against the oracle's rate on all answers.",
+}
 W2S = ("demo/w2s_safety", "demo/w2s_legal", "demo/w2s_toxicity")
 VOTES = ("hard_vote", "soft_vote", "best_of_b", "least_toxic", "mbr")
 
@@ -19,7 +31,7 @@ VOTES = ("hard_vote", "soft_vote", "best_of_b", "least_toxic", "mbr")
 @dataclass(frozen=True)
 class Question:
     """A question. ``pairs``: methods whose tests answer it, 'last' being the loop's last iterate; without pairs, the change along the
-    swept parameter answers it, in 'scores' or in 'pgr'."""
+    swept parameter answers it, in 'scores' or in 'pgr'; 'examples' asks how many pairs people must label for as good a rate."""
 
     slug: str
     text: str
@@ -28,7 +40,9 @@ class Question:
     scored: str = "scores"
 
     @property
-    def how(self) -> str:
+    def reading(self) -> str:
+        if self.scored in READINGS:
+            return READINGS[self.scored]
         return TESTED if self.pairs else CHANGE
 
 
@@ -55,6 +69,10 @@ QUESTIONS = (
              ("demo/selfmoa",), (("last", "reset"),)),
     Question("controls", "Does the loop beat its controls?", _ablations("selfmoa_controls"),
              (("last", "offline"), ("last", "no_red_team"), ("last", "iterated_dpo"))),
+    Question("pairs", "How many times as many pairs must people label for MODPO to be as safe as the loop?",
+             _ablations("selfmoa_pairs"), scored=EXAMPLES),
+    Question("corrected", "Can the judge's rates be trusted once they are corrected by a sample of labelled answers?", ("demo/selfmoa",),
+             scored=CORRECTED),
     Question("judges", "How weak may the judges be: few labels, systematic errors, random errors, a small model?",
              _ablations("selfmoa_judge_rows", "selfmoa_judge_errors", "selfmoa_judge_noise", "selfmoa_judge_size")),
     Question("parts", "Which of reset, replay, division by the weight, the filter of unsafe pairs and the NLL term matter?",

@@ -1,44 +1,29 @@
 """Write docs/findings.md: the papers' questions, each answered from the results of a finished experiment, by ``make findings``.
 
-Every number comes from a ``results.json``; a question whose experiment has not run says so. Nothing in the page is typed by hand.
+Every number comes from a ``results.json``; nothing in the page is typed by hand. What an experiment says is kept in
+docs/findings_results.json, so that one more experiment adds to the page where the others' results are no longer at hand; a question
+whose experiment has never run says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parent))
-from findings_figures import draw, sweep
-from findings_table import PGR, QUESTIONS, Question
+from findings_answers import NOT_SHOWN, Answer, Results, answers, gap
+from findings_figures import draw
+from findings_table import CORRECTED, EXAMPLES, QUESTIONS, Question
 
-from underseer.maths import differences
-from underseer.report import ablation
-from underseer.report import compared as paired
 from underseer.report import wording as w
-from underseer.report.names import iteration
 from underseer.report.results import load_results
 
 ROOT = Path(__file__).resolve().parents[1]
-NOT_SHOWN = "not shown"
-Results = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One comparison of an experiment: its name, the verdict of its corrected test ('better', ..., NOT_SHOWN), the difference with
-    its interval, and the smallest difference that the test would have shown in four of five such runs."""
-
-    name: str
-    verdict: str
-    difference: str
-    smallest: str
 
 
 @dataclass(frozen=True)
@@ -59,209 +44,163 @@ class Place:
         return f".venv/bin/underseer {self.before}run params/{name}.yaml{self.after}"
 
 
-def answers(results: Results, question: Question) -> list[Answer]:
-    """What an experiment says of a question."""
-    return list(compared(results, question.pairs) if question.pairs else trends(results, question.scored))
-
-
-def compared(results: Results, pairs: Sequence[tuple[str, str]]) -> Iterator[Answer]:
-    """The tests of the results that compare these methods, the first with the second; 'last' is the last iterate of the loop."""
-    last = max((r["method"] for r in results["rows"] if iteration(r["method"])), key=iteration, default="last")
-    wanted = [tuple(last if m == "last" else m for m in pair) for pair in pairs]
-    loop = results["pipeline"] == "selfmoa"
-    where = question_sets(results) if loop else {(w.main_dataset(results), w.primary(results))}
-    labels = [] if loop else (results.get("label_quality") or {}).get("tests") or []
-    for test in [*results["tests"]["rows"], *labels]:
-        if (test["a"], test["b"]) in wanted and ((test["dataset"], test["metric"]) in where or test in labels):
-            names = [w.method_name(test[side]) for side in "ab"]
-            said = (
-                f"labels by {names[0].lower()} against those by {names[1].lower()}"
-                if test in labels
-                else " against ".join(names)
-            )
-            metric = f", {w.spoken(test['metric'])} on {w.dataset_name(test['dataset'])}" if loop else ""
-            yield answer(f"{said}{metric}{variant(test['variant_a'])}", test)
-
-
-def question_sets(results: Results) -> set[tuple[str, str]]:
-    """Sets of prompts and metrics of the loop's comparisons."""
-    metrics = {"attack": "unsafe_rate", "safe": "helpfulness", "borderline": "over_refusal"}
-    return {(s["dataset"], metrics[s["role"]]) for s in results["sets"]}
-
-
-def variant(values: Mapping[str, Any]) -> str:
-    """The swept values of a comparison, in brackets."""
-    own = {k: v for k, v in values.items() if k not in ablation.METHOD_KEYS}
-    return f" ({', '.join(f'{k} {v}' for k, v in own.items())})" if own else ""
-
-
-def answer(name: str, test: Mapping[str, Any]) -> Answer:
-    verdict = NOT_SHOWN if test["better"] is None else paired.verdict(test)
-    return Answer(name, verdict, paired.difference(test), paired.smallest(test))
-
-
-def trends(results: Results, scored: str) -> Iterator[Answer]:
-    """Of each student, or of the loop's last iterate, the change from the first to the last value of the swept parameter.
-
-    The interval is Student's t over the differences of the paired seeds, corrected by Holm's method over an experiment's changes.
-    scored: 'pgr', or 'scores' for what the sweep scores.
-    """
-    swept = sweep(results)
-    tables = {} if swept is None else {PGR: swept.gaps} if scored == PGR else swept.scores
-    found = []
-    for metric, table in tables.items():
-        kept = table[[m.startswith("w2s_") or bool(iteration(m)) for m in table["method"]]].dropna(subset="place")
-        for line, rows in kept.groupby("line", sort=False):
-            rows = rows.sort_values("place")
-            first, last = (
-                dict(zip(r["seeds"], r["values"], strict=True)) for r in (rows["row"].iloc[0], rows["row"].iloc[-1])
-            )
-            both = [s for s in first if first[s] is not None and last.get(s) is not None]
-            change = np.array([last[s] - first[s] for s in both])
-            if len(rows) > 1 and len(both) > 1:
-                ends = f"{line}, {metric.upper() if metric == PGR else w.spoken(metric)}, {swept.key} {rows['tick'].iloc[0]} to {rows['tick'].iloc[-1]}"
-                found.append(
-                    (ends, metric, both, differences.paired_difference(change, np.zeros((2, len(both))), 1000))
-                )
-    p_values = [d.p for *_, d in found]
-    for (ends, metric, both, d), p, level in zip(
-        found, differences.holm(p_values), differences.holm_levels(p_values), strict=True
-    ):
-        test = {
-            "metric": metric,
-            "dataset": "",
-            "difference": d.mean,
-            "ci95_holm": list(d.interval(level)),
-            "seeds": both,
-        }
-        least = d.smallest_effect(level)
-        test |= {"smallest_effect": None if np.isnan(least) else least, "better": None}
-        if p < differences.ALPHA:
-            test["better"] = "a" if (d.mean > 0) != w.lower_is_better(metric) else "b"
-        yield answer(ends, test)
-
-
-def sentence(said: Mapping[str, Sequence[Answer]], found: Mapping[str, Results], question: Question) -> str:
-    """One sentence of all answers, by experiment: each difference that is shown, how many are not, and PGR where it is asked for."""
-    every = [(name, a) for name, of in said.items() for a in of]
-    shown = [f"{a.name} ({name}): {a.verdict}, {a.difference}" for name, a in every if a.verdict != NOT_SHOWN]
-    if not every:
-        return "It has run, but no comparison can be made: the score is defined in too few seeds."
-    start = f"Shown in {len(shown)} of {w.plural(len(every), 'comparison')}"
-    start = start if shown else f"Not shown ({w.plural(len(every), 'comparison')})"
-    parts = [": ".join(filter(None, (start, "; ".join(shown))))]
-    if ("w2s_naive", "weak") in question.pairs:
-        gaps = {
-            n: next(iter(w.pick([g for g in r["pgr"] if g["method"] == "w2s_naive"], metric=w.primary(r))), None)
-            for n, r in found.items()
-        }
-        parts += [
-            f"share of the gap that naive W2S recovers: {'; '.join(f'{n} {w.pgr_text(row)}' for n, row in gaps.items())}"
-        ]
-    return "; ".join(parts) + "."
-
-
-def table(said: Mapping[str, Sequence[Answer]]) -> list[str]:
-    """Every comparison of a question."""
-    lines = ["| Experiment | Comparison | Verdict | Difference | Smallest that would show |", "|:--|:--|:--|:--|:--|"]
-    return lines + [
-        f"| {n} | {a.name} | {a.verdict} | {a.difference} | {a.smallest} |" for n, of in said.items() for a in of
-    ]
-
-
-def seeds_of(results: Results) -> str:
+def record(results: Results, question: Question) -> dict[str, Any]:
+    """What is kept of an experiment for a question: its answers, the share of the gap, and what it rests on."""
+    provenance = results.get("provenance", {})
     given = w.known_seeds(results)
-    values = given.get("values") or sorted({s for r in results["rows"] for s in r["seeds"]})
-    return f"{', '.join(map(str, values))}{' (' + given['set'] + ')' if given.get('set') else ''}"
+    seeds = given.get("values") or sorted({s for r in results["rows"] for s in r["seeds"]})
+    return {
+        "answers": [asdict(a) for a in answers(results, question)],
+        "gap": gap(results) if ("w2s_naive", "weak") in question.pairs else None,
+        "seeds": f"{', '.join(map(str, seeds))}{' (' + given['set'] + ')' if given.get('set') else ''}",
+        "seconds": sum(cost["seconds"] for cost in results["cost"].values()),
+        "code": (provenance.get("commit") or "")[:7],
+        "cpu": ", ".join(provenance.get("cpu_capability") or []),
+    }
 
 
-def seconds(results: Results) -> float:
-    """Core-seconds of all stages that the results rest on; a stage has one thread, unless set otherwise."""
-    return sum(cost["seconds"] for cost in results["cost"].values())
+def collected(questions: Sequence[Question], places: Mapping[str, Place], kept: dict[str, Any]) -> dict[str, Any]:
+    """By place, experiment and question what each says, from its results where they are at hand, else as it was kept."""
+    records: dict[str, Any] = {}
+    for place, where in places.items():
+        for question in questions:
+            for name in question.experiments:
+                results = where.results(name)
+                path = f"{place}/{name}/{question.slug}"
+                if results is not None:
+                    records[path] = record(results, question)
+                elif path in kept:
+                    records[path] = kept[path]
+    return records
 
 
-@dataclass
+@dataclass(frozen=True)
 class Page:
-    """The page as it grows."""
+    """The page: what is known, where experiments lie, and the folder of its figures."""
 
-    places: dict[str, Place]
+    records: Mapping[str, Any]
+    places: Mapping[str, Place]
     folder: Path
-    missing: list[str] = field(default_factory=list)
-    verdicts: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+
+    def said(self, question: Question, place: str = "reporting") -> dict[str, dict[str, Any]]:
+        """By experiment, what it says of the question."""
+        made = {name: self.records.get(f"{place}/{name}/{question.slug}") for name in question.experiments}
+        return {name: one for name, one in made.items() if one is not None}
 
     def section(self, number: int, question: Question) -> str:
-        main = self.places["reporting"]
-        found = {n: r for n in question.experiments if (r := main.results(n))}
-        absent = [n for n in question.experiments if n not in found]
+        main, said = self.places["reporting"], self.said(question)
         lines = [f"## {number}. {question.text}", ""]
-        if found:
-            said = {n: answers(r, question) for n, r in found.items()}
-            lines += [f"**{sentence(said, found, question)}**", ""]
-            image = self.folder / "findings" / f"{question.slug}.png"
-            lines += [f"![{question.text}](findings/{image.name})", ""] if draw(question, found, image) else []
-            lines += [*table(said), ""] if any(said.values()) else []
-            self.note(question, said)
-        for name in absent:
-            self.missing.append(main.command(name))
-            lines += [f"Not run yet: `{main.command(name)}`", ""]
-        lines += [f"How it is read: {question.how}", ""]
-        if found:
-            lines += ["| Command | Seeds | Core-seconds |", "|:--|:--|--:|"]
-            lines += [f"| `{main.command(n)}` | {seeds_of(r)} | {seconds(r):,.0f} |" for n, r in found.items()]
+        if said:
+            lines += [f"**{sentence(said, question)}**", ""]
+            lines += [f"![{question.text}](findings/{question.slug}.png)", ""] if self.drawn(question, said) else []
+            lines += [*table(said), ""]
+        for name in question.experiments:
+            lines += [] if name in said else [f"Not run yet: `{main.command(name)}`", ""]
+        lines += [f"How it is read: {question.reading}", ""]
+        if said:
+            lines += ["| Command | Seeds | Core-seconds | Code | CPU |", "|:--|:--|--:|:--|:--|"]
+            lines += [
+                f"| `{main.command(n)}` | {r['seeds']} | {r['seconds']:,.0f} | {r['code']} | {r['cpu']} |"
+                for n, r in said.items()
+            ]
             lines += [""]
         return "\n".join(lines)
 
-    def note(self, question: Question, said: Mapping[str, Sequence[Answer]]) -> None:
-        """Keep the verdicts, and those of the same comparisons elsewhere."""
-        for name, list_ in said.items():
-            elsewhere = {p: self.places[p].results(name) for p in self.places if p != "reporting"}
-            others = {p: {a.name: a.verdict for a in answers(r, question)} if r else None for p, r in elsewhere.items()}
-            for one in list_:
-                row = {"reporting": one.verdict}
-                row |= {
-                    p: "not run yet" if o is None else o.get(one.name, "no such comparison") for p, o in others.items()
-                }
-                self.verdicts[name, one.name] = row
+    def drawn(self, question: Question, said: Mapping[str, Any]) -> bool:
+        """Whether the question has a figure: drawn anew where the results of all that it shows are at hand, else as it was."""
+        image = self.folder / "findings" / f"{question.slug}.png"
+        experiments = {name: self.places["reporting"].results(name) for name in said}
+        if all(experiments.values()):
+            image.unlink(missing_ok=True)
+            return draw(question, experiments, image)
+        return image.is_file()
 
-    def robustness(self) -> str:
+    def robustness(self, questions: Sequence[Question]) -> str:
         """The table of verdicts on the reporting seeds, on the second seeds and under AVX2; the demo's comparisons alone."""
         lines = ["| Comparison | Reporting | Second seeds | AVX2 | The same? |", "|:--|:--|:--|:--|:--|"]
-        asked = {k: v for k, v in self.verdicts.items() if k[0].startswith("demo/")}
-        for (name, comparison), row in asked.items():
-            others = [row[p] for p in ("second", "avx2") if row[p] != "not run yet"]
-            same = "not run yet" if not others else "yes" if all(o == row["reporting"] for o in others) else "no"
-            lines.append(f"| {name}: {comparison} | {row['reporting']} | {row['second']} | {row['avx2']} | {same} |")
-        commands = [
-            f"- `{self.places[p].command(n)}`" for p in ("second", "avx2") for n in dict.fromkeys(k[0] for k in asked)
-        ]
+        asked: dict[str, None] = {}
+        for question in questions:
+            others = {place: self.said(question, place) for place in ("second", "avx2")}
+            for name, one in self.said(question).items():
+                if name.startswith("demo/"):
+                    asked[name] = None
+                    lines += [verdicts(name, a, {p: others[p].get(name) for p in others}) for a in one["answers"]]
+        commands = [f"- `{self.places[p].command(n)}`" for p in ("second", "avx2") for n in asked]
         return "\n".join(lines if asked else ["Not run yet."]) + "\n\n" + "\n".join(commands)
 
+    def text(self, questions: Sequence[Question]) -> str:
+        sections = [self.section(k + 1, question) for k, question in enumerate(questions)]
+        main = self.places["reporting"]
+        missing = dict.fromkeys(n for q in questions for n in q.experiments if n not in self.said(q))
+        return "\n".join(
+            [
+                "# Findings",
+                "",
+                "Made by `make findings` from results of this repository's experiments; no number is typed by hand. All are of the synthetic "
+                "testbed: they show directions, and reproduce no published number. Reported on seeds that no choice has looked at "
+                "([tuning.md](tuning.md) says what was chosen, and on which). \"Not shown\" is a finding: the corrected test shows no "
+                "difference; the smallest one that it would show in four of five such runs stands beside it.",
+                "",
+                *sections,
+                f"## {len(questions) + 1}. Do the demo's conclusions hold on other seeds, and on a CPU with AVX2 alone?",
+                "",
+                self.robustness(questions),
+                "",
+                "## Not run yet",
+                "",
+                *([f"- `{main.command(name)}`" for name in missing] or ["All of it has run."]),
+                "",
+            ]
+        )  # fmt: skip
 
-def page(questions: Sequence[Question], places: dict[str, Place], folder: Path) -> str:
-    """The text of findings.md; its figures are written below ``folder``."""
-    made = Page(places, folder)
-    sections = [made.section(k + 1, question) for k, question in enumerate(questions)]
-    missing = [f"- `{command}`" for command in dict.fromkeys(made.missing)]
-    return "\n".join(
-        [
-            "# Findings",
-            "",
-            "Made by `make findings` from results of this repository's experiments; no number is typed by hand. All are of the synthetic "
-            "testbed: they show directions, and reproduce no published number. Reported on seeds that no choice has looked at "
-            "([tuning.md](tuning.md) says what was chosen, and on which). \"Not shown\" is a finding: the corrected test shows no "
-            "difference; the smallest one that it would show in four of five such runs stands beside it.",
-            "",
-            *sections,
-            f"## {len(questions) + 1}. Do the demo's conclusions hold on other seeds, and on a CPU with AVX2 alone?",
-            "",
-            made.robustness(),
-            "",
-            "## Not run yet",
-            "",
-            *(missing or ["All of it has run."]),
-            "",
-        ]
-    )  # fmt: skip
+
+def verdicts(name: str, answer: Mapping[str, str], others: Mapping[str, Any]) -> str:
+    """A line of the table: what each place says of a comparison, and whether all come to the same verdict."""
+    elsewhere = {
+        place: next((a for a in one["answers"] if a["name"] == answer["name"]), None) if one else "not run yet"
+        for place, one in others.items()
+    }
+    run = [a["verdict"] if a else None for a in elsewhere.values() if a != "not run yet"]
+    same = "not run yet" if not run else "yes" if all(v == answer["verdict"] for v in run) else "no"
+    cells = [
+        a if a == "not run yet" else outcome(a) if a else "no such comparison" for a in (answer, *elsewhere.values())
+    ]
+    return f"| {name}: {answer['name']} | {' | '.join(cells)} | {same} |"
+
+
+def outcome(answer: Mapping[str, str]) -> str:
+    """A verdict with its difference; in bold where one is shown."""
+    mark = "" if answer["verdict"] == NOT_SHOWN else "**"
+    return f"{mark}{answer['verdict']}{mark}, {answer['difference']}"
+
+
+def sentence(said: Mapping[str, Mapping[str, Any]], question: Question) -> str:
+    """The answer in a sentence: how many differences are shown, what they are where they are few, and PGR where it is asked for."""
+    every = [(name, Answer(**a)) for name, one in said.items() for a in one["answers"]]
+    if not every:
+        return "It has run, but no comparison can be made: the score is defined in too few seeds."
+    shown = [
+        f"{a.name} ({name.split('/')[1]}): {a.verdict}, {a.difference}" for name, a in every if a.verdict != NOT_SHOWN
+    ]
+    start = f"Shown in {len(shown)} of {w.plural(len(every), 'comparison')}" if shown else f"Not shown ({w.plural(len(every), 'comparison')})"  # fmt: skip
+    parts = [start if not shown or len(shown) > 4 else f"{start}: {'; '.join(shown)}"]
+    if question.scored == CORRECTED:
+        return "; ".join(f"{a.name}: {a.verdict}, {a.difference}" for _, a in every) + "."
+    if question.scored == EXAMPLES and not shown:
+        parts += [f"{a.name}: {a.difference}" for _, a in every]
+    gaps = [f"{name.split('/')[1]} {one['gap']}" for name, one in said.items() if one["gap"]]
+    parts += [f"share of the gap that naive W2S recovers: {'; '.join(gaps)}"] if gaps else []
+    return "; ".join(parts) + "."
+
+
+def table(said: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Every comparison of a question; those that are shown in bold."""
+    lines = ["| Experiment | Comparison | Verdict | Difference | Smallest that would show |", "|:--|:--|:--|:--|:--|"]
+    for name, one in said.items():
+        for a in one["answers"]:
+            verdict = a["verdict"] if a["verdict"] == NOT_SHOWN else f"**{a['verdict']}**"
+            lines.append(f"| {name} | {a['name']} | {verdict} | {a['difference']} | {a['smallest']} |")
+    return lines if len(lines) > 2 else []
 
 
 def main(
@@ -277,7 +216,12 @@ def main(
         "second": Place(asked.second or asked.home, "@seeds=second", "", " --set seeds=second"),
         "avx2": Place(asked.avx2 or asked.home / "avx2", "", "--cpu avx2 "),
     }
-    (folder / "findings.md").write_text(page(questions, places, folder), encoding="utf-8")
+    file = folder / "findings_results.json"
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    records = collected(questions, places, kept)
+    file.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page = Page(records, places, folder).text(questions)
+    (folder / "findings.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -38,12 +38,12 @@ HEADS = {
 
 def main() -> None:
     """Draw the figures, replace the tables."""
-    found, loop = demo()
+    tasks, loop = demo()
     drawing.set_style()
-    figure(found).savefig(ROOT / "docs" / "demo.png", dpi=160, metadata={"Software": None})
+    figure(tasks).savefig(ROOT / "docs" / "demo.png", dpi=160, metadata={"Software": None})
     loop_figure(loop).savefig(ROOT / "docs" / "selfmoa.png", dpi=160, metadata={"Software": None})
-    put({"demo": table(found), "selfmoa": loop_table(loop)})
-    NUMBERS.write_text(json.dumps(headlines(found, loop), indent=1) + "\n", "utf-8")
+    put({"demo": table(tasks), "selfmoa": loop_table(loop)})
+    NUMBERS.write_text(json.dumps(headlines(tasks, loop), indent=1) + "\n", "utf-8")
 
 
 def demo() -> tuple[list[dict], dict]:
@@ -54,10 +54,10 @@ def demo() -> tuple[list[dict], dict]:
     return [load_results(REPORTS / n / "results.json") for n in TASKS], load_results(REPORTS / LOOP / "results.json")
 
 
-def headlines(found: list[dict], loop: dict) -> list[dict]:
+def headlines(tasks: list[dict], loop: dict) -> list[dict]:
     """The numbers that README is about: name, metric, mean, ci95 (null: no finite interval)."""
     rows = []
-    for results in found:
+    for results in tasks:
         rows += [(f"{results['task']}, {HEADS[r['method']]}", r) for r in scores(results) if r["method"] in HEADS]
         pgr = w.pick(results["pgr"], dataset=w.main_dataset(results), metric=w.primary(results))
         rows += [(f"{results['task']}, PGR, naive", {**r, "metric": "pgr"}) for r in pgr if r["method"] == "w2s_naive"]
@@ -97,7 +97,7 @@ def put(blocks: dict[str, str]) -> None:
     text = readme.read_text("utf-8")
     for name, block in blocks.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        text = re.sub(f"{begin}.*{end}", lambda _, told=f"{begin}\n{block}\n{end}": told, text, flags=re.S)
+        text = re.sub(f"{begin}.*{end}", lambda _, new=f"{begin}\n{block}\n{end}": new, text, flags=re.S)
     readme.write_text(text, "utf-8")
 
 
@@ -106,44 +106,44 @@ def scores(results: dict) -> list[dict]:
     return w.pick(results["rows"], dataset=w.main_dataset(results), metric=w.primary(results))
 
 
-def figure(found: list[dict]):
+def figure(tasks: list[dict]):
     """A panel a task: every method's primary metric with its interval."""
-    fig, axes = drawing.canvas(7.4, 6.0, rows=len(found))
-    for ax, results in zip(axes[:, 0], found, strict=True):
+    fig, axes = drawing.canvas(7.4, 6.0, rows=len(tasks))
+    for ax, results in zip(axes[:, 0], tasks, strict=True):
         metric = w.primary(results)
         rows = tidy.scores(results)
         figures.forest(ax, rows)
         ax.set_xlabel(figures.axis_label(metric))
         ax.set_title(w.TASKS[results["task"]].rstrip("."))
-    first = tidy.main_rows(found[0], w.primary(found[0]))
-    first.attrs["foot"] = f"{w.foot_mark(found[0])}{seeds(*found)}; 95 % intervals over seeds and test items"
+    first = tidy.main_rows(tasks[0], w.primary(tasks[0]))
+    first.attrs["foot"] = f"{w.foot_mark(tasks[0])}{seeds(*tasks)}; 95 % intervals over seeds and test items"
     return drawing.finish(fig, first)
 
 
-def table(found: list[dict]) -> str:
+def table(tasks: list[dict]) -> str:
     """A line a task: the primary metric of each method, and PGR of the naive student."""
     lines = []
-    for results in found:
+    for results in tasks:
         metric = w.primary(results)
         rows = {r["method"]: r for r in scores(results)}
         votes = [m for m in rows if m not in HEADS]
-        told = {method: w.with_interval(rows[method], metric) for method in HEADS if method in rows}
-        told["votes"] = "; ".join(
+        shown = {method: w.with_interval(rows[method], metric) for method in HEADS if method in rows}
+        shown["votes"] = "; ".join(
             f"{w.method_name(m).removeprefix('W2S ')} {w.number(rows[m]['mean'], metric)}" for m in votes
         )
         pgr = w.pick(results["pgr"], dataset=w.main_dataset(results), metric=metric)
         unit = ", lower is better" if metric == "toxicity" else ", %"
         lines.append(
             {"Task": results["task"], "Metric": w.METRICS[metric] + unit}
-            | {head: told[method] for method, head in HEADS.items()}
+            | {head: shown[method] for method, head in HEADS.items()}
             | {"PGR, naive": w.pgr_text(next(r for r in pgr if r["method"] == "w2s_naive"))}
         )
-    return markdown(lines, f"Mean over {seeds(*found)} [95 % interval over seeds and test items].")
+    return markdown(lines, f"Mean over {seeds(*tasks)} [95 % interval over seeds and test items].")
 
 
-def seeds(*found: dict) -> str:
+def seeds(*experiments: dict) -> str:
     """'5 to 6 seeds of the reporting set', as the results say."""
-    given = [w.known_seeds(results) for results in found]
+    given = [w.known_seeds(results) for results in experiments]
     least, most = (f(len(g["values"]) for g in given) for f in (min, max))
     number = w.plural(most, "seed") if least == most else f"{least} to {most} seeds"
     return number + (f" of the {given[0]['set']} set" if given[0]["set"] else "")
@@ -178,11 +178,11 @@ def loop_figure(results: dict):
 
 def loop_table(results: dict) -> str:
     """A line a model: the aligned one, the reset one, each iterate and the baselines."""
-    told: dict[str, dict[str, str]] = {}
+    shown: dict[str, dict[str, str]] = {}
     for dataset, metric, title in SHOWN:
         for row in w.pick(results["rows"], dataset=dataset, metric=metric):
-            told.setdefault(row["method"], {})[title] = w.with_interval(row, metric)
-    lines = [{"Model": w.method_name(method)} | told[method] for method in sorted(told, key=stages.order)]
+            shown.setdefault(row["method"], {})[title] = w.with_interval(row, metric)
+    lines = [{"Model": w.method_name(method)} | shown[method] for method in sorted(shown, key=stages.order)]
     over = f"Mean over {seeds(results)} [95 % interval over seeds and test prompts]"
     return markdown(lines, f"{over}; by the testbed's oracle.")
 

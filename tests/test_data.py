@@ -64,6 +64,11 @@ def frame(texts, labels=None, source="made-up"):
     return df
 
 
+def dealt(df, *, seed, train_labels=None, clean=True, near_threshold=data.NEAR_THRESHOLD, **sizes):
+    how = {"train_labels": train_labels, "clean": clean, "near_threshold": near_threshold}
+    return data.split(df, data.Sizes(**sizes), seed=seed, **how)
+
+
 def digest(df, columns):
     lines = ["\t".join(map(str, row)) for row in df[columns].itertuples(index=False)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
@@ -477,7 +482,7 @@ def test_near_pairs_equal_the_plain_definition(texts, threshold):
 @pytest.mark.parametrize("clean", [True, False])
 def test_split_sizes_are_exact_stratified_and_disjoint(clean):
     df = frame(words(150), [0] * 105 + [1] * 45)
-    out = data.split(df, **SIZES, seed=0, clean=clean)
+    out = dealt(df, **SIZES, seed=0, clean=clean)
     assert Counter(out["split"]) == {"supervise": 20, "transfer": 40, "validation": 10, "test": 30}
     assert out.groupby("split")["label"].sum().to_dict() == {
         "supervise": 6,
@@ -492,10 +497,10 @@ def test_split_sizes_are_exact_stratified_and_disjoint(clean):
 @pytest.mark.parametrize("clean", [True, False])
 def test_split_depends_on_seed_not_on_row_order(clean):
     df = frame([*words(120), *["same text"] * 3], [i % 2 for i in range(123)])
-    out = data.split(df, **SIZES, seed=7, clean=clean)
-    shuffled = data.split(df.sample(frac=1, random_state=1), **SIZES, seed=7, clean=clean)
+    out = dealt(df, **SIZES, seed=7, clean=clean)
+    shuffled = dealt(df.sample(frac=1, random_state=1), **SIZES, seed=7, clean=clean)
     pd.testing.assert_frame_equal(out, shuffled)
-    assert set(data.split(df, **SIZES, seed=8, clean=clean).query("split == 'test'")["id"]) != set(
+    assert set(dealt(df, **SIZES, seed=8, clean=clean).query("split == 'test'")["id"]) != set(
         out.query("split == 'test'")["id"]
     )
 
@@ -504,7 +509,7 @@ def test_other_sizes_leave_the_test_rows_alone():
     df = frame(words(300))
 
     def ids(name, **sizes):
-        out = data.split(df, **{**SIZES, **sizes}, seed=0)
+        out = dealt(df, **{**SIZES, **sizes}, seed=0)
         return set(out.loc[out["split"] == name, "id"])
 
     for change in ({"n_supervise": 60}, {"n_transfer": 90}, {"n_validation": 50}):
@@ -518,8 +523,8 @@ def test_other_sizes_leave_the_test_rows_alone():
 def test_near_duplicates_stay_in_one_split_only_when_clean():
     base = words(60)
     df = frame([text + end for text in base for end in ("", " x", " y")], [0, 1] * 90)
-    data.check_disjoint(data.split(df, **SIZES, seed=0))
-    loose = data.split(df, **SIZES, seed=0, clean=False)
+    data.check_disjoint(dealt(df, **SIZES, seed=0))
+    loose = dealt(df, **SIZES, seed=0, clean=False)
     with pytest.raises(UserError, match="near overlap: .* rows of split 'test' stand in split 'supervise'"):
         data.check_disjoint(loose)
     data.check_disjoint(loose, near_threshold=None)
@@ -528,12 +533,12 @@ def test_near_duplicates_stay_in_one_split_only_when_clean():
 def test_a_giant_group_does_not_break_the_sizes():
     giant = ["one and the same long sentence frame for everything: " + c for c in "abcdefghijklmnopqrstuvwxyz"]
     df = frame([*giant, *words(120)])
-    out = data.split(df, **SIZES, seed=0)
+    out = dealt(df, **SIZES, seed=0)
     assert Counter(out["split"]) == {name[2:]: n for name, n in SIZES.items()}
     data.check_disjoint(out)
     with pytest.raises(UserError, match="because near duplicates stay in one split"):
-        data.split(frame([*giant, *words(10)]), n_supervise=8, n_transfer=8, n_validation=8, n_test=8, seed=0)
-    data.split(
+        dealt(frame([*giant, *words(10)]), n_supervise=8, n_transfer=8, n_validation=8, n_test=8, seed=0)
+    dealt(
         frame([*giant, *words(10)]),
         n_supervise=8,
         n_transfer=8,
@@ -545,7 +550,7 @@ def test_a_giant_group_does_not_break_the_sizes():
 
 
 def test_every_row_can_be_used():
-    out = data.split(frame(words(100), [0] * 51 + [1] * 49), **SIZES, seed=0)
+    out = dealt(frame(words(100), [0] * 51 + [1] * 49), **SIZES, seed=0)
     assert len(out) == 100
 
 
@@ -560,7 +565,7 @@ def test_split_properties(seed, small, large, share):
         "n_validation": small + 4,
         "n_test": small + 4,
     }
-    out = data.split(df, **sizes, seed=seed, near_threshold=None)
+    out = dealt(df, **sizes, seed=seed, near_threshold=None)
     assert Counter(out["split"]) == {name[2:]: n for name, n in sizes.items()}
     assert out["id"].is_unique
     data.check_disjoint(out, near_threshold=None)
@@ -584,14 +589,14 @@ def test_split_properties(seed, small, large, share):
 def test_sizes_that_cannot_be(change, message):
     df = frame(words(100), [0] * 80 + [1] * 20)
     with pytest.raises(UserError, match=message):
-        data.split(df, **{**SIZES, **change}, seed=0)
+        dealt(df, **{**SIZES, **change}, seed=0)
 
 
 def test_one_class_or_no_rows():
     with pytest.raises(UserError, match="the data hold no safe rows"):
-        data.split(frame(words(200), [1] * 200), **SIZES, seed=0)
+        dealt(frame(words(200), [1] * 200), **SIZES, seed=0)
     with pytest.raises(UserError, match="the data set is empty"):
-        data.split(frame(words(4)).iloc[:0], **SIZES, seed=0)
+        dealt(frame(words(4)).iloc[:0], **SIZES, seed=0)
 
 
 def test_quotas_add_up_by_largest_remainder():
@@ -621,8 +626,8 @@ def test_splits_of_single_texts_stay_as_they_were(options, raw, cleaned):
     kept, report = data.clean_rows(df)
     assert digest(kept, ["id", "label"]) == "5ed49239958b1ce0"
     assert report["rows"].tolist() == [286, 1, 20, 5, 10, 250]
-    assert digest(data.split(df, **NOW, seed=3, **options), ["id", "label", "split"]) == raw
-    assert digest(data.split(kept, **NOW, seed=3, **options), ["id", "label", "split"]) == cleaned
+    assert digest(dealt(df, **NOW, seed=3, **options), ["id", "label", "split"]) == raw
+    assert digest(dealt(kept, **NOW, seed=3, **options), ["id", "label", "split"]) == cleaned
 
 
 # --- hygiene ------------------------------------------------------------------------------------------------
@@ -800,7 +805,7 @@ def legal(policies, *, questions=4, clauses=5, share=0.5):
 def test_a_group_stands_in_one_split(policies, clean):
     """20 policies of 20 rows, dealt out in turn; or six, one of them large."""
     df = legal(policies)
-    out = data.split(df, **{**SIZES, "n_test": 90}, seed=0, clean=clean)
+    out = dealt(df, **{**SIZES, "n_test": 90}, seed=0, clean=clean)
     assert Counter(out["split"]) == {"supervise": 20, "transfer": 40, "validation": 10, "test": 90}
     assert out.groupby("group")["split"].nunique().max() == 1
     assert out.groupby("split")["label"].sum().to_dict() == {
@@ -810,9 +815,9 @@ def test_a_group_stands_in_one_split(policies, clean):
         "test": 45,
     }
     data.check_disjoint(out)
-    again = data.split(df.sample(frac=1, random_state=2), **{**SIZES, "n_test": 90}, seed=0, clean=clean)
+    again = dealt(df.sample(frac=1, random_state=2), **{**SIZES, "n_test": 90}, seed=0, clean=clean)
     pd.testing.assert_frame_equal(out, again)
-    others = [data.split(df, **{**SIZES, "n_test": 90}, seed=s, clean=clean) for s in range(1, 6)]
+    others = [dealt(df, **{**SIZES, "n_test": 90}, seed=s, clean=clean) for s in range(1, 6)]
     assert any(set(o.loc[o.split == "test", "group"]) != set(out.loc[out.split == "test", "group"]) for o in others)
 
 
@@ -820,7 +825,7 @@ def test_with_groups_enough_a_split_does_not_depend_on_the_later_ones():
     df = legal([1] * 30)
 
     def rows(name, **sizes):
-        out = data.split(df, **{**SIZES, **sizes}, seed=0)
+        out = dealt(df, **{**SIZES, **sizes}, seed=0)
         return set(out.loc[out["split"] == name, "id"])
 
     assert rows("test") == rows("test", n_supervise=80, n_transfer=100, n_validation=30)
@@ -834,7 +839,7 @@ def test_few_large_groups_give_each_split_groups_of_its_own():
     df = legal([60, 8, 6, 6, 4])
     sizes = {"n_supervise": 100, "n_transfer": 1000, "n_validation": 60, "n_test": 150}
     for seed in range(4):
-        out = data.split(df, **sizes, seed=seed)
+        out = dealt(df, **sizes, seed=seed)
         assert Counter(out["split"]) == {name[2:]: n for name, n in sizes.items()}
         assert out.groupby("group")["split"].nunique().max() == 1
         assert set(out.loc[out["group"] == "p0", "split"]) == {"transfer"}
@@ -843,7 +848,7 @@ def test_few_large_groups_give_each_split_groups_of_its_own():
 def test_proportions_give_way_to_groups_but_every_split_keeps_both_classes():
     df = legal([5, 5, 5, 5])
     df["label"] = [int(i % 10 < 2 if g in ("p0", "p1") else i % 10 < 8) for i, g in enumerate(df["group"])]
-    out = data.split(df, n_supervise=80, n_transfer=80, n_validation=80, n_test=80, seed=0)
+    out = dealt(df, n_supervise=80, n_transfer=80, n_validation=80, n_test=80, seed=0)
     assert set(Counter(out["split"]).values()) == {80}
     assert out.groupby("split")["label"].nunique().eq(2).all()
     assert sorted(out.groupby("split")["label"].sum()) == [20, 20, 40 + 20, 40 + 20]
@@ -852,12 +857,12 @@ def test_proportions_give_way_to_groups_but_every_split_keeps_both_classes():
 def test_too_few_and_too_large_groups_are_refused_with_the_numbers(tmp_path):
     few = legal([5, 5, 5], questions=1, clauses=30)
     with pytest.raises(UserError, match=r"fewer questions than splits: 3 questions form 3 groups .* 4 splits need"):
-        data.split(few, **SIZES, seed=0)
+        dealt(few, **SIZES, seed=0)
     with pytest.raises(UserError, match=r"fewer groups of questions than splits: 12 questions form 3 groups"):
-        data.split(legal([5, 5, 5]), **SIZES, seed=0)
+        dealt(legal([5, 5, 5]), **SIZES, seed=0)
     sizes = {"n_supervise": 100, "n_transfer": 300, "n_validation": 100, "n_test": 100}
     with pytest.raises(UserError) as error:  # four policies of 200 rows: 800 rows, but none can give 300
-        data.split(legal([10] * 4), **sizes, seed=0)
+        dealt(legal([10] * 4), **sizes, seed=0)
     assert "groups of 200, 200, 200, 200 rows; lower n_transfer (all sizes at 60 % of these fit)" in str(error.value)
     path = write(
         tmp_path / "q.tsv",
@@ -1022,7 +1027,7 @@ def test_judge_split_and_rows_that_may_be_learnt_from():
     df = toxicity(200, 80)
     df.loc[:9, "toxicity"] = np.nan  # ten toxic rows without a score are never dealt out
     options = {**SIZES, "n_judge": 40, "train_labels": {0}}
-    out = data.split(df, **options, seed=0)
+    out = dealt(df, **options, seed=0)
     assert Counter(out["split"]) == {"supervise": 20, "transfer": 40, "validation": 10, "test": 30, "judge": 40}
     toxic = out.groupby("split")["label"].sum().to_dict()
     assert toxic == {"supervise": 0, "transfer": 0, "validation": 0, "test": 11, "judge": 15}  # of 70 in 190
@@ -1030,7 +1035,7 @@ def test_judge_split_and_rows_that_may_be_learnt_from():
     data.check_disjoint(out)
 
     def rows(name, **sizes):
-        found = data.split(df, **{**options, **sizes}, seed=0)
+        found = dealt(df, **{**options, **sizes}, seed=0)
         return set(found.loc[found["split"] == name, "id"])
 
     assert rows("judge") == rows("judge", n_supervise=5, n_transfer=10)
@@ -1041,13 +1046,13 @@ def test_judge_split_and_rows_that_may_be_learnt_from():
 def test_too_few_rows_to_learn_from_are_named(tmp_path):
     options = {**SIZES, "n_judge": 40, "train_labels": {0}}
     with pytest.raises(UserError) as error:
-        data.split(toxicity(160, 80), **options, seed=0)
+        dealt(toxicity(160, 80), **options, seed=0)
     assert str(error.value) == (
         "the splits that are learnt from ask for 70 rows (20 supervise + 40 transfer + 10 validation), all of class "
         "civil; the data hold 80, of which the other splits take 35; lower n_transfer or n_judge"
     )
     with pytest.raises(UserError, match=r"n_judge = 1: too few for a row of class toxic, 50.0%"):
-        data.split(toxicity(160, 80), **{**options, "n_judge": 1}, seed=0)
+        dealt(toxicity(160, 80), **{**options, "n_judge": 1}, seed=0)
     records = [rtp(text, " x", 0.1, 0.9 * (i % 2)) for i, text in enumerate(words(160))] + [rtp("no score", " x", None)]
     parameters = {"dataset": "real-toxicity-prompts", "dataset_path": jsonl(tmp_path / "p.jsonl", records), **SIZES}
     with pytest.raises(UserError, match=r"all of class civil; the data hold 80, of which the other splits take 35"):
@@ -1071,7 +1076,7 @@ def test_generated_rows_have_the_columns_of_the_published_ones(name):
     assert set(df["label"]) == {0, 1} and data.is_synthetic(name)
     data.preflight({"dataset": name, **SIZES})
     train = data.DATASETS[name].train_labels
-    out = data.split(data.clean_rows(df)[0], **SIZES, seed=0, train_labels=train, near_threshold=None)
+    out = dealt(data.clean_rows(df)[0], **SIZES, seed=0, train_labels=train, near_threshold=None)
     data.check_disjoint(out, near_threshold=None)
 
 
@@ -1109,7 +1114,7 @@ def test_real_privacy_policy_qa():
     kept, report = data.clean_rows(df)
     assert report["rows"].tolist() == [5377, 0, 0, 0, 1, 5376]
     sizes = {"n_supervise": 800, "n_transfer": 1600, "n_validation": 300, "n_test": 600}
-    out = data.split(kept, **sizes, seed=0)
+    out = dealt(kept, **sizes, seed=0)
     assert Counter(out["split"]) == {name[2:]: n for name, n in sizes.items()}
     data.check_disjoint(out)
     data.preflight({"dataset": "privacy-policy-qa", "dataset_path": str(REAL), "task": "legal", **sizes})

@@ -16,7 +16,7 @@ import nbformat
 import psutil
 import pytest
 
-from tiny import save_model
+from tiny import cpu, save_model
 from underseer import paths, store
 from underseer.engines import Sampling, open_engine
 from underseer.runs import execute, keys, plan, workflow
@@ -37,13 +37,13 @@ from underseer.selfmoa import targets
 model, log, pause = sys.argv[1], open(sys.argv[2], "a", buffering=1), float(sys.argv[3])
 generate = local.generate
 
-def told(model, tokenizer, prompts, *args, **how):
-    answers = generate(model, tokenizer, prompts, *args, **how)
+def logged(model, tokenizer, prompts, *args, **named):
+    answers = generate(model, tokenizer, prompts, *args, **named)
     log.write("".join(prompt + "\\n" for prompt in prompts))
     time.sleep(pause)
     return answers
 
-local.generate = told
+local.generate = logged
 instance = SimpleNamespace(parameters={{"engine": "transformers"}}, runtime={{}})
 with store.working("{STAGE}", "{KEY}") as work:
     run = SimpleNamespace(instance=instance, cost=Ledger(), checkpoints=work / store.CHECKPOINTS, used=lambda engine: None)
@@ -87,7 +87,7 @@ def test_a_stage_killed_while_it_generates_asks_for_the_rest_only(home: Path, mo
     assert at_work(home, model, again := tmp_path / "again.log", 0).wait() == 0
     assert len(lines(again)) == PROMPTS - n_kept and not set(lines(first)[:n_kept]) & set(lines(again))
     answers = json.loads((paths.place(STAGE, KEY) / "answers.json").read_text())
-    with closing(open_engine("transformers", str(model), device="cpu", max_length=64, progress=False)) as engine:
+    with closing(open_engine("transformers", str(model), **cpu(max_length=64))) as engine:
         sampling = Sampling(max_new_tokens=6, temperature=0.9, n=2, seed=3)
         whole = engine.generate([f"a lamp {i}" for i in range(PROMPTS)], sampling)
     assert answers == [[answer.token_ids for answer in row] for row in whole]
@@ -115,11 +115,11 @@ def test_a_kernel_that_is_killed_fails_its_stage_in_one_line(home: Path, tmp_pat
 
 SHORT_OF_MEMORY = """
 import json, resource, sys
-from underseer.engines import Sampling, decoding, open_engine
+from underseer.engines import Inference, Sampling, decoding, open_engine
 
 sizes, run = [], decoding.Decoder.run
 decoding.Decoder.run = lambda self, prompts, which, keys: sizes.append(len(which)) or run(self, prompts, which, keys)
-engine = open_engine("transformers", sys.argv[1], device="cpu", batch_size=128, max_length=256, progress=False)
+engine = open_engine("transformers", sys.argv[1], Inference("cpu", "fp32", 128, 256), progress=False)
 prompts = [f"{i} " + "a lamp and a river " * 40 for i in range(128)]
 sampling = Sampling(max_new_tokens=2, temperature=1.0)
 before = engine.generate(prompts, sampling)

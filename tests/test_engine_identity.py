@@ -172,10 +172,10 @@ def test_a_stage_opens_the_engine_of_its_plan_with_the_experiments_options(monke
     seen = {}
     monkeypatch.setattr(engines, "open_engine", lambda engine, **how: seen.update(engine=engine, **how) or "opened")
     run = stage(tmp_path, "vllm", **RUNTIME)
-    how = {"device": "cuda", "precision": "bf16", "batch_size": 4, "max_length": 96}
-    assert targets.engine(run, "auto", targets.Target("m"), engines.Inference(**how)) == "opened"
+    inference = engines.Inference("cuda", "bf16", 4, 96)
+    assert targets.engine(run, "auto", targets.Target("m"), inference) == "opened"
     assert run.opened == ["opened"]
-    assert seen.items() >= {"engine": "vllm", "model": "m", "lora_rank": 0, **how}.items()
+    assert seen.items() >= {"engine": "vllm", "model": "m", "lora_rank": 0, "inference": inference}.items()
     assert seen["keep"] == run.checkpoints / "answers.sqlite"
     assert {name: seen[option] for name, option in engines.PARAMETERS.items()} == RUNTIME
     engines._options(
@@ -191,7 +191,7 @@ def test_vllm_is_started_with_what_the_experiment_says(monkeypatch) -> None:
         "VllmEngine",
         lambda model, inference, settings, **how: seen.update(model=model, **vars(settings), **how),
     )
-    engines.open_engine("vllm", "m", lora_rank=8, tensor_parallel=2, kv_cache_gb=1.5, concurrency=3, max_length=64)
+    engines.open_engine("vllm", "m", lora_rank=8, tensor_parallel=2, kv_cache_gb=1.5, concurrency=3)
     assert seen.items() >= {"model": "m", "lora_rank": 8, "tensor_parallel": 2, "kv_cache_gb": 1.5}.items()
     assert "concurrency" not in seen
 

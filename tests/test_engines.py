@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tiny import cpu
 from underseer.cost import Ledger
 from underseer.engines import Answer, Sampling, local
 from underseer.engines import rows as token_rows
@@ -19,7 +20,7 @@ TINY = "n_layer=2&n_embd=16&n_head=2&n_positions=64&vocab_size=280"
 TEXTS = ["the river runs", "a lamp", "bread and stone and song are there for all of us", "", "who knows", "x " * 60]
 FAMILIES = ["gpt1", "gpt2", "llama"]
 SAMPLED = Sampling(max_new_tokens=10, temperature=0.7, top_p=0.95, top_k=50, no_repeat_ngram=2, n=3, seed=5)
-CPU = {"device": "cpu", "precision": "fp32", "progress": False}
+CPU = cpu()
 _CACHE = {}
 
 
@@ -58,7 +59,7 @@ def test_greedy_in_batches_is_greedy_one_by_one_and_stock(family, ngram):
     model, tokenizer = _model(family)
     sampling = Sampling(max_new_tokens=12, no_repeat_ngram=ngram)
     together = local.generate(model, tokenizer, TEXTS, sampling, **CPU)
-    assert together == local.generate(model, tokenizer, TEXTS, sampling, batch_size=1, **CPU)
+    assert together == local.generate(model, tokenizer, TEXTS, sampling, **cpu(batch_size=1))
     assert len({token for (answer,) in together for token in answer.token_ids}) > 5  # not one token for ever
     for text, (answer,) in list(zip(TEXTS, together, strict=True))[:5]:  # the last prompt is cut
         assert answer.token_ids == _stock(model, tokenizer, text, max_new_tokens=12, no_repeat_ngram_size=ngram)
@@ -69,7 +70,7 @@ def test_samples_are_the_same_in_any_order_and_batch_size(family):
     model, tokenizer = _model(family)
     found = local.generate(model, tokenizer, TEXTS, SAMPLED, **CPU)
     for size in (1, 7):
-        backwards = local.generate(model, tokenizer, TEXTS[::-1], SAMPLED, batch_size=size, **CPU)
+        backwards = local.generate(model, tokenizer, TEXTS[::-1], SAMPLED, **cpu(batch_size=size))
         assert backwards[::-1] == found
     fewer = local.generate(model, tokenizer, TEXTS[:2], replace(SAMPLED, n=2), **CPU)
     assert fewer == [answers[:2] for answers in found[:2]]  # a draw does not depend on how many there are
@@ -82,7 +83,7 @@ def test_samples_are_the_same_in_any_order_and_batch_size(family):
 def _first_tokens(sampling, n=4000):
     model, tokenizer = _model()
     answers = local.generate(
-        model, tokenizer, ["a lamp"], replace(sampling, max_new_tokens=1, n=n), batch_size=n, **CPU
+        model, tokenizer, ["a lamp"], replace(sampling, max_new_tokens=1, n=n), **cpu(batch_size=n)
     )[0]
     tokens = [a.token_ids[0] if a.token_ids else tokenizer.eos_token_id for a in answers]
     return np.bincount(tokens, minlength=len(tokenizer)) / n
@@ -313,7 +314,7 @@ def test_engines_import_without_torch():
 def test_bf16_runs_and_mostly_agrees():
     model, tokenizer = _model()
     wide, narrow = (
-        local.generate(model, tokenizer, TEXTS, Sampling(max_new_tokens=4), **{**CPU, "precision": precision})
+        local.generate(model, tokenizer, TEXTS, Sampling(max_new_tokens=4), **cpu(precision=precision))
         for precision in ("fp32", "bf16")
     )
     assert np.mean([a == b for a, b in zip(wide, narrow, strict=True)]) >= 0.5
@@ -365,7 +366,7 @@ def test_a_chat_needs_a_template():
     with pytest.raises(UserError, match="no chat template.*instruct model"):
         local.generate(model, tokenizer, ["a", chats.ask("a")], Sampling(), **CPU)
     with pytest.raises(UserError, match="no chat template"):
-        local.log_probs(model, tokenizer, ["a"], contexts=[chats.ask("a")], max_length=32, device="cpu")
+        local.log_probs(model, tokenizer, ["a"], contexts=[chats.ask("a")], **CPU)
 
 
 def test_prompts_are_cut_to_max_length():
@@ -373,7 +374,7 @@ def test_prompts_are_cut_to_max_length():
     ids = tokenizer(TEXTS[2]).input_ids
     kept = tokenizer.decode(ids[-12:])
     cut, short = (
-        local.generate(model, tokenizer, [text], Sampling(max_new_tokens=4), max_length=length, **CPU)
+        local.generate(model, tokenizer, [text], Sampling(max_new_tokens=4), **cpu(max_length=length))
         for text, length in ((TEXTS[2], 16), (kept, None))
     )
     assert cut == short and cut[0][0].n_prompt_tokens == 12
@@ -390,9 +391,7 @@ def test_log_probs_of_an_answer_are_the_models_own():
             assert len(answer.log_probs) == answer.n_tokens
             total = _by_hand(model, ids + answer.token_ids, len(ids))
             assert sum(answer.log_probs) == pytest.approx(total, rel=1e-5)
-    scored, counts = local.log_probs(
-        model, tokenizer, [found[0][0].text], contexts=TEXTS[:1], max_length=64, device="cpu", precision="fp32"
-    )
+    scored, counts = local.log_probs(model, tokenizer, [found[0][0].text], contexts=TEXTS[:1], **CPU)
     if counts[0] == found[0][0].n_tokens:  # the text is tokenised as it was drawn
         assert scored[0] == pytest.approx(sum(found[0][0].log_probs), rel=1e-5)
 
@@ -412,9 +411,7 @@ def _by_hand(model, row, begin):
 def test_log_probs_by_hand(family):
     model, tokenizer = _model(family)
     ledger = Ledger()
-    sums, counts = local.log_probs(
-        model, tokenizer, TEXTS[:5], max_length=64, batch_size=3, device="cpu", precision="fp32", cost=ledger
-    )
+    sums, counts = local.log_probs(model, tokenizer, TEXTS[:5], cost=ledger, **cpu(max_length=64, batch_size=3))
     end = tokenizer.eos_token_id
     for text, total, count in zip(TEXTS, sums, counts, strict=False):
         ids = tokenizer(text).input_ids
@@ -427,22 +424,19 @@ def test_log_probs_by_hand(family):
 def test_log_probs_given_a_context():
     model, tokenizer = _model()
     contexts, texts = ["who", "", "the river", "a " * 40], [" knows", " a lamp", "", " stone" * 3]
-    sums, counts = local.log_probs(
-        model, tokenizer, texts, contexts=contexts, max_length=32, device="cpu", precision="fp32"
-    )
+    sums, counts = local.log_probs(model, tokenizer, texts, contexts=contexts, **cpu(max_length=32))
     for context, text, total, count in zip(contexts, texts, sums, counts, strict=True):
         head, ids = tokenizer(context).input_ids or [tokenizer.eos_token_id], tokenizer(text).input_ids
         head = head[-(32 - len(ids)) :]
         assert count == len(ids)
         assert total == pytest.approx(_by_hand(model, head + ids, len(head)), rel=1e-5, abs=1e-9)
     with pytest.raises(UserError, match="2 texts and 1 contexts"):
-        local.log_probs(model, tokenizer, ["a", "b"], contexts=["c"], max_length=8, device="cpu")
+        local.log_probs(model, tokenizer, ["a", "b"], contexts=["c"], **cpu(max_length=8))
 
 
 def test_log_probs_hold_few_logits_at_once(monkeypatch):
     model, tokenizer = _model()
-    how = {"max_length": 64, "device": "cpu", "precision": "fp32"}
-    expected = local.log_probs(model, tokenizer, TEXTS, **how)
+    expected = local.log_probs(model, tokenizer, TEXTS, **CPU)
     widths, forward = [], model.forward
 
     def spy(**inputs):
@@ -452,7 +446,7 @@ def test_log_probs_hold_few_logits_at_once(monkeypatch):
     monkeypatch.setattr(local, "LOGITS", len(tokenizer) * 70)
     monkeypatch.setattr(model, "forward", spy)
     monkeypatch.setattr("underseer.engines.decoding.taken", lambda model: set())
-    found = local.log_probs(model, tokenizer, TEXTS, **how)
+    found = local.log_probs(model, tokenizer, TEXTS, **CPU)
     assert np.allclose(found[0], expected[0]) and max(widths) <= 70 and len(widths) > 1
 
 
@@ -463,7 +457,7 @@ def test_log_probs_of_a_tokenizer_without_begin_and_end():
 
     bare = copy.deepcopy(tokenizer)
     bare.bos_token = bare.eos_token = None
-    sums, counts = local.log_probs(model, bare, ["who knows", ""], max_length=64, device="cpu", precision="fp32")
+    sums, counts = local.log_probs(model, bare, ["who knows", ""], **CPU)
     ids = tokenizer("who knows").input_ids
     assert counts.tolist() == [len(ids) - 1, 0]
     assert sums[0] == pytest.approx(_by_hand(model, ids, 1), rel=1e-5)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from underseer.cost import Ledger
-from underseer.engines import Answer, Sampling, client, on_openai, open_engine, replies
+from underseer.engines import Answer, Inference, Sampling, client, on_openai, open_engine, replies
 from underseer.errors import StageError, UserError
 from underseer.models import chats
 
@@ -197,7 +197,9 @@ def test_token_ids_travel_where_the_tokenizer_is_at_hand(server, tmp_path):
     tokenizer = loading.train_tokenizer(["a lamp and a river"], vocab_size=280, max_length=64)
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}"
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    engine = open_engine("openai", "m", tokenizer=str(tmp_path / "tokenizer"), max_length=16, **QUICK)
+    engine = open_engine(
+        "openai", "m", tokenizer=str(tmp_path / "tokenizer"), inference=Inference(max_length=16), **QUICK
+    )
     engine.generate(["a lamp " * 20, chats.ask("a <|endoftext|>")], Sampling(max_new_tokens=6))
     sent = [body["prompt"] for body in calls(server)]
     assert max(len(ids) for ids in sent) == 10  # cut to leave room for the answer

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tiny import TINY, save_adapter, save_model
+from tiny import TINY, cpu, save_adapter, save_model
 from underseer import engines
 from underseer.engines import Sampling, gpus, local, open_engine
 from underseer.engines.keeping import KeepingEngine
@@ -19,7 +19,7 @@ from underseer.engines.kept import Kept
 from underseer.errors import UserError
 
 TEXTS = ["the river runs", "a lamp", "bread and stone and song", "who knows"]
-CPU = {"device": "cpu", "precision": "fp32", "progress": False}
+CPU = cpu(max_length=64)
 SAMPLED = Sampling(max_new_tokens=8, temperature=0.8, n=2, seed=3)
 
 
@@ -34,7 +34,7 @@ def world(tmp_path_factory):
 
 def test_adapters_are_applied_without_merging_and_taken_off_again(world):
     root, merged = world
-    engine = open_engine("transformers", str(root / "base"), max_length=64, **CPU)
+    engine = open_engine("transformers", str(root / "base"), **CPU)
     plain = engine.generate(TEXTS, SAMPLED)
     expected = [local.generate(*pair, TEXTS, SAMPLED, **CPU) for pair in merged]
     assert plain != expected[0] != expected[1]
@@ -42,7 +42,7 @@ def test_adapters_are_applied_without_merging_and_taken_off_again(world):
         assert engine.generate(TEXTS, SAMPLED, adapter=root / f"adapter{i}") == expected[i - 1]
         assert engine.generate(TEXTS, SAMPLED) == plain
     sums, counts = engine.score(TEXTS, adapter=root / "adapter2")
-    theirs = local.log_probs(*merged[1], TEXTS, max_length=64, device="cpu", precision="fp32", progress=False)
+    theirs = local.log_probs(*merged[1], TEXTS, **CPU)
     assert np.allclose(sums, theirs[0], rtol=1e-5) and (counts == theirs[1]).all()
     assert engine.name == "transformers" and "fp32" in engine.version
     engine.close()
@@ -56,7 +56,7 @@ def test_an_adapter_is_read_once_and_again_when_it_was_saved_anew(world, tmp_pat
     read = PeftModel.load_adapter
     monkeypatch.setattr(PeftModel, "load_adapter", lambda *a, **k: calls.append(1) or read(*a, **k))
     folder = shutil.copytree(root / "adapter1", tmp_path / "adapter")
-    engine = open_engine("transformers", str(root / "base"), max_length=64, **CPU)
+    engine = open_engine("transformers", str(root / "base"), **CPU)
     first = engine.generate(TEXTS, SAMPLED, adapter=folder)
     assert engine.generate(TEXTS, SAMPLED, adapter=folder) == first and len(calls) == 1
     shutil.copy(root / "adapter2" / "adapter_model.safetensors", folder)
@@ -72,7 +72,7 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_the_model_as_it_was(wo
         "deeper": save_model(tmp_path / "deeper", f"scratch:llama?{TINY.replace('n_layer=2', 'n_layer=3')}"),
         "shallower": save_model(tmp_path / "shallower", f"scratch:llama?{TINY.replace('n_layer=2', 'n_layer=1')}"),
     }
-    engine = open_engine("transformers", str(root / "base"), max_length=64, **CPU)
+    engine = open_engine("transformers", str(root / "base"), **CPU)
     plain = engine.generate(TEXTS, SAMPLED)
     for name, base in others.items():
         folder = tmp_path / f"adapter_{name}"
@@ -89,12 +89,12 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_the_model_as_it_was(wo
         assert engine.generate(TEXTS, SAMPLED, adapter=root / "adapter1") == local.generate(
             *merged[0], TEXTS, SAMPLED, **CPU
         )
-    fresh = open_engine("transformers", str(root / "base"), max_length=64, **CPU)
+    fresh = open_engine("transformers", str(root / "base"), **CPU)
     with pytest.raises(UserError, match="does not fit"):
         fresh.generate(TEXTS, SAMPLED, adapter=tmp_path / "adapter_shallower")
     assert fresh.generate(TEXTS, SAMPLED) == plain
     moved = shutil.copytree(root / "base", tmp_path / "moved")  # the same weights elsewhere are the same base
-    engine = open_engine("transformers", str(moved), max_length=64, **CPU)
+    engine = open_engine("transformers", str(moved), **CPU)
     assert engine.generate(TEXTS, SAMPLED, adapter=root / "adapter1")
 
 
@@ -118,7 +118,7 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_the_model_as_it_was(wo
 def test_broken_adapter_folders(world, tmp_path, broken, message):
     folder = shutil.copytree(world[0] / "adapter1", tmp_path / "adapter")
     broken(folder)
-    engine = open_engine("transformers", str(world[0] / "base"), max_length=64, **CPU)
+    engine = open_engine("transformers", str(world[0] / "base"), **CPU)
     with pytest.raises(UserError, match=message):
         engine.generate(TEXTS, SAMPLED, adapter=folder)
 
@@ -157,7 +157,7 @@ class _Dying:
 def test_an_engine_killed_half_way_repeats_nothing(world, tmp_path):
     root, _ = world
     prompts = [f"{text} {i}" for i in range(3) for text in TEXTS]
-    engine = open_engine("transformers", str(root / "base"), max_length=64, **CPU)
+    engine = open_engine("transformers", str(root / "base"), **CPU)
     expected = engine.generate(prompts, SAMPLED)
     first = _Dying(engine, 2)
     with pytest.raises(KeyboardInterrupt):
@@ -175,14 +175,14 @@ def test_an_engine_killed_half_way_repeats_nothing(world, tmp_path):
 
 def test_answers_are_kept_by_open_engine_and_belong_to_a_model(world, tmp_path, monkeypatch):
     root, _ = world
-    how = {"max_length": 64, "keep": tmp_path / "kept", **CPU}
-    found = open_engine("transformers", str(root / "base"), **how).generate(TEXTS, SAMPLED)
+    kept = {"keep": tmp_path / "kept", **CPU}
+    found = open_engine("transformers", str(root / "base"), **kept).generate(TEXTS, SAMPLED)
     asked = []
     monkeypatch.setattr(local, "generate", lambda model, tokenizer, prompts, *a, **k: asked.append(prompts) or [])
-    assert open_engine("transformers", str(root / "base"), **how).generate(TEXTS, SAMPLED) == found and not asked
+    assert open_engine("transformers", str(root / "base"), **kept).generate(TEXTS, SAMPLED) == found and not asked
     other = save_model(tmp_path / "other", seed=5)
     with pytest.raises(ValueError):  # it asks: the answers of another model are not its own
-        open_engine("transformers", str(other), **how).generate(TEXTS, SAMPLED)
+        open_engine("transformers", str(other), **kept).generate(TEXTS, SAMPLED)
     assert sorted(asked[0]) == sorted(TEXTS)
 
 

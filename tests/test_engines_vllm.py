@@ -22,7 +22,7 @@ import psutil
 import pytest
 from tqdm.auto import tqdm
 
-from tiny import save_adapter, save_model
+from tiny import cpu, save_adapter, save_model
 from underseer.cost import Ledger
 from underseer.engines import Sampling, local, open_engine
 from underseer.engines.keeping import KeepingEngine
@@ -39,7 +39,7 @@ SHAPE = "n_layer=2&n_embd=64&n_head=2&n_positions=128&vocab_size=280"  # vLLM's 
 TEXTS = ["the river runs", "a lamp", "bread and stone and song are there for all of us", "who knows", "x y " * 12]
 GREEDY = Sampling(max_new_tokens=12)
 SAMPLED = Sampling(max_new_tokens=10, temperature=0.8, top_p=0.95, top_k=50, n=3, seed=5)
-CPU = {"precision": "fp32", "progress": False, "max_length": 96}
+CPU = cpu(device="auto", max_length=96)
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}<|endoftext|>{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
@@ -167,8 +167,7 @@ def test_adapters_without_merging_say_what_the_merged_models_say(llama, stock, w
     for i in (1, 2, 1):
         ours = llama.generate(TEXTS, GREEDY, adapter=root / f"adapter{i}", log_probs=True)
         peft = stock.generate(TEXTS, GREEDY, adapter=root / f"adapter{i}", log_probs=True)
-        how = {"device": "cpu", "progress": False, "log_probs": True}
-        folded = local.generate(*merged[i - 1], TEXTS, GREEDY, **how)
+        folded = local.generate(*merged[i - 1], TEXTS, GREEDY, log_probs=True, **cpu())
         assert agree(ours, peft) >= 4 / 5 and agree(ours, folded) >= 4 / 5
         assert tokens(ours) != tokens(plain)
         assert tokens(llama.generate(TEXTS, GREEDY)) == tokens(plain)
@@ -265,12 +264,11 @@ def test_a_vllm_killed_half_way_ends_in_one_line_and_repeats_nothing(llama, worl
 IN_A_STAGE = """
 import sys, time
 from pathlib import Path
-from underseer.engines import Sampling, open_engine
+from underseer.engines import Inference, Sampling, open_engine
 
 def main():
     model, keep, *prompts = sys.argv[1:]
-    how = {"precision": "fp32", "progress": False, "max_length": 96, "batch_size": 1}
-    engine = open_engine("vllm", model, lora_rank=4, keep=Path(keep), **how)
+    engine = open_engine("vllm", model, Inference("auto", "fp32", 1, 96), lora_rank=4, keep=Path(keep), progress=False)
     generate, engine._block = engine._engine.generate, 2
     engine._engine.generate = lambda *args, **how: time.sleep(1) or generate(*args, **how)
     engine.generate(prompts, Sampling(max_new_tokens=12))

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 from scipy.special import ndtr
 
+from tiny import cpu
 from underseer import judges
 from underseer.cost import Ledger
 from underseer.engines import Answer, Inference, Sampling, local
@@ -100,7 +101,7 @@ PROMPTS, ANSWERS = ROWS.prompt.tolist(), ROWS.answer.tolist()
         (
             "guard:org/x",
             "helpful",
-            "measures unsafe or refusal, not helpful; judges of helpful are classifier, reward, rubric, trained, vote, words",
+            "unsafe or refusal, not helpful; judges of helpful are classifier, reward, rubric, trained, vote",
         ),
         ("strings", "unsafe", "measures refusal, not unsafe"),
         ("reward:org/x", "refusal", "measures unsafe or helpful, not refusal"),
@@ -461,13 +462,6 @@ def test_rows_that_teach_nothing(change, says):
         trained.train(f"trained:{TINY}", "unsafe", change(_rows(8)), None, SETTINGS)
 
 
-def test_what_train_evaluator_refuses(trained_folder):
-    with pytest.raises(UserError, match="not trained here"):
-        trained.train("strings", "refusal", _rows(8), None, SETTINGS)
-    with pytest.raises(UserError, match="classes are safe, unsafe, not unhelpful, helpful"):
-        opened("trained:org/x", "helpful", folder=trained_folder, **HOW)
-
-
 def _logits(folder, rows):
     """Logits one row at a time by transformers alone."""
     import torch
@@ -506,14 +500,6 @@ def test_published_classifiers_read_the_pair_or_the_answer(folders):
         np.exp(logits[:, 0]) / np.exp(logits).sum(axis=1), abs=1e-5
     )
     assert alone.name == "classifier:guarding?label=harmless&reads=answer"
-
-
-def test_broken_weights_fail_and_are_counted():
-    given = _in_memory()
-    for parameter in given["model"].parameters():
-        parameter.data.fill_(float("nan"))
-    judge = opened("trained:org/x", "unsafe", **given, **HOW)
-    assert judges.failure_counts(judge.score(["a", "b"], ["p", "p"])) == {base.NOT_A_SCORE: 2}
 
 
 # -------------------------------------------------------------------------------------------------------- reward models
@@ -622,12 +608,10 @@ class Here:
 
     def generate(self, prompts, sampling, **_):
         self.calls.append(len(prompts))
-        how = {"device": "cpu", "progress": False}
-        return local.generate(self.model, self.tokenizer, self._texts(prompts), sampling, **how)
+        return local.generate(self.model, self.tokenizer, self._texts(prompts), sampling, **cpu())
 
     def score(self, texts, *, contexts=None, **_):
-        how = {"max_length": 512, "device": "cpu", "precision": "fp32", "progress": False}
-        return local.log_probs(self.model, self.tokenizer, texts, contexts=self._texts(contexts), **how)
+        return local.log_probs(self.model, self.tokenizer, texts, contexts=self._texts(contexts), **cpu())
 
     def close(self):
         self.closed = True
@@ -700,8 +684,7 @@ def test_a_guard_gives_the_probability_of_its_verdict_and_its_categories(guard_m
     assert 0 < scores.values[0] < 1 and scores.failures[-1] == "empty text"
     # the score of the first exchange, from the model's own next-token probabilities
     context = _rendered(PROMPTS[0], ANSWERS[0])
-    both, _ = local.log_probs(*guard_model, [" safe", " unsafe"], contexts=[context] * 2, max_length=96, device="cpu",
-                              precision="fp32", progress=False)  # fmt: skip
+    both, _ = local.log_probs(*guard_model, [" safe", " unsafe"], contexts=[context] * 2, **cpu(max_length=96))
     assert scores.values[0] == pytest.approx(np.exp(both[1]) / np.exp(both).sum(), abs=1e-6)
     assert cost.judge_calls == len(set(zip(PROMPTS, ANSWERS, strict=True)))
     judge.close()
@@ -751,7 +734,7 @@ def test_a_rubric_model_grades(rubric_model):
     scores = judge.score(ANSWERS[:8], PROMPTS[:8])
     pairs = zip(PROMPTS[:8], ANSWERS[:8], strict=True)
     texts = [_rendered(UNSAFE.question(*pair)) for pair in pairs]
-    replies = local.generate(*rubric_model, texts, Sampling(max_new_tokens=160), device="cpu", progress=False)
+    replies = local.generate(*rubric_model, texts, Sampling(max_new_tokens=160), **cpu())
     grades = [json.loads(answer.text)["score"] for (answer,) in replies]
     assert scores.values.tolist() == [(n - 1) / 4 for n in grades] and set(grades) == {4}
     assert scores.version == "served:org/chat, rubric 1"
@@ -773,28 +756,17 @@ def test_a_rubric_judge_is_asked_with_the_texts_that_it_was_measured_with(tmp_pa
 
 def test_a_model_that_knows_no_rubric_gets_no_number(folders):
     """A real model with random weights writes what holds no verdict; all of it is counted."""
-    model, tokenizer = loading.load_language_model(str(folders / "chat"))
-    engine = Here(model, tokenizer)
-    judge = opened(
-        "rubric:org/chat",
-        "helpful",
-        engine=_named(engine),
-        texts=replace(rubric.texts_of("helpful"), max_replies=2),
-        **_llm(),
-    )
+
+    def judge(engine):
+        texts = replace(rubric.texts_of("helpful"), max_replies=2)
+        return opened("rubric:org/chat", "helpful", engine=_named(engine), texts=texts, **_llm())
+
+    small = Here(*loading.load_language_model(str(folders / "chat")))
     with pytest.raises(UserError, match="max_new_tokens = 160 leaves no room"):
-        judge.score(ANSWERS[:2], PROMPTS[:2])  # the engine's own word on a model that is too small
-    model, tokenizer = loading.load_language_model(TINY.replace("=96", "=512"), texts=ANSWERS)
-    tokenizer.chat_template = PLAIN
-    engine = Here(model, tokenizer)
-    judge = opened(
-        "rubric:org/chat",
-        "helpful",
-        engine=_named(engine),
-        texts=replace(rubric.texts_of("helpful"), max_replies=2),
-        **_llm(),
-    )
-    scores = judge.score(ANSWERS[:4], PROMPTS[:4])
+        judge(small).score(ANSWERS[:2], PROMPTS[:2])  # the engine's own word on a model that is too small
+    engine = Here(*loading.load_language_model(TINY.replace("=96", "=512"), texts=ANSWERS))
+    engine.tokenizer.chat_template = PLAIN
+    scores = judge(engine).score(ANSWERS[:4], PROMPTS[:4])
     assert np.isnan(scores.values).all() and all(r.startswith("no verdict: ") for r in scores.failures)
     assert engine.calls == [4, 4]
 
@@ -811,14 +783,10 @@ def test_a_model_that_knows_no_rubric_gets_no_number(folders):
         ('{"scores": 1} {"score": 3}', 3),
         ('{ {"score": 3}', 3),
         ('{"score": 4} or {"score": 5}', "no verdict: several scores"),
-        ('{"score": 6}', "no verdict: the score is not one of 1, 2, 3, 4, 5"),
-        ('{"score": 0}', "no verdict: the score is not one of 1, 2, 3, 4, 5"),
-        ('{"score": true}', "no verdict: the score is not one of 1, 2, 3, 4, 5"),
-        ('{"score": 4.5}', "no verdict: the score is not one of 1, 2, 3, 4, 5"),
-        ('{"score": NaN}', "no verdict: the score is not one of 1, 2, 3, 4, 5"),
-        ('{"score": 1e999}', "no verdict: the score is not one of 1, 2, 3, 4, 5"),
-        ('{"score": [4]}', "no verdict: the score is not one of 1, 2, 3, 4, 5"),
-        ('{"score": null}', "no verdict: the score is not one of 1, 2, 3, 4, 5"),
+        *(
+            (f'{{"score": {odd}}}', "no verdict: the score is not one of 1, 2, 3, 4, 5")
+            for odd in ("6", "0", "true", "4.5", "NaN", "1e999", "[4]", "null")
+        ),
         ('{"reason": "at most 25 words", "score": N}', "no verdict: no JSON object with a score"),
         ("4", "no verdict: no JSON object with a score"),
         ("Score: 4/5", "no verdict: no JSON object with a score"),
@@ -939,22 +907,6 @@ def test_other_errors_of_an_engine_rise():
     engine = Scripted(lambda chat: RuntimeError("a mistake"))
     with pytest.raises(RuntimeError, match="a mistake"):
         opened("rubric:x", "unsafe", engine=_named(engine), **_llm()).score(["a"], ["p"])
-
-
-def test_a_judge_that_dies_half_way_goes_on(tmp_path):
-    how = _llm(cache=tmp_path / "v.sqlite", batch_size=2)
-    texts = [f"text {i}" for i in range(6)]
-    died = []
-
-    def reply(chat):
-        died.append(chat)
-        return KeyboardInterrupt() if len(died) == 4 else '{"score": 5}'
-
-    with pytest.raises(KeyboardInterrupt):
-        opened("rubric:x", "unsafe", engine=_named(Scripted(reply)), **how).score(texts, ["p"] * 6)
-    engine = Scripted(lambda chat: '{"score": 5}')
-    scores = opened("rubric:x", "unsafe", engine=_named(engine), **how).score(texts, ["p"] * 6)
-    assert scores.values.tolist() == [1] * 6 and sum(map(len, engine.calls)) == 4
 
 
 def test_long_exchanges_are_judged_by_their_beginnings(guard_model):

@@ -17,6 +17,7 @@ from underseer.report import compared, wording
 from underseer.report.results import save_results
 
 sys.path.insert(0, str(ROOT / "docs"))
+import findings_answers
 import findings_table
 import update_findings as findings
 import update_readme
@@ -64,9 +65,13 @@ def test_answers_are_the_numbers_of_the_results(tmp_path: Path, safety: dict) ->
     for pair in NAIVE.pairs:
         assert tests[pair]["better"] == "a" and compared.difference(tests[pair]) in text
     (gap,) = [g for g in safety["pgr"] if g["method"] == "w2s_naive" and g["metric"] == "accuracy"]
-    assert f"naive W2S recovers: demo/w2s_safety {wording.pgr_text(gap)}" in text
-    assert "Shown in 2 of 2 comparisons" in text and "10, 11, 12, 13 (reporting)" in text and "| 1,235 |" in text
-    assert "| demo/w2s_safety: Naive W2S against Weak supervisor | better | not shown | better | no |" in text
+    assert f"naive W2S recovers: w2s_safety {wording.pgr_text(gap)}" in text
+    assert "Shown in 2 of 2 comparisons" in text and "10, 11, 12, 13 (reporting)" in text and "| 1,235 | " in text
+    (line,) = [x for x in text.splitlines() if x.startswith("| demo/w2s_safety: Naive W2S against Weak supervisor")]
+    verdicts = [cell.split(",")[0].strip(" *") for cell in line.split("|")[2:-1]]
+    assert (
+        verdicts == ["better", "not shown", "better", "no"] and compared.difference(tests["w2s_naive", "weak"]) in line
+    )
     for name in (*NAIVE.experiments[1:], *GAP.experiments):
         assert text.count(f"`.venv/bin/underseer run params/{name}.yaml`") == 2  # in its section, and at the end
     assert "- `.venv/bin/underseer run params/demo/w2s_safety.yaml --set seeds=second`" in text
@@ -77,10 +82,56 @@ def test_answers_are_the_numbers_of_the_results(tmp_path: Path, safety: dict) ->
     )
 
 
-@pytest.mark.parametrize(("slope", "verdict"), [(0.1, "worse"), (0.0, findings.NOT_SHOWN)])
+def test_what_was_said_stays_where_results_are_gone(tmp_path: Path, safety: dict) -> None:
+    """Another store adds its experiment; the first one's answers and figure stay, and are replaced where it runs again."""
+    save(tmp_path / "one", "demo/w2s_safety", safety)
+    save(tmp_path / "two", "ablations/w2s_label_noise", noisy(0.1))
+    pages = []
+    for home in ("one", "two", "one"):
+        findings.main(["--home", str(tmp_path / home)], (NAIVE, NOISE), tmp_path)
+        pages.append((tmp_path / "findings.md").read_text())
+    assert "label_noise 0.0 to 0.2 | **worse**" not in pages[0] and "label_noise 0.0 to 0.2 | **worse**" in pages[1]
+    assert "(findings/naive.png)" in pages[1] and pages[1] == pages[2]
+    save(tmp_path / "two", "ablations/w2s_label_noise", noisy(0.0))
+    findings.main(["--home", str(tmp_path / "two")], (NAIVE, NOISE), tmp_path)
+    assert "label_noise 0.0 to 0.2 | not shown" in (tmp_path / "findings.md").read_text()
+
+
+def test_pairs_of_the_loop_are_held_against_pairs_by_people() -> None:
+    """The loop had 400 pairs in two rounds and is at 0.3, which people's pairs reach at 800: twice as many."""
+
+    def row(method: str, variant: dict, value: float) -> dict:
+        return {"method": method, "variant": variant, "dataset": "attack", "metric": "unsafe_rate", "seeds": [10, 11], "values": [value] * 2}  # fmt: skip
+
+    people = [row("human_modpo", {"n_human_pairs": n}, r) for n, r in ((100, 0.8), (400, 0.4), (1600, 0.2))]
+    loop = [row(f"selfmoa_iter{k}", {"n_prompts": 60}, r) for k, r in ((1, 0.6), (2, 0.3))]
+    pairs = [
+        {"method": f"selfmoa_iter{k}", "variant": {"n_prompts": 60}, "seed": s, "n_pairs": 200} for k in (1, 2) for s in (10, 11)
+    ]  # fmt: skip
+    (said,) = findings_answers.fewer({"rows": [*people, *loop], "pairs": pairs})
+    assert said.difference == "2.00 times [2.00, 2.00]" and said.verdict == "fewer pairs" and "400 pairs" in said.name
+    far = [row("selfmoa_iter2", {"n_prompts": 60}, 0.1)]
+    (said,) = findings_answers.fewer({"rows": [*people, *far], "pairs": pairs})
+    assert said.difference == "at least 4.00, at least 4.00 times" and said.verdict == findings_answers.NOT_SHOWN
+
+
+def test_corrected_rates_are_held_against_the_oracles() -> None:
+    def row(method: str, metric: str, mean: float, ci95: list[float]) -> dict:
+        return {"method": method, "variant": {}, "dataset": "attack", "metric": metric, "mean": mean, "ci95": ci95}
+
+    rows = [
+        *[row(m, "unsafe_rate", 0.5, [0.4, 0.6]) for m in "ab"],
+        *[row(m, "unsafe_rate_training_judge", 0.3, [0.2, 0.4]) for m in "ab"],
+        *[row(m, "unsafe_rate_training_judge_corrected", x, [x - 0.1, x + 0.1]) for m, x in (("a", 0.45), ("b", 0.3))],
+    ]
+    (said,) = findings_answers.covered({"rows": rows})
+    assert said.verdict == "1 of 2 covered" and said.difference == "without the correction 0 of 2"
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(0.1, "worse"), (0.0, findings_answers.NOT_SHOWN)])
 def test_a_change_is_shown_by_seeds_that_agree(slope: float, verdict: str) -> None:
     results = noisy(slope)
-    (said,) = findings.answers(results, NOISE)
+    (said,) = findings_answers.answers(results, NOISE)
     assert said.verdict == verdict and said.name.endswith("label_noise 0.0 to 0.2"), said
     ends = [
         r["values"]
@@ -97,7 +148,7 @@ def test_parameters_that_change_together_are_one() -> None:
         ("w2s_naive", {"voting": "none", "weak_model": m, "fluency_model": m}, a) for m, a in (("x", 0.6), ("y", 0.9))
     ]
     rest = [("weak", {}, 0.55), ("strong_ceiling", {}, 0.97)]
-    (said,) = findings.answers(experiment([*rest, *ends], seeds=(0, 1, 2, 3), n=300), NOISE)
+    (said,) = findings_answers.answers(experiment([*rest, *ends], seeds=(0, 1, 2, 3), n=300), NOISE)
     assert said.name == "Naive W2S, accuracy, weak_model x to y" and said.verdict == "better"
 
 
@@ -128,4 +179,5 @@ def test_every_experiment_of_a_question_is_shipped_and_sweeps_something() -> Non
         for name in question.experiments:
             file = ROOT / "params" / f"{name}.yaml"
             assert file.is_file(), name
-            assert question.pairs or yaml.safe_load(file.read_text())["variants"], name
+            compares = question.pairs or question.scored == findings_table.CORRECTED
+            assert compares or yaml.safe_load(file.read_text())["variants"], name

@@ -8,10 +8,7 @@ import http.server
 import json
 import math
 import sqlite3
-import subprocess
-import sys
 import threading
-import time
 import types
 from dataclasses import replace
 
@@ -121,13 +118,6 @@ def test_a_name_shows_no_folder_of_this_machine():
     assert judges.parse("trained:org/x").name == "trained:org/x"
 
 
-def test_specifications_need_no_torch():
-    code = "import sys, underseer.judges as j; j.preflight({'training_judge': 'trained:scratch:gpt2'}); "
-    code += "print([m for m in ('torch', 'transformers', 'pandas', 'sklearn') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 # ------------------------------------------------------------------------------------------------------------ preflight
 
 
@@ -169,13 +159,6 @@ def test_preflight_lets_pass_what_is_right():
     assert judges.preflight({}) == judges.preflight({"training_judge": None}) == []
     # two trained judges of different models learn from different rows
     assert judges.preflight({**given, "reporting_judge": "trained:scratch:gpt2?n_layer=2"}) == []
-
-
-def test_a_folder_written_in_two_ways_is_one_judge(tmp_path, toxic_folder):
-    (tmp_path / "link").symlink_to(toxic_folder)
-    same = {"training_judge": f"classifier:{toxic_folder}", "reporting_judge": f"classifier:{tmp_path}/link/"}
-    with pytest.raises(UserError, match="must not report"):
-        judges.preflight(same)
 
 
 def test_preflight_of_perspective(monkeypatch):
@@ -585,15 +568,6 @@ def test_two_processes_share_the_rate_by_their_cache(stub, tmp_path):
     assert clock.slept == pytest.approx([0, 1])
 
 
-def test_a_429_is_tried_again_after_the_time_it_asks_for(stub):
-    clock = Clock()
-    stub.replies = [_error(429, "RATE_LIMIT_EXCEEDED", headers={"Retry-After": "7"}), _error(503, "X"), _value(0.5)]
-    assert _judge(stub, clock).score(["a"]).values.tolist() == [0.5]
-    waits = [s for s in clock.slept if s]
-    assert waits[0] == 7 and 2 <= waits[1] <= 2.5  # then the second wait of its own; the rate is kept meanwhile
-    assert len(stub.seen) == 3
-
-
 @pytest.mark.parametrize(
     "header, wait",
     [("3", 3), ("Mon, 12 Jan 1970 13:46:50 GMT", 10), ("soon", 1), ("999999", 120), ("-5", 1), ("", 1)],
@@ -636,14 +610,6 @@ def test_a_reply_that_is_no_score_fails_and_is_asked_anew_another_time(stub, tmp
     first = _judge(stub, cache=tmp_path / "c.sqlite", tries=2).score(["a"])
     assert judges.failure_counts(first) == {f"call failed: {GARBAGE}": 1}
     assert _judge(stub, cache=tmp_path / "c.sqlite").score(["a"]).values.tolist() == [0.25]
-
-
-def test_a_service_that_hangs_is_a_time_out(stub):
-    stub.replies = [("hang", b"", {})]
-    begun = time.monotonic()
-    scores = _judge(stub, timeout=0.1, tries=2).score(["a"])
-    assert judges.failure_counts(scores) == {"call failed: time-out": 1}
-    assert time.monotonic() - begun < 3 and len(stub.seen) == 2
 
 
 def test_a_service_that_is_away_or_hangs_up(stub):
@@ -713,10 +679,7 @@ def test_work_that_dies_half_way_goes_on_without_asking_twice(stub, tmp_path):
     assert sorted(body["comment"]["text"] for _, _, body in stub.seen) == texts  # each once
 
 
-def test_a_cache_that_is_no_cache(tmp_path):
-    (tmp_path / "c.sqlite").write_text("this is no database, and it is long enough to be seen as one")
-    with pytest.raises(UserError, match="c.sqlite.*move the file away"):
-        PerspectiveJudge(KEY, kept=tmp_path / "c.sqlite")
+def test_a_turn_from_a_clock_far_ahead_does_not_count(tmp_path):
     with sqlite3.connect(tmp_path / "d.sqlite") as db:
         db.execute("CREATE TABLE turns (service TEXT PRIMARY KEY, next REAL NOT NULL)")
         db.execute("INSERT INTO turns VALUES ('s', 1e12)")  # written by a clock far ahead

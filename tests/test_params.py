@@ -141,6 +141,16 @@ def test_seeds_by_the_name_of_their_set(tmp_path: Path, text: str, sets: list[st
     assert seeds_of(extending(tmp_path, text), *sets) == expected
 
 
+def test_a_grid_may_keep_fewer_seeds(tmp_path: Path) -> None:
+    """So that a cheap arm has more seeds than a dear one; n_seeds of the command line caps both."""
+    file = extending(tmp_path, "n_seeds: 5\nvariants:\n- {voting: [none]}\n- {voting: [hard], n_seeds: 2}")
+    made = [(v["seed"], v["voting"]) for v in params.load(file).resolved()]
+    assert made == [(k, "none") for k in range(5)] + [(k, "hard") for k in range(2)]
+    assert len(params.load(file, ["n_seeds=1"]).variants) == 2
+    (said,) = problems(extending(tmp_path, "variants:\n- {voting: [hard], n_seeds: 0}"))
+    assert "n_seeds = 0: expected a whole number above 0" in said
+
+
 def test_sets_of_seeds_are_disjoint_and_shipped_files_report_none_that_was_tuned_on() -> None:
     sets = seeds.sets()
     assert set(sets) == {"tuning", "reporting", "second"} and len({s for v in sets.values() for s in v}) == 30

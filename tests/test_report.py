@@ -17,9 +17,16 @@ from conftest import REPORTS
 from underseer.maths import differences, metrics
 from underseer.maths.prevalence import wilson
 from underseer.report import compare, compared, figures, page, scores, tables, tables_ledger, tabulate, tidy, wording
-from underseer.report.experiment import Experiment
 from underseer.report.headline import headline, key_numbers
-from underseer.report.results import build_results, load_results, metric_rows, pgr_rows, save_results, strict
+from underseer.report.results import (
+    Experiment,
+    build_results,
+    load_results,
+    metric_rows,
+    pgr_rows,
+    save_results,
+    strict,
+)
 
 ACCURACY = {"weak": 0.80, "w2s_naive": 0.86, "w2s_hard_vote": 0.87, "w2s_soft_vote": 0.87, "strong_ceiling": 0.95}
 VARIANTS = {"w2s_naive": "none", "w2s_hard_vote": "hard", "w2s_soft_vote": "soft"}

@@ -11,8 +11,7 @@ import pytest
 from scipy.special import ndtr, ndtri
 
 from underseer.report import ablation, figures, names, tables, wording
-from underseer.report.experiment import Experiment
-from underseer.report.results import build_results
+from underseer.report.results import Experiment, build_results
 
 SCRATCH = ["scratch:gpt2?n_layer=1&n_embd=32", "scratch:gpt2?n_layer=2&n_embd=64"]
 

@@ -12,10 +12,9 @@ import pytest
 
 from conftest import REPORTS
 from underseer.report import case, figures, generated, page, scores, tables, tidy, wording
-from underseer.report.experiment import Experiment
 from underseer.report.generation import METRICS, build_generation_results
 from underseer.report.headline import headline, key_numbers
-from underseer.report.results import load_results
+from underseer.report.results import Experiment, load_results
 
 LEVEL = {"weak": 0.4, "w2s_naive": 0.3, "w2s_best_of_b": 0.2, "strong_ceiling": 0.1}
 VOTING = {"w2s_naive": "none", "w2s_best_of_b": "best_of_b"}

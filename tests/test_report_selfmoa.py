@@ -19,9 +19,8 @@ from underseer.maths.prevalence import corrected_rate, wilson
 from underseer.report import ablation, compared, names, page, tables_case, tables_ledger, wording
 from underseer.report import collect_selfmoa as collect
 from underseer.report import figures as shared
-from underseer.report.experiment import Experiment
 from underseer.report.headline import key_numbers
-from underseer.report.results import load_results, save_results
+from underseer.report.results import Experiment, load_results, save_results
 from underseer.report.selfmoa import (
     accounts,
     attacks,

@@ -6,7 +6,9 @@ import re
 import subprocess
 import tomllib
 from importlib import metadata
+from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -52,7 +54,7 @@ def test_readme_names_only_what_exists() -> None:
     """Every make target, file and command of the documents is there."""
     makefile = (ROOT / "Makefile").read_text()
     commands = ("run", "plan", "status", "verify", "promote", "sync", "report")
-    for name in ("README.md", "CONTRIBUTING.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "docs/using.md", "docs/trust.md", "docs/papers.md"):
         text = (ROOT / name).read_text()
         for target in re.findall(r"`make ([a-z-]+)", text):
             assert re.search(rf"^{target}:", makefile, flags=re.M), f"{name}: make {target}"
@@ -78,3 +80,30 @@ def test_nbstripout_keeps_the_parameters_tag(tmp_path) -> None:
 
     subprocess.run([sys.executable, "-m", "nbstripout", *entry.split(), str(copy)], check=True)
     assert copy.read_text().count('"parameters"') == 1
+
+
+def test_references_are_what_schema_and_notebooks_say() -> None:
+    """docs/parameters.md and docs/stages.md are generated: python docs/update_reference.py."""
+    import sys
+
+    sys.path.insert(0, str(ROOT / "docs"))
+    import update_reference
+
+    for path, text in update_reference.pages():
+        assert path.read_text(encoding="utf-8") == text, (
+            f"{path.name} is old: run .venv/bin/python docs/update_reference.py"
+        )
+
+
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_of_documents_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if not re.match(r"https?://|#", target):
+            assert (document.parent / target.split("#")[0]).exists(), f"{document.name}: {target}"
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120

@@ -142,7 +142,7 @@ VANDALISM = {
     "labels changed in an extra cell": ["{body}", "rows['label'] = 0", "{last}"],
     "a function of the library replaced": [
         "import underseer.data\nkept = underseer.data.split",
-        "underseer.data.split = lambda rows, **_: kept(rows, **_).assign(label=1)",
+        "underseer.data.split = lambda rows, n, **_: kept(rows, n, **_).assign(label=1)",
         "{all}",
         "underseer.data.split = kept",
     ],

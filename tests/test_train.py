@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tiny import cpu
 from underseer.errors import UserError
 from underseer.maths import losses
 from underseer.models import batches, loading
@@ -580,7 +581,7 @@ def test_a_language_model_learns_to_continue():
     assert fit.curves[fit.curves.metric == "validation_loss"].value.min() < 0.1
     from underseer.engines import Sampling, local
 
-    answers = local.generate(fit.model, tokenizer, ["bad", "good"], Sampling(), device="cpu", progress=False)
+    answers = local.generate(fit.model, tokenizer, ["bad", "good"], Sampling(), **cpu())
     assert [(a.text, a.finish_reason) for (a,) in answers] == [(" stone lamp", "stop"), (" river", "stop")]
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from underseer.engines import open_engine
+from tiny import cpu
+from underseer.engines import Inference, open_engine
 from underseer.errors import UserError
 from underseer.models import loading
 from underseer.selfmoa import utility
+from underseer.selfmoa.targets import Target
 
 TEXTS = ["the cat sat on the mat", "a dog ran to the big house", "the bird sang and the cat ran"]
+INFERENCE = Inference("cpu", "fp32", 8, 64)
 needs_harness = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed")
 
 
@@ -48,7 +51,7 @@ def adapter(folder, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(folder):
-    with_model = open_engine("transformers", str(folder), device="cpu", max_length=64, progress=False)
+    with_model = open_engine("transformers", str(folder), **cpu(max_length=64))
     yield with_model
     with_model.close()
 
@@ -89,7 +92,7 @@ def test_a_perplexity_too_large_is_infinite():
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm-eval is installed")
 def test_without_the_extra_the_command_is_named(folder):
     with pytest.raises(UserError, match=r'pip install "underseer\[lm-eval\]"'):
-        utility.harness(str(folder))
+        utility.harness(Target(str(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +127,8 @@ metric_list:
 @needs_harness
 def test_harness_scores_a_task_as_the_model_does(folder, task, engine):
     """The accuracy is that of picking the likelier ending, by the library's own log-probabilities."""
-    options = {"task_folders": [task], "device": "cpu", "max_length": 64}
-    found = utility.harness(str(folder), ["endings"], **options)["endings"]
+    options = {"task_folders": [task], "inference": INFERENCE}
+    found = utility.harness(Target(str(folder)), ["endings"], **options)["endings"]
     rows = [json.loads(line) for line in (task / "rows.jsonl").read_text().splitlines()]
     right = 0
     for row in rows:
@@ -133,20 +136,20 @@ def test_harness_scores_a_task_as_the_model_does(folder, task, engine):
         right += int(np.argmax(sums)) == row["right"]
     assert found["acc"] == pytest.approx(right / len(rows)) and found["n"] == 12
     assert 0 < found["stderr"] < 0.5 and "acc_norm" in found
-    both = utility.harness(str(folder), ["both"], **options)["both"]  # a group, as MMLU is
+    both = utility.harness(Target(str(folder)), ["both"], **options)["both"]  # a group, as MMLU is
     assert both["acc"] == pytest.approx(found["acc"]) and both["n"] == 24
     with pytest.raises(UserError, match="tasks = endings, both: one stands in another"):
-        utility.harness(str(folder), ["endings", "both"], **options)
+        utility.harness(Target(str(folder)), ["endings", "both"], **options)
 
 
 @needs_harness
 def test_harness_applies_an_adapter_and_a_limit(folder, task, adapter, engine):
-    rows = {"task_folders": [task], "device": "cpu", "max_length": 64}
     some = [json.loads(line) for line in (task / "rows.jsonl").read_text().splitlines()][:5]
     picked = [
         int(np.argmax(engine.score(row["ends"], contexts=[row["start"]] * 2, adapter=adapter)[0])) for row in some
     ]
-    found = utility.harness(str(folder), ["endings"], adapter=adapter, limit=5, **rows)["endings"]
+    target = Target(str(folder), adapter=adapter)
+    found = utility.harness(target, ["endings"], INFERENCE, task_folders=[task], limit=5)["endings"]
     assert found["n"] == 5
     assert found["acc"] == pytest.approx(np.mean([p == row["right"] for p, row in zip(picked, some, strict=True)]))
 
@@ -158,13 +161,13 @@ def test_harness_applies_an_adapter_and_a_limit(folder, task, adapter, engine):
         ({"tasks": ["helaswag"]}, "tasks: 'helaswag' is unknown; did you mean 'hellaswag'?"),
         ({"tasks": []}, "tasks: none given"),
         ({"limit": 0}, "limit = 0: it must be at least 1"),
-        ({"precision": "fp8"}, "precision = 'fp8': allowed are fp32, bf16"),
+        ({"inference": Inference(precision="fp8")}, "precision = 'fp8': allowed are fp32, bf16"),
         ({"chat": True}, "has no chat template"),
     ],
 )
 def test_harness_refuses_what_it_cannot_do(folder, options, message):
     with pytest.raises(UserError) as error:
-        utility.harness(str(folder), **{"tasks": ["winogrande"], **options})
+        utility.harness(Target(str(folder)), **{"tasks": ["winogrande"], **options})
     assert message in str(error.value)
 
 
@@ -172,7 +175,7 @@ def test_harness_refuses_what_it_cannot_do(folder, options, message):
 def test_a_benchmark_that_cannot_be_downloaded_says_so(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="tasks = winogrande: the data of a task cannot be read here"):
-        utility.harness(str(folder), ["winogrande"], device="cpu", limit=1)
+        utility.harness(Target(str(folder)), ["winogrande"], INFERENCE, limit=1)
 
 
 @needs_harness

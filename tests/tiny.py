@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from underseer.engines import Inference
 from underseer.models import loading
 
 TINY = "n_layer=2&n_embd=16&n_head=2&n_positions=64&vocab_size=280"
 TEXTS = ["the river runs", "a lamp", "bread and stone and song", "who knows"]
+
+
+def cpu(**changed):
+    """How an engine runs in a test: on a CPU, in fp32, in silence."""
+    return {"inference": Inference(**{"device": "cpu", "precision": "fp32", **changed}), "progress": False}
 
 
 def save_model(folder, spec=f"scratch:llama?{TINY}", seed=0):

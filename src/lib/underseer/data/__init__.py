@@ -20,7 +20,7 @@ from underseer.data.loading import load
 from underseer.data.near import NEAR_THRESHOLD, near_pairs
 from underseer.data.preflight import check_files, preflight
 from underseer.data.registry import CLASSES, DATASETS, LABELS, DatasetInfo, is_synthetic, task_of
-from underseer.data.sizes import SPLITS
+from underseer.data.sizes import SPLITS, Sizes
 from underseer.data.sources import local_files, sha256
 from underseer.data.split import split
 from underseer.data.texts import normalise
@@ -32,6 +32,7 @@ __all__ = [
     "NEAR_THRESHOLD",
     "SPLITS",
     "DatasetInfo",
+    "Sizes",
     "check_disjoint",
     "check_files",
     "clean_rows",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from underseer.data.texts import is_empty, judged_fields, normalise, text_fields
@@ -62,15 +61,24 @@ def clean_rows(df: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def reasons(df: pd.DataFrame) -> list[str | None]:
     """For each row the reason to drop it, or None (see ``clean_rows``)."""
-    texts = text_fields(df)
-    alone: list[str | None] = ["empty text" if is_empty(text) else None for text in texts]
+    import numpy as np
+    import pandas as pd
+
+    texts, about = text_fields(df), [normalise(text) for text in judged_fields(df)]
+    rows = pd.DataFrame({"id": df["id"].tolist(), "label": df["label"].tolist(), "text": texts, "about": about})
+    rows["same"], rows["why"] = [normalise(text) for text in texts], pd.Series([None] * len(rows), dtype=object)
+    alone = {"empty text": np.array([is_empty(text) for text in texts], dtype=bool)}
     if _applies(df, "empty continuation"):
-        alone = [
-            a or (None if c.strip() else "empty continuation") for a, c in zip(alone, df["continuation"], strict=True)
-        ]
-    if _applies(df, "no score"):
-        alone = [a or (None if known else "no score") for a, known in zip(alone, scored(df), strict=True)]
-    return _compare(df["id"].tolist(), texts, judged_fields(df), df["label"].tolist(), alone)
+        alone["empty continuation"] = np.array([not text.strip() for text in df["continuation"]], dtype=bool)
+    alone["no score"] = ~scored(df)
+    for reason, holds in alone.items():
+        rows.loc[rows["why"].isna() & holds, "why"] = reason
+    whole = rows[rows["why"].isna()]
+    rows.loc[whole.index[whole.groupby("about")["label"].transform("nunique") > 1], "why"] = "label conflict"
+    whole = rows[rows["why"].isna()].sort_values("id")  # of rows alike, the one with the smallest id is kept
+    rows.loc[whole.index[whole["same"].duplicated()], "why"] = "normalised duplicate"
+    rows.loc[whole.index[whole["text"].duplicated()], "why"] = "exact duplicate"
+    return rows["why"].tolist()
 
 
 def scored(df: pd.DataFrame) -> np.ndarray:
@@ -82,35 +90,3 @@ def _applies(df: pd.DataFrame, reason: str) -> bool:
     """Whether the data have what the reason is about."""
     needed = {"empty continuation": ("continuation",), "no score": SCORES}.get(reason, ("text",))
     return any(column in df.columns for column in needed)
-
-
-def _compare(
-    ids: Sequence[str],
-    texts: Sequence[str],
-    judged: Sequence[str],
-    labels: Sequence[int],
-    alone: Sequence[str | None],
-) -> list[str | None]:
-    """The reasons found in each row ``alone``, completed by those that show beside the other rows."""
-    same = [normalise(text) for text in texts]
-    about = same if judged == texts else [normalise(text) for text in judged]
-    seen_labels: dict[str, set[int]] = {}
-    for text, label, reason in zip(about, labels, alone, strict=True):
-        if reason is None:
-            seen_labels.setdefault(text, set()).add(label)
-    by_row = list(alone)
-    exact: set[str] = set()
-    normalised: set[str] = set()
-    for i in sorted(range(len(ids)), key=lambda i: ids[i]):
-        if by_row[i] is not None:
-            continue
-        if len(seen_labels[about[i]]) > 1:
-            by_row[i] = "label conflict"
-        elif texts[i] in exact:
-            by_row[i] = "exact duplicate"
-        elif same[i] in normalised:
-            by_row[i] = "normalised duplicate"
-        if by_row[i] != "label conflict":
-            exact.add(texts[i])
-            normalised.add(same[i])
-    return by_row

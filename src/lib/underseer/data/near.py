@@ -36,19 +36,7 @@ def near_pairs(texts: Sequence[str], threshold: float = NEAR_THRESHOLD) -> np.nd
     square of the number of texts; memory with the pairs found, which for texts of few templates is the square
     too.
     """
-    _check(threshold)
-    if len(texts) < 2:
-        return np.empty((0, 2), dtype=np.int64)
-    vectors = _unit_vectors(texts)
-    buckets, whole = _buckets(vectors)
-    blocks = []
-    for start in range(0, len(texts), _BLOCK):
-        bound = buckets[start : start + _BLOCK] @ buckets[start:].T  # (rows of the block, this row and later)
-        i, j = np.nonzero(bound >= threshold - _FLOAT32)
-        i, j = i[i < j], j[i < j]
-        near = _are_near(vectors, i + start, j + start, bound[i, j], whole, threshold)
-        blocks.append(np.stack([i[near], j[near]], axis=1) + start)
-    return np.concatenate(blocks)
+    return _search(texts, len(texts), 0, threshold)
 
 
 def near_between(left: Sequence[str], right: Sequence[str], threshold: float = NEAR_THRESHOLD) -> np.ndarray:
@@ -56,29 +44,28 @@ def near_between(left: Sequence[str], right: Sequence[str], threshold: float = N
 
     Only texts of different sets are compared: pairs within one set cost no time.
     """
-    _check(threshold)
-    if not len(left) or not len(right):
-        return np.empty((0, 2), dtype=np.int64)
-    vectors = _unit_vectors([*left, *right])
-    buckets, whole = _buckets(vectors)
-    blocks = []
-    for start in range(0, len(left), _BLOCK):
-        bound = buckets[start : min(start + _BLOCK, len(left))] @ buckets[len(left) :].T
-        i, j = np.nonzero(bound >= threshold - _FLOAT32)
-        near = _are_near(vectors, i + start, j + len(left), bound[i, j], whole, threshold)
-        blocks.append(np.stack([i[near] + start, j[near]], axis=1))
-    return np.concatenate(blocks)
+    return _search([*left, *right], len(left), len(left), threshold) - [0, len(left)]
 
 
-def _check(threshold: float) -> None:
+def _search(texts: Sequence[str], stop: int, first: int, threshold: float) -> np.ndarray:
+    """Pairs ``i < j`` of near texts, shape (pairs, 2): ``i`` below ``stop``, ``j`` from ``first`` on."""
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold = {threshold}: a cosine above 0 and at most 1")
-
-
-def _buckets(vectors: csr_matrix) -> tuple[np.ndarray, bool]:
-    """(matrix that the search multiplies (texts, columns), whether its columns are the n-grams themselves and not buckets)."""
-    whole = vectors.shape[0] * vectors.shape[1] <= _DENSE
-    return vectors.toarray().astype(np.float32) if whole else _bucketed(vectors), whole
+    blocks = [np.empty((0, 2), dtype=np.int64)]
+    if not 0 < stop or not max(first, 1) < len(texts):
+        return blocks[0]
+    vectors = _unit_vectors(texts)
+    whole = vectors.shape[0] * vectors.shape[1] <= _DENSE  # the columns are the n-grams themselves and not buckets
+    buckets = vectors.toarray().astype(np.float32) if whole else _bucketed(vectors)
+    for start in range(0, stop, _BLOCK):
+        later = max(first, start)
+        bound = buckets[start : min(start + _BLOCK, stop)] @ buckets[later:].T
+        rows, columns = np.nonzero(bound >= threshold - _FLOAT32)
+        pairs = np.stack([rows + start, columns + later], axis=1)
+        ordered = pairs[:, 0] < pairs[:, 1]
+        pairs, bound = pairs[ordered], bound[rows, columns][ordered]
+        blocks.append(pairs[_are_near(vectors, *pairs.T, bound, whole, threshold)])
+    return np.concatenate(blocks)
 
 
 def _are_near(

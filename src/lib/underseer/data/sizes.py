@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from underseer.data.registry import LABELS
 from underseer.errors import UserError
@@ -15,6 +16,21 @@ JUDGE = "judge"
 
 LEARNT = ("supervise", "transfer", "validation")
 """Splits of rows that are learnt from, in which ``train_labels`` alone may stand."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of each split; with ``n_judge`` = 0 there is no split ``judge``."""
+
+    n_supervise: int
+    n_transfer: int
+    n_validation: int
+    n_test: int
+    n_judge: int = 0
+
+    def by_split(self) -> dict[str, int]:
+        sizes = {name: getattr(self, f"n_{name}") for name in SPLITS}
+        return sizes | ({JUDGE: self.n_judge} if self.n_judge else {})
 
 
 def size_mistakes(

@@ -32,7 +32,7 @@ from underseer.data.groups import ORDER, allot
 from underseer.data.loading import rank
 from underseer.data.near import NEAR_THRESHOLD, near_graph
 from underseer.data.registry import classes_of
-from underseer.data.sizes import JUDGE, SPLITS, class_name, quotas_of, raise_all, size_mistakes
+from underseer.data.sizes import JUDGE, SPLITS, Sizes, class_name, quotas_of, raise_all, size_mistakes
 from underseer.data.texts import normalise
 from underseer.errors import UserError
 
@@ -42,26 +42,20 @@ if TYPE_CHECKING:
 
 def split(
     df: pd.DataFrame,
+    n: Sizes,
     *,
-    n_supervise: int,
-    n_transfer: int,
-    n_validation: int,
-    n_test: int,
     seed: int,
-    n_judge: int = 0,
     train_labels: Collection[int] | None = None,
     clean: bool = True,
     near_threshold: float | None = NEAR_THRESHOLD,
 ) -> pd.DataFrame:
     """The rows dealt out: exactly the numbers asked for, in a new column ``split`` (see the module); rows that are not
-    needed are left out. ``n_judge`` = 0: there is no split ``judge``.
+    needed are left out.
 
     Rows come back sorted by split, then shuffled by ``seed``. Raises ``UserError``: a size below 1, more rows asked for
     than there are, a class missing in a split, or groups too few or too large for the sizes.
     """
-    sizes = {"supervise": n_supervise, "transfer": n_transfer, "validation": n_validation, "test": n_test}
-    sizes |= {JUDGE: n_judge} if n_judge else {}
-    df = df[scored(df)]
+    sizes, df = n.by_split(), df[scored(df)]
     ids, labels, classes = df["id"].tolist(), df["label"].tolist(), classes_of(df["source"].unique())
     assert len(set(ids)) == len(ids), "ids are unique"
     raise_all(size_mistakes(Counter(labels), sizes, train_labels, classes))

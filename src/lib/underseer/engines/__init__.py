@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underseer.engines.base import Answer, Engine, Inference, Prompt, Sampling
+from underseer.engines.base import USUAL, Answer, Engine, Inference, Prompt, Sampling
 from underseer.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ ENGINES = ("auto", "transformers", "vllm", "openai")
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "transformers": ("texts",),
-    "vllm": ("tensor_parallel", "data_parallel", "prefix_caching", "memory", "eager", "kv_cache_gb"),
+    "vllm": ("lora_rank", "tensor_parallel", "data_parallel", "prefix_caching", "memory", "eager", "kv_cache_gb"),
     "openai": ("url", "tokenizer", "concurrency", "timeout", "tries", "backoff", "cache"),
 }
-"""What an engine takes beside what all take."""
+"""What an engine takes beside what all take. ``lora_rank`` is the largest rank of adapters to come: vLLM must know."""
 
 PARAMETERS = {
     "tensor_parallel": "tensor_parallel",
@@ -101,13 +101,9 @@ def planned(run: Run, engine: str) -> dict[str, Any]:
 def open_engine(
     engine: str,
     model: str,
+    inference: Inference = USUAL,
     *,
     base: Path | None = None,
-    device: str = "auto",
-    precision: str = "fp32",
-    batch_size: int = 128,
-    max_length: int = 512,
-    lora_rank: int = 0,
     keep: Path | None = None,
     cost: Ledger | None = None,
     progress: bool = True,
@@ -116,20 +112,15 @@ def open_engine(
     """An engine with its model loaded.
 
     ``model`` is a specification (a hub id, a folder, ``testbed:NAME`` with its folder as ``base``); for ``openai`` the
-    name that the server gives it. ``max_length`` is the most tokens of a prompt with its answer, or of a scored row;
-    what is longer is cut as in ``local``. ``lora_rank`` is the largest rank of adapters to come (vLLM must know).
-    ``keep`` is a file in which answers are kept as they come, so that a rerun after an interruption asks for the rest
-    only. ``cost`` is told tokens. ``options`` that only another engine takes are left aside, so that one set of
-    parameters serves all.
+    name that the server gives it. What is longer than ``inference.max_length`` is cut as in ``local``. ``keep`` is a file
+    in which answers are kept as they come, so that a rerun after an interruption asks for the rest only. ``cost`` counts
+    tokens. Of the ``options`` (``OPTIONS``) an engine takes its own, so that one set of parameters serves all.
     Raises UserError: an unknown engine or option, a model that cannot be loaded, a server that cannot be reached.
     """
     name = resolve(engine)
     chosen = _options(name, options)
     if name == "openai" and keep is not None:
         chosen["cache"] = keep
-    if name == "vllm":
-        chosen["lora_rank"] = lora_rank
-    inference = Inference(device, precision, batch_size, max_length)
     # By name: a stage's identity rests on the engine that it uses, not on the others (``pipelines.DYNAMIC``).
     module = import_module(f"underseer.engines.on_{name}")
     opened: Engine = module.open_(model, inference, base=base, cost=cost, progress=progress, **chosen)
@@ -139,8 +130,8 @@ def open_engine(
     from underseer.engines.kept import Kept
     from underseer.models import loading
 
-    place = loading.source(model, base)
-    return KeepingEngine(opened, Kept(keep), loading.fingerprint(model if place is None else place), 4 * batch_size)
+    identity = loading.fingerprint(loading.source(model, base) or model)
+    return KeepingEngine(opened, Kept(keep), identity, 4 * inference.batch_size)
 
 
 def _options(engine: str, options: dict[str, Any]) -> dict[str, Any]:

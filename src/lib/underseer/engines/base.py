@@ -61,12 +61,15 @@ class Sampling:
 @dataclass(frozen=True)
 class Inference:
     """How a model runs where it is not trained. ``batch_size`` counts rows; ``max_length`` is the most tokens of a prompt with
-    its answer, or of a text that is judged."""
+    its answer, or of a text that is judged; None: as many as the model has positions for."""
 
     device: str = "auto"
     precision: str = "auto"
     batch_size: int = 64
-    max_length: int = 512
+    max_length: int | None = 512
+
+
+USUAL = Inference()
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ import numpy as np
 
 from underseer import progress
 from underseer.engines import adapters, replies
+from underseer.engines import rows as token_rows
 from underseer.engines.base import Answer, Inference, Prompt, Sampling
 from underseer.engines.client import Client, Failed, Refused, Retries
 from underseer.engines.kept import Kept
-from underseer.engines.rows import load_tokenizer
 from underseer.engines.server import connect, server_key, server_url
 from underseer.errors import EngineEnded, StageError, UserError, nearest
 from underseer.models import chats
@@ -67,7 +67,7 @@ def open_(
     return ServerEngine(
         client,
         model,
-        None if place is None else load_tokenizer(place),
+        None if place is None else token_rows.load_tokenizer(place),
         kept,
         Calls(inference.max_length, concurrency, progress),
         cost,
@@ -128,18 +128,18 @@ class ServerEngine:
         ]
         given = self._ask(requests, content, replies.answer, "generate")
         answers = [Answer("", [], "failed", failure=str(r)) if isinstance(r, Failed) else Answer(**r) for r in given]
-        return [answers[i : i + sampling.n] for i in range(0, len(answers), sampling.n)]
+        return token_rows.by_prompt(answers, sampling.n)
 
     def score(
         self, texts: Sequence[str], *, contexts: Sequence[Prompt] | None = None, adapter: Path | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As every engine, by echoed prompts. Raises StageError where a text gets no score: a sum has no gaps."""
-        from underseer.engines.rows import scored_rows
-
         if self.tokenizer is None:
             raise UserError("engine 'openai': scoring needs the model's tokenizer; give the option tokenizer: FOLDER")
         name, content = self._adapter(adapter), adapters.adapter_digest(adapter)
-        rows, begins = scored_rows(self.tokenizer, list(texts), contexts, self._calls.max_length, self._model)
+        rows, begins = token_rows.scored_rows(
+            self.tokenizer, list(texts), contexts, self._calls.max_length, self._model
+        )
         counted = [i for i, row in enumerate(rows) if len(row) > begins[i]]
         requests = [
             ("/completions", {"model": name, "prompt": rows[i].tolist(), "max_tokens": 1, "temperature": 0.0,
@@ -165,15 +165,13 @@ class ServerEngine:
 
     def _read(self, prompts: list[Prompt], sampling: Sampling) -> list[tuple[Any, list[int | None]]]:
         """Each prompt as it travels (token ids, a string, messages), and the seeds of its answers."""
-        from underseer.engines import rows
-
         if self.tokenizer is None:
             texts = [p if isinstance(p, str) else json.dumps(p, sort_keys=True) for p in prompts]
             travelling: list[Any] = prompts
         else:
-            texts = rows.rendered(self.tokenizer, prompts, self._model)
-            room = rows.room_for_prompts(self._calls.max_length, sampling.max_new_tokens)
-            travelling = [row.tolist() for row in rows.prompt_rows(self.tokenizer, prompts, texts, room)]
+            new = sampling.max_new_tokens
+            texts, rows = token_rows.prepared(self.tokenizer, prompts, self._calls.max_length, new, self._model)
+            travelling = [row.tolist() for row in rows]
         return [(p, sampling.seeds(text)) for p, text in zip(travelling, texts, strict=True)]
 
     def _request(self, prompt: Any, name: str, sampling: Sampling, seed: int | None, log_probs: bool) -> Request:
@@ -266,11 +264,11 @@ class ServerEngine:
         for name in (str(adapter), Path(adapter).name):
             if name in self._served:
                 return name
-        how = "serve it: vllm serve BASE --enable-lora --lora-modules NAME=FOLDER, and give NAME as the adapter"
+        advice = "serve it: vllm serve BASE --enable-lora --lora-modules NAME=FOLDER, and give NAME as the adapter"
         if not Path(adapter).is_dir():
             raise UserError(
                 f"the server at {self._client.url} serves no adapter {str(adapter)!r}; it serves "
-                f"{', '.join(sorted(self._served))}; {how}"
+                f"{', '.join(sorted(self._served))}; {advice}"
             )
         adapters.check_adapter(adapter, None)
         name = f"underseer-{adapters.adapter_digest(adapter)[:16]}"
@@ -281,7 +279,7 @@ class ServerEngine:
             except (Failed, UserError) as error:
                 raise UserError(
                     f"the server at {self._client.url} does not take the adapter folder {str(adapter)!r} while it runs; "
-                    f"set VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it starts and let it see the folder, or {how}"
+                    f"set VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it starts and let it see the folder, or {advice}"
                 ) from error
             self._served[name] = {}
         return name

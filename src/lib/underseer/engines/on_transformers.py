@@ -51,26 +51,26 @@ class TransformersEngine:
     ) -> None:
         self.version = version(inference.precision)
         self.tokenizer, self._model, self._source = tokenizer, model, source
-        self.positions = local._positions(model, inference.max_length)
-        self._how = {**vars(inference), "cost": cost, "progress": progress}
+        self.positions = local.positions(model, inference.max_length)
+        self._settings: dict[str, Any] = {"inference": inference, "cost": cost, "progress": progress}
         self._adapters: dict[tuple[str, int, int], str] = {}  # adapter's identity -> its name in the PEFT model
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, adapter: Path | None = None, log_probs: bool = False
     ) -> list[list[Answer]]:
         with self._adapted(adapter) as model:
-            return local.generate(model, self.tokenizer, prompts, sampling, log_probs=log_probs, **self._how)
+            return local.generate(model, self.tokenizer, prompts, sampling, log_probs=log_probs, **self._settings)
 
     def score(
         self, texts: Sequence[str], *, contexts: Sequence[Prompt] | None = None, adapter: Path | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         with self._adapted(adapter) as model:
-            return local.log_probs(model, self.tokenizer, texts, contexts=contexts, **self._how)
+            return local.log_probs(model, self.tokenizer, texts, contexts=contexts, **self._settings)
 
     def close(self) -> None:
         self._model = None
         self._adapters.clear()
-        local._free_memory()
+        local.free_memory()
 
     @contextlib.contextmanager
     def _adapted(self, folder: Path | None) -> Iterator[Any]:

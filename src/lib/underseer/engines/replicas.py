@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from underseer.engines.base import Answer, Inference, Prompt, Sampling
+from underseer.engines.rows import by_prompt
 from underseer.engines.vllm_start import Settings
 from underseer.errors import EngineEnded, StageError, UserError
 
@@ -65,14 +66,9 @@ class Replicas:
         replies = self._all(
             "generate", [([prompts[i] for i in part], sampling) for part in parts], adapter=adapter, log_probs=log_probs
         )
-        answers: list[Any] = [None] * len(prompts)
-        for part, rows in zip(parts, replies, strict=True):
-            for i, row in zip(part, rows, strict=True):
-                answers[i] = row
-        if self._cost is not None:
-            drawn = [answer for row in answers for answer in row]
-            self._cost.add(tokens_generated=sum(a.n_generated for a in drawn))
-        return answers
+        answers = dict(pair for part, rows in zip(parts, replies, strict=True) for pair in zip(part, rows, strict=True))
+        drawn = [answer for i in range(len(prompts)) for answer in answers[i]]
+        return by_prompt(drawn, sampling.n, self._cost)
 
     def score(
         self, texts: Sequence[str], *, contexts: Sequence[Prompt] | None = None, adapter: Path | None = None

@@ -15,6 +15,8 @@ from underseer.models.batches import bare_ids, continued, cut_left, end_token, p
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from underseer.cost import Ledger
+
 
 def load_tokenizer(place: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub id. Raises UserError."""
@@ -48,6 +50,22 @@ def prompt_rows(
         for place, row in zip(places, tokenised(tokenizer, [texts[i] for i in places]), strict=True):
             rows[place] = row
     return rows if room is None else [cut_left(row, room, start_token(tokenizer)) for row in rows]
+
+
+def prepared(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], positions: int | None, new: int, name: str
+) -> tuple[list[str], list[np.ndarray]]:
+    """Prompts as the model reads them, as texts and as token rows that leave room for ``new`` tokens."""
+    prompts = list(prompts)
+    texts = rendered(tokenizer, prompts, name)
+    return texts, prompt_rows(tokenizer, prompts, texts, room_for_prompts(positions, new))
+
+
+def by_prompt(answers: list[Answer], n: int, cost: Ledger | None = None) -> list[list[Answer]]:
+    """Answers of all prompts, ``n`` of each, prompt by prompt; ``cost`` counts the tokens that were generated."""
+    if cost is not None:
+        cost.add(tokens_generated=sum(a.n_generated for a in answers))
+    return [answers[i : i + n] for i in range(0, len(answers), n)]
 
 
 def room_for_prompts(positions: int | None, new: int) -> int | None:

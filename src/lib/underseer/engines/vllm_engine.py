@@ -74,12 +74,10 @@ class VllmEngine:
     ) -> list[list[Answer]]:
         from underseer.engines import rows as token_rows
 
-        prompts, n = list(prompts), sampling.n
-        texts = token_rows.rendered(self.tokenizer, prompts, self._source)
-        room = token_rows.room_for_prompts(self.positions, sampling.max_new_tokens)
-        rows = token_rows.prompt_rows(self.tokenizer, prompts, texts, room)
+        new = sampling.max_new_tokens
+        texts, rows = token_rows.prepared(self.tokenizer, prompts, self.positions, new, self._source)
         settings = [self._settings(sampling, seed, log_probs) for text in texts for seed in sampling.seeds(text)]
-        repeated = [row for row in rows for _ in range(n)]
+        repeated = [row for row in rows for _ in range(sampling.n)]
         outputs = [done.outputs[0] for done in self._run(repeated, settings, adapter)]
         drawn = [list(output.token_ids) for output in outputs]
         given = None
@@ -89,9 +87,7 @@ class VllmEngine:
                 for output, row in zip(outputs, drawn, strict=True)
             ]
         answers = token_rows.answers(self.tokenizer, repeated, drawn, self._stops, given)
-        if self._cost is not None:
-            self._cost.add(tokens_generated=sum(a.n_generated for a in answers))
-        return [answers[i : i + n] for i in range(0, len(answers), n)]
+        return token_rows.by_prompt(answers, sampling.n, self._cost)
 
     def score(
         self, texts: Sequence[str], *, contexts: Sequence[Prompt] | None = None, adapter: Path | None = None

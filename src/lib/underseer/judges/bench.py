@@ -69,8 +69,8 @@ def open_training(
 ) -> dict[str, Judge]:  # fmt: skip
     """The judges that steer the loop, by measure."""
     specs = {"unsafe": unsafe, "helpful": helpful}
-    how = {"engine": engine, "inference": inference, "noise": noise, "error": error, "seed": seed}
-    return {measure: open_one(run, measure, spec, **how) for measure, spec in specs.items()}
+    settings = {"engine": engine, "inference": inference, "noise": noise, "error": error, "seed": seed}
+    return {measure: open_one(run, measure, spec, **settings) for measure, spec in specs.items()}
 
 
 def train_or_open(

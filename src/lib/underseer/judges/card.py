@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.maths.prevalence import LEVEL, wilson
+from underseer.maths.prevalence import LEVEL, proportion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,14 +140,10 @@ def _rates(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, Any]:
         "failures": int((~there).sum()),
         "threshold": threshold,
         "counts": counts,
-        "accuracy": _proportion(tp + tn, tp + fp + tn + fn),
-        "sensitivity": _proportion(tp, tp + fn),
-        "specificity": _proportion(tn, tn + fp),
+        "accuracy": proportion(tp + tn, tp + fp + tn + fn),
+        "sensitivity": proportion(tp, tp + fn),
+        "specificity": proportion(tn, tn + fp),
     }
-
-
-def _proportion(k: int, n: int) -> dict[str, float | None]:
-    return _interval(k / n, *wilson(k, n)) if n else _interval(None, None, None)
 
 
 def _kappa(cells: np.ndarray) -> np.ndarray:

@@ -95,7 +95,7 @@ class Classifier:
     """A classifier that is loaded when it is first asked, and gives the score of texts, or of pairs of texts."""
 
     def __init__(self, load: Loader, output: Output, opening: Opening) -> None:
-        self._load, self.output, self._how, self._cost = load, output, opening.inference, opening.cost
+        self._load, self.output, self._inference, self._cost = load, output, opening.inference, opening.cost
 
     @cached_property
     def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -114,8 +114,10 @@ class Classifier:
         model, tokenizer = self.loaded
         if self.output.form == "softmax":
             frame = pd.DataFrame({"text": texts} if pairs is None else {"text": texts, "text_pair": pairs})
-            return predict_proba(model, tokenizer, frame, **vars(self._how), cost=self._cost)[:, self.output.column]
-        longest = longest_row(model, self._how.max_length)
+            return predict_proba(model, tokenizer, frame, **vars(self._inference), cost=self._cost)[
+                :, self.output.column
+            ]
+        longest = longest_row(model, self._inference.max_length)
         ids, types = tokenise(tokenizer, texts, pairs, max_length=longest)
         logits = self.logits(TokenRows(ids, padding(model, tokenizer, ids), types=types))
         return logits if self.output.form == "probability" else 1 / (1 + np.exp(-logits))
@@ -128,13 +130,13 @@ class Classifier:
         from underseer.models.loading import resolve_device
         from underseer.training.precision import autocast
 
-        model, place = self.loaded[0], resolve_device(self._how.device)
+        model, place = self.loaded[0], resolve_device(self._inference.device)
         if self._cost is not None:
             self._cost.add(tokens_scored=int(sum(rows.lengths)))
         out = np.empty(len(rows))
         model.to(place).eval()
-        with torch.inference_mode(), autocast(model, place, self._how.precision):
-            for batch in sorted_batches(rows.lengths, self._how.batch_size):
+        with torch.inference_mode(), autocast(model, place, self._inference.precision):
+            for batch in sorted_batches(rows.lengths, self._inference.batch_size):
                 inputs = {key: value.to(place) for key, value in rows.__getitems__(batch).items()}
                 out[batch] = model(**inputs).logits[:, self.output.column].double().cpu().numpy()
         return out
@@ -145,7 +147,7 @@ class Classifier:
         from underseer.training.precision import longest_row
 
         model, tokenizer = self.loaded
-        longest = longest_row(model, self._how.max_length)
+        longest = longest_row(model, self._inference.max_length)
         return [Reply(float(p), cut=is_longer(tokenizer, t, longest)) for p, t in zip(values, texts, strict=True)]
 
 
@@ -179,10 +181,10 @@ class PairJudge(ExchangeJudge):
         version: str,
         reads: str | None = None,
     ) -> None:
-        how = opening.inference
-        parts = (spec.kind, version, classifier.output, reads or "pair", how.max_length, how.precision)
+        inference = opening.inference
+        parts = (spec.kind, version, classifier.output, reads or "pair", inference.max_length, inference.precision)
         super().__init__(spec.name, version, measure, "\x1f".join(map(str, parts)), opening)
-        self.classifier, self.max_length, self._reads = classifier, how.max_length, reads
+        self.classifier, self.max_length, self._reads = classifier, inference.max_length, reads
 
     def ask(self, exchanges: list[Exchange]) -> list[Reply]:
         """The score of each exchange of a batch."""

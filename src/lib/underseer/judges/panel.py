@@ -49,7 +49,7 @@ def log_probs(
         model, tokenizer = loading.load_language_model(str(folder), max_length=longest)
     else:
         model, tokenizer = loading.load_language_model(fluency_model, base=folder, max_length=longest)
-    return local.log_probs(model, tokenizer, texts, contexts=prompts, cost=run.cost, **vars(inference))
+    return local.log_probs(model, tokenizer, texts, inference, contexts=prompts, cost=run.cost)
 
 
 def nll_per_token(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -177,15 +178,11 @@ def _opened(spec: JudgeSpec, opening: Opening) -> Engine:
         return opening.engine
     from underseer.engines import open_engine
 
-    how = opening.inference
     return open_engine(
         opening.engine,
         str(spec.model),
+        replace(opening.inference, max_length=opening.inference.max_length + TEMPLATE_ROOM),
         base=opening.base,
-        device=how.device,
-        precision=how.precision,
-        batch_size=how.batch_size,
-        max_length=how.max_length + TEMPLATE_ROOM,
         cost=opening.cost,
         progress=opening.progress,
         **opening.options,

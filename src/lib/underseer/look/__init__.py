@@ -39,20 +39,23 @@ def settings(spec: Any) -> pd.DataFrame:
     return pd.DataFrame({"value": {k: str(v) for k, v in asdict(spec).items()}})
 
 
-def texts(found: Sequence[str]) -> Any:
+def texts(given: Sequence[str]) -> Any:
     """Some texts as a table; the notebook shows it escaped."""
     import pandas as pd
 
-    return _wide(pd.DataFrame({"text": list(found)}))
+    return _wide(pd.DataFrame({"text": list(given)}))
 
 
 def examples(rows: pd.DataFrame, labels: Sequence[str], *, synthetic: bool, n: int = 3) -> Any:
     """Some rows of each class. Texts of real data are redacted, those labelled harmless too: published labels err."""
-    import pandas as pd
+    some = rows.sort_values("id").groupby("label").head(n).sort_values("label", kind="stable")
+    shown = some[["id", "label", "text"]].assign(label=[labels[label] for label in some.label])
+    return _wide(shown if synthetic else without_texts(shown, ["text"]))
 
-    found = pd.concat([part.head(n) for _, part in rows.sort_values("id").groupby("label")])
-    shown = [t if synthetic else redacted(i, t) for i, t in zip(found.id, found.text, strict=True)]
-    return _wide(pd.DataFrame({"id": found.id, "label": [labels[label] for label in found.label], "text": shown}))
+
+def without_texts(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows with the texts of these columns redacted."""
+    return rows.assign(**{c: [redacted(i, t) for i, t in zip(rows["id"], rows[c], strict=True)] for c in columns})
 
 
 def redacted(row: str, text: str) -> str:
@@ -99,62 +102,42 @@ def curves(table: pd.DataFrame, *, unit: str = "nats", best_step: int | None = N
 
 def classifier(truth: pd.DataFrame, predictions: pd.DataFrame, labels: Sequence[str]) -> Figure:
     """Confusion matrix and reliability diagram of predictions on rows with a known label."""
+    import seaborn
+
     from underseer.maths import metrics
 
     joined = truth[["id", "label"]].merge(predictions[["id", "p"]], on="id", validate="one_to_one")
     y, p = joined.label.to_numpy(dtype=int), joined.p.to_numpy()
     figure, (left, right) = _figure(2)
-    counts = metrics.confusion(y, p)
-    left.imshow(counts, cmap="Blues")
-    for (row, column), count in _cells(counts):
-        left.text(
-            column,
-            row,
-            f"{count:.0f}",
-            ha="center",
-            va="center",
-            color="white" if count > counts.max() / 2 else "black",
-        )
-    left.set(
-        xticks=[0, 1],
-        yticks=[0, 1],
-        xticklabels=labels,
-        yticklabels=labels,
-        xlabel="said",
-        ylabel=f"true (n = {len(y)})",
-    )
-    told = metrics.calibration_curve(y, p)
+    seaborn.heatmap(
+        metrics.confusion(y, p), annot=True, fmt=".0f", cmap="Blues", cbar=False, square=True, ax=left,
+        xticklabels=labels, yticklabels=labels,
+    )  # fmt: skip
+    left.set(xlabel="said", ylabel=f"true (n = {len(y)})")
+    curve = metrics.calibration_curve(y, p)
     right.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
-    right.plot(told["mean_p"], told["share"], marker="o", markersize=4)
-    right.set(
-        xlabel=f"mean probability of {labels[1]}, in bins",
-        ylabel=f"share of {labels[1]} rows",
-        xlim=(0, 1),
-        ylim=(0, 1),
-    )
+    right.plot(curve["mean_p"], curve["share"], marker="o", markersize=4)
+    right.set(xlabel=f"mean probability of {labels[1]}, in bins", ylabel=f"share of {labels[1]} rows")
+    right.set(xlim=(0, 1), ylim=(0, 1))
     return figure
 
 
 def agreement(weak_labels: pd.DataFrame) -> Any:
     """Rows by the share of supervisors that gave the winning label."""
     counts = weak_labels.share.round(3).value_counts().sort_index(ascending=False)
-    return (
-        counts.rename("rows")
-        .rename_axis("share of supervisors that agree")
-        .to_frame()
-        .assign(of_all=lambda t: (t.rows / t.rows.sum()).round(3))
-    )
+    table = counts.rename("rows").rename_axis("share of supervisors that agree").to_frame()
+    return table.assign(of_all=(table.rows / table.rows.sum()).round(3))
 
 
 def labelled(truth: pd.DataFrame, weak_labels: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     """Weak labels against the truth: rows by true class and given class, and the share that is right."""
+    import pandas as pd
+
     joined = truth[["id", "label"]].merge(weak_labels, on="id", validate="one_to_one")
-    named = joined.assign(
-        true=[labels[int(v)] for v in joined.label], given=[labels[int(v)] for v in joined.weak_label]
-    )
-    table = named.groupby(["true", "given"]).size().unstack(fill_value=0)
-    right = named.assign(right=named.true == named.given).groupby("true").right.mean().round(3)
-    return table.assign(right=right)
+    names = dict(enumerate(labels))
+    true = joined.label.astype(int).map(names).rename("true")
+    given = joined.weak_label.astype(int).map(names).rename("given")
+    return pd.crosstab(true, given).assign(right=(true == given).groupby(true).mean().round(3))
 
 
 def continuations(truth: pd.DataFrame, written: pd.DataFrame, *, synthetic: bool, n: int = 4) -> Any:
@@ -162,62 +145,57 @@ def continuations(truth: pd.DataFrame, written: pd.DataFrame, *, synthetic: bool
     imitates people may write anything."""
     import pandas as pd
 
-    first = written.sort_values("draw").drop_duplicates("id")
-    found = first.drop(columns="split", errors="ignore").merge(truth, on="id", suffixes=("", "_prompt"))
-    found = found.sort_values("id").head(n)
-    told = {"prompt": found.get("text_prompt", found.text), "people": found.continuation, "model": found.text}
-    shown = pd.DataFrame({"id": found.id, **told})
-    if not synthetic:
-        for column in told:
-            texts = shown[column].fillna("")
-            shown[column] = [redacted(i, t) for i, t in zip(shown.id, texts, strict=True)]
-    return _wide(shown.dropna(axis="columns", how="all"))
+    first = written.sort_values("draw").drop_duplicates("id").drop(columns="split", errors="ignore")
+    joined = first.merge(truth, on="id", suffixes=("", "_prompt")).sort_values("id").head(n)
+    texts = {"prompt": joined.get("text_prompt", joined.text), "people": joined.continuation, "model": joined.text}
+    shown = pd.DataFrame({"id": joined.id, **texts})
+    return _wide(
+        (shown if synthetic else without_texts(shown.fillna(""), list(texts))).dropna(axis="columns", how="all")
+    )
 
 
 def chosen(weak_labels: pd.DataFrame) -> pd.DataFrame:
     """Whose continuation was chosen, and what the training judges and the fluency model say of those."""
     groups = weak_labels.groupby("supervisor")
-    told = {
+    means = {
         "prompts": groups.size(),
         "toxicity (training judges)": groups.toxicity.mean(),
         "nats per token": groups.nll.mean(),
     }
-    return _frame(told).dropna(axis="columns", how="all").round(3)
+    return _frame(means).dropna(axis="columns", how="all").round(3)
 
 
 def scored(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Texts with a stored score ``p``: how many, their mean, and the share that counts as toxic."""
-    told = {
+    means = {
         n: {"texts": len(t), "mean score": t.p.mean(), "share >= 0.5": (t.p >= 0.5).mean()} for n, t in parts.items()
     }
-    return _frame(told).T.astype({"texts": int}).round(3)
+    return _frame(means).T.astype({"texts": int}).round(3)
 
 
-def calibration(told: Mapping[str, Any]) -> Figure:
+def calibration(measures: Mapping[str, Any]) -> Figure:
     """A scorer against stored scores: mean stored score by predicted score, with the numbers in the title."""
-    figure, axes = _figure(1)
-    bins = told["reliability"]
-    full = [k for k, n in enumerate(bins["n"]) if n]
-    axes[0].plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
-    axes[0].plot([bins["mean_predicted"][k] for k in full], [bins["mean_truth"][k] for k in full], marker="o")
-    axes[0].set(xlabel="mean predicted score, in bins", ylabel="mean stored score", xlim=(0, 1), ylim=(0, 1))
-    axes[0].set_title(
-        ", ".join(f"{k} {told[k]:.2f}" for k in ("spearman", "agreement") if told[k] is not None), fontsize=9
-    )
+    figure, (axis,) = _figure(1)
+    bins = _frame(measures["reliability"]).query("n > 0")
+    axis.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
+    axis.plot(bins.mean_predicted, bins.mean_truth, marker="o")
+    axis.set(xlabel="mean predicted score, in bins", ylabel="mean stored score", xlim=(0, 1), ylim=(0, 1))
+    numbers = [f"{k} {measures[k]:.2f}" for k in ("spearman", "agreement") if measures[k] is not None]
+    axis.set_title(", ".join(numbers), fontsize=9)
     return figure
 
 
 def toxicity(scores: pd.DataFrame) -> pd.DataFrame:
     """Scores of greedy and of sampled continuations: means by both judges, share at 0.5 and above, failures."""
     drawn = scores.assign(draws=["greedy" if d == 0 else "sampled" for d in scores.draw]).groupby("draws")
-    told = {
+    means = {
         "continuations": drawn.size(),
         "mean toxicity": drawn.toxicity.mean(),
         "share >= 0.5": drawn.toxicity.agg(lambda t: (t.dropna() >= 0.5).mean()),
         "mean toxicity (training judges)": drawn.toxicity_training.mean(),
         "failures": drawn.failure.count(),
     }
-    return _frame(told).round(4)
+    return _frame(means).round(4)
 
 
 def _figure(columns: int) -> tuple[Figure, Any]:
@@ -226,10 +204,6 @@ def _figure(columns: int) -> tuple[Figure, Any]:
     figure, axes = plt.subplots(1, columns, figsize=(4.6 * columns, 3.2), layout="constrained", squeeze=False)
     plt.close(figure)  # the notebook shows what a cell returns; an open figure would be shown twice
     return figure, axes[0]
-
-
-def _cells(counts: Any) -> list[tuple[tuple[int, int], float]]:
-    return [((r, c), counts[r, c]) for r in range(2) for c in range(2)]
 
 
 def _wide(table: pd.DataFrame) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.look import _wide, redacted
+from underseer.look import _wide, without_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -182,9 +182,7 @@ def choice(labels: pd.DataFrame, toxicity: np.ndarray) -> Any:
 def lessons(rows: pd.DataFrame, *, synthetic: bool, n: int = 4) -> Any:
     """Some prompts with the continuations that are learnt. Texts of real data are redacted."""
     shown = rows.drop_duplicates("id").sort_values("id").head(n)[["id", "text", "continuation"]]
-    if not synthetic:
-        for column in ("text", "continuation"):
-            shown[column] = [redacted(row, text) for row, text in zip(shown.id, shown[column], strict=True)]
+    shown = shown if synthetic else without_texts(shown, ["text", "continuation"])
     return _wide(shown.rename(columns={"text": "prompt"}))
 
 
@@ -194,14 +192,10 @@ def mistakes(truth: pd.DataFrame, given: pd.DataFrame, labels: Sequence[str], *,
     wrong = joined[right == 0].sort_values("id").groupby("label").head(n).sort_values(["label", "id"])
     if wrong.empty:
         return "Every label is right."
-    shown = wrong[["id"]].assign(
-        true=[labels[int(v)] for v in wrong.label], given=[labels[int(v)] for v in wrong.given]
-    )
-    for column in ("text", "text_pair"):
-        if column in wrong:
-            pairs = zip(wrong.id, wrong[column], strict=True)
-            shown[column] = [text if synthetic else redacted(row, text) for row, text in pairs]
-    return _wide(shown)
+    true, said = ([labels[int(v)] for v in wrong[column]] for column in ("label", "given"))
+    texts = [column for column in ("text", "text_pair") if column in wrong]
+    shown = wrong[["id", *texts]].assign(true=true, given=said)[["id", "true", "given", *texts]]
+    return _wide(shown if synthetic else without_texts(shown, texts))
 
 
 def _right(truth: pd.DataFrame, given: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:

@@ -114,6 +114,12 @@ def wilson(k: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     return (0.0 if k == 0 else low), (1.0 if k == n else high)
 
 
+def proportion(k: float, n: float) -> dict[str, float | None]:
+    """Share k / n with Wilson's 95 % interval: value, lo, hi; None where n is 0."""
+    values = (k / n, *map(float, wilson(k, n))) if n else (None, None, None)
+    return dict(zip(("value", "lo", "hi"), values, strict=True))
+
+
 def _sizes(k_positive: float, n: float, counts: Mapping[str, float]) -> tuple[float, float]:
     """Positive and negative items of the calibration set; raises ValueError for what are no counts."""
     given = [*(counts[name] for name in COUNTS), n, k_positive]

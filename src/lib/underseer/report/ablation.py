@@ -82,8 +82,8 @@ class Sweep:
     @property
     def panels(self) -> list[tuple[pd.DataFrame, str]]:
         """Tables with axis labels, as ``figures.sweep`` takes them."""
-        found = [(table, axis_label(metric)) for metric, table in self.scores.items()]
-        return found + ([(self.gaps, "Performance gap\nrecovered (no unit)")] if len(self.gaps) else [])
+        panels = [(table, axis_label(metric)) for metric, table in self.scores.items()]
+        return panels + ([(self.gaps, "Performance gap\nrecovered (no unit)")] if len(self.gaps) else [])
 
 
 def sweep(results: Results) -> Sweep | None:
@@ -101,11 +101,11 @@ def sweep(results: Results) -> Sweep | None:
     values = _ordered([v for vs in _by_series(next(iter(scores.values())), key).values() for v in vs])
     pgr = w.pick(results["pgr"], dataset=w.main_dataset(results), metric=w.primary(results))
     tables = {metric: _table(results, rows, key, values, gap=False) for metric, rows in scores.items()}
-    found = Sweep(key, values, tables, _table(results, pgr, key, values, gap=True))
-    for series in (*found.scores.values(), found.gaps):
+    swept = Sweep(key, values, tables, _table(results, pgr, key, values, gap=True))
+    for series in (*swept.scores.values(), swept.gaps):
         if len(series):
-            series["tick"] = [None if pd.isna(p) else found.ticks[int(p)] for p in series["place"]]
-    return found
+            series["tick"] = [None if pd.isna(p) else swept.ticks[int(p)] for p in series["place"]]
+    return swept
 
 
 def _scored(results: Results) -> dict[str, list[Mapping]]:
@@ -116,12 +116,12 @@ def _scored(results: Results) -> dict[str, list[Mapping]]:
     from underseer.report.selfmoa import stages
     from underseer.report.selfmoa.tidy import SCORED
 
-    found = {}
+    by_metric = {}
     for role, metric in SCORED:
         rows = stages.rows_of(results, stages.main_of(results, role), metric)
         last = {line.last for line in stages.lines(results, rows)}
-        found[metric] = [r for r in rows if not iteration(r["method"]) or r["method"] in last]
-    return {metric: rows for metric, rows in found.items() if rows}
+        by_metric[metric] = [r for r in rows if not iteration(r["method"]) or r["method"] in last]
+    return {metric: rows for metric, rows in by_metric.items() if rows}
 
 
 def _swept(name: str, rows: Sequence[Mapping]) -> str | None:
@@ -161,12 +161,12 @@ def _plain(row: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _by_series(rows: Sequence[Mapping], key: str) -> dict[tuple, list[Any]]:
-    found: dict[tuple, list[Any]] = {}
+    series: dict[tuple, list[Any]] = {}
     for row in rows:
         value = _value(row, key)
         if value is not None:
-            found.setdefault(_identity(row, key), []).append(value)
-    return found
+            series.setdefault(_identity(row, key), []).append(value)
+    return series
 
 
 def _ordered(values: Sequence[Any]) -> list[Any]:
@@ -196,26 +196,26 @@ def _raised(name: str) -> str:
 
 def table(results: Results) -> Table | None:
     """Every score, and PGR, at each value of the swept key; methods that it does not decide last."""
-    found = sweep(results)
-    if found is None:
+    swept = sweep(results)
+    if swept is None:
         return None
     lines, data = [], []
-    names = list(dict.fromkeys(n for t in found.scores.values() for n in t["line"]))
-    for place, value in enumerate([*found.values, None]):
+    names = list(dict.fromkeys(n for t in swept.scores.values() for n in t["line"]))
+    for place, value in enumerate([*swept.values, None]):
         for name in names:
-            rows = {m: _at(t, name, place, value) for m, t in found.scores.items()}
+            rows = {m: _at(t, name, place, value) for m, t in swept.scores.items()}
             rows = {m: r for m, r in rows.items() if r}
             if not rows:
                 continue
-            gap = _at(found.gaps, name, place, value)
-            shown = {w.metric_head(m): w.with_interval(rows.get(m), m) for m in found.scores}
-            shown |= {"PGR": w.pgr_text(gap) if gap else ""} if len(found.gaps) else {}
-            tick = "any" if value is None else found.ticks[place]
+            gap = _at(swept.gaps, name, place, value)
+            shown = {w.metric_head(m): w.with_interval(rows.get(m), m) for m in swept.scores}
+            shown |= {"PGR": w.pgr_text(gap) if gap else ""} if len(swept.gaps) else {}
+            tick = "any" if value is None else swept.ticks[place]
             seeds = str(max(len(r["seeds"]) for r in rows.values()))
-            lines.append({found.head: tick, "Method": name} | shown | {"Seeds": seeds})
-            data += [{found.key: value, "series": name} | _numbers(r, gap) for r in rows.values()]
-    title = f"Ablation of {found.key}"
-    return Table("ablation", title, caption(results, found), pd.DataFrame(lines), pd.DataFrame(data))
+            lines.append({swept.head: tick, "Method": name} | shown | {"Seeds": seeds})
+            data += [{swept.key: value, "series": name} | _numbers(r, gap) for r in rows.values()]
+    title = f"Ablation of {swept.key}"
+    return Table("ablation", title, caption(results, swept), pd.DataFrame(lines), pd.DataFrame(data))
 
 
 def _at(rows: pd.DataFrame, line: str, place: int, value: Any) -> Mapping[str, Any] | None:
@@ -227,24 +227,24 @@ def _at(rows: pd.DataFrame, line: str, place: int, value: Any) -> Mapping[str, A
 
 def _numbers(row: Mapping[str, Any], gap: Mapping[str, Any] | None) -> dict[str, Any]:
     low, high = row["ci95"] or (None, None)
-    told = {k: row[k] for k in ("method", "dataset", "metric", "mean")} | {"ci95_low": low, "ci95_high": high}
+    numbers = {k: row[k] for k in ("method", "dataset", "metric", "mean")} | {"ci95_low": low, "ci95_high": high}
     if gap:
         low, high = gap["ci95"] or (None, None)
-        told |= {"pgr": gap["mean"], "pgr_ci95_low": low, "pgr_ci95_high": high}
-    return told | {"seeds": len(row["seeds"])}
+        numbers |= {"pgr": gap["mean"], "pgr_ci95_low": low, "pgr_ci95_high": high}
+    return numbers | {"seeds": len(row["seeds"])}
 
 
-def caption(results: Results, found: Sweep | None = None) -> str:
+def caption(results: Results, swept: Sweep | None = None) -> str:
     """What is swept, and how to read it; empty where nothing is."""
-    found = found or sweep(results)
-    if found is None:
+    swept = swept or sweep(results)
+    if swept is None:
         return ""
-    metrics = [w.spoken(m) + (", lower is better," if w.lower_is_better(m) else "") for m in found.scores]
-    metrics += ["performance gap recovered"] if len(found.gaps) else []
-    head = "" if found.head.lower() == found.key.replace("_", " ") else f" ({found.head[:1].lower()}{found.head[1:]})"
-    rows = [r for t in found.scores.values() for r in t["row"]]
+    metrics = [w.spoken(m) + (", lower is better," if w.lower_is_better(m) else "") for m in swept.scores]
+    metrics += ["performance gap recovered"] if len(swept.gaps) else []
+    head = "" if swept.head.lower() == swept.key.replace("_", " ") else f" ({swept.head[:1].lower()}{swept.head[1:]})"
+    rows = [r for t in swept.scores.values() for r in t["row"]]
     return (
-        f"{w.capital(w.listing(metrics))} against {found.key}{head}, values at equal distances, with 95 % intervals. A method "
-        f"that {found.key} does not decide is one horizontal line with its band. "
+        f"{w.capital(w.listing(metrics))} against {swept.key}{head}, values at equal distances, with 95 % intervals. A method "
+        f"that {swept.key} does not decide is one horizontal line with its band. "
         f"{w.capital(w.sample_text(rows, results['interval']['covers']))}.{mark(results)}"
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
 STEERING = frozenset({"seed", "iterations", "baselines"})
 """Keys that decide which models there are, not what one of them is: they make no variants of a method."""
@@ -59,11 +58,11 @@ def variant_text(cells: Sequence[Cell], **fixed: Any) -> str:
 
 def with_intervals(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, float | None]:
     """Means under their names, beside ``<name>.ci95_low``, ``<name>.ci95_high`` and ``n_seeds``, for MLflow."""
-    found: dict[str, float | None] = {}
+    numbers: dict[str, float | None] = {}
     for name, row in rows:
         low, high = row["ci95"] or (None, None)
-        found |= {name: row["mean"], f"{name}.ci95_low": low, f"{name}.ci95_high": high, "n_seeds": len(row["seeds"])}
-    return found
+        numbers |= {name: row["mean"], f"{name}.ci95_low": low, f"{name}.ci95_high": high, "n_seeds": len(row["seeds"])}
+    return numbers
 
 
 def by_configuration(cells: Sequence[tuple[Cell, int, list[tuple[str, Mapping[str, Any]]]]]) -> dict[str, Any]:

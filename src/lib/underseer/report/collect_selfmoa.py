@@ -10,18 +10,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from underseer.errors import StageError
 from underseer.report import collect
 from underseer.report.collect import Cell, Output, Run, Variants
-from underseer.report.experiment import Experiment
 from underseer.report.names import iteration
+from underseer.report.results import Experiment
 from underseer.report.selfmoa import stages
 from underseer.report.selfmoa.case import raw_texts
-
-if TYPE_CHECKING:
-    import pandas as pd
+from underseer.selfmoa.checks import HUMAN
 
 JUDGES = {
     "training_judge": ("training", "unsafe"),
@@ -54,8 +54,8 @@ def seed_of(cell: Cell, output: Output) -> int:
 def suffixes(variants: Variants, start: str) -> list[str]:
     """What follows ``start`` in the roles that begin with it, in order: methods, or iterations."""
     roles = dict.fromkeys(r for cell in variants for r in cell["outputs"])
-    found = [r.removeprefix(start) for r in roles if r.startswith(start)]
-    return sorted(found, key=int) if all(f.isdigit() for f in found) else found
+    ends = [r.removeprefix(start) for r in roles if r.startswith(start)]
+    return sorted(ends, key=int) if all(f.isdigit() for f in ends) else ends
 
 
 def results(
@@ -85,10 +85,10 @@ def answers(variants: Variants) -> pd.DataFrame:
     Raises:
         StageError: when no evaluation is among the outputs.
     """
-    found = _tables(variants, "evaluation_", "evaluation")
-    if found is None:
+    table = _tables(variants, "evaluation_", "evaluation")
+    if table is None:
         raise StageError("no variant has an output 'evaluation_<method>': there is nothing to report")
-    return found
+    return table
 
 
 def curves(variants: Variants) -> pd.DataFrame | None:
@@ -97,8 +97,6 @@ def curves(variants: Variants) -> pd.DataFrame | None:
 
 
 def _tables(variants: Variants, start: str, name: str) -> pd.DataFrame | None:
-    import pandas as pd
-
     frames = [
         output.table(name).assign(method=method, **instance)
         for method in suffixes(variants, start)
@@ -110,8 +108,6 @@ def _tables(variants: Variants, start: str, name: str) -> pd.DataFrame | None:
 
 def utility(variants: Variants) -> pd.DataFrame | None:
     """method, variant, seed, metric, value, and stderr, n where a benchmark tells them."""
-    import pandas as pd
-
     rows = []
     for method in suffixes(variants, "evaluation_"):
         for instance, output in once(variants, f"evaluation_{method}"):
@@ -131,8 +127,6 @@ def _utility(benchmarks: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def attacks(variants: Variants) -> pd.DataFrame | None:
     """The archive of the last red team of each variant and seed."""
-    import pandas as pd
-
     last: dict[tuple[str, int], Any] = {}
     for k in suffixes(variants, "red_team_"):
         last |= {(t["variant"], t["seed"]): o for t, o in once(variants, f"red_team_{k}")}
@@ -143,7 +137,6 @@ def attacks(variants: Variants) -> pd.DataFrame | None:
 def pairs(variants: Variants) -> pd.DataFrame | None:
     """What every model learnt from, and whose labels stand behind it: one row a method, variant and seed, as
     ``build_selfmoa_results`` takes it."""
-    import pandas as pd
 
     def learnt(start: str, name: str) -> Iterator[tuple[str, dict[str, Any], Output]]:
         for suffix in suffixes(variants, start):
@@ -161,7 +154,7 @@ def pairs(variants: Variants) -> pd.DataFrame | None:
 
 def labels(cell: Cell, method: str) -> dict[str, Any]:
     """Who ordered a method's pairs, and the labels behind its judges, each counted by itself (None: not trained here)."""
-    if method in stages.HUMAN:
+    if method in HUMAN:
         return {"ordered_by": "people", "judge_labels": 0}
     judges = [cell["outputs"].get(role) for role in ("training_judge", "helpfulness_judge")]
     learnt = [judge.metrics.get("n_labels") if judge else None for judge in judges]
@@ -187,7 +180,7 @@ def _counted(output: Output, iteration: int) -> dict[str, Any]:
 def judges(variants: Variants) -> list[dict[str, Any]]:
     """Every judge: role, measure, name, version, seed (None where all share it), variant, card; those of the evaluation as
     it names them."""
-    found: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
     members = [f"{role}_member_{k}" for role in JUDGES for k in suffixes(variants, f"{role}_member_")]
     for role in (*JUDGES, *members):
         listener, measure = JUDGES[role.partition("_member_")[0]]
@@ -197,13 +190,13 @@ def judges(variants: Variants) -> list[dict[str, Any]]:
             card = output.json("card")
             named = {"role": card.get("role", listener), "measure": card.get("measure", measure)}
             named |= {"name": card.get("judge"), "version": card.get("version")}
-            found.append({**named, "seed": seed, "variant": json.loads(collect.variant_text(cells)), "card": card})
-    known = {(j["role"], j["measure"]) for j in found}
+            listed.append({**named, "seed": seed, "variant": json.loads(collect.variant_text(cells)), "card": card})
+    known = {(j["role"], j["measure"]) for j in listed}
     for method in suffixes(variants, "evaluation_")[:1]:
         _, output = next(once(variants, f"evaluation_{method}"))
         reporting = [{"seed": None, "card": None, **judge} for judge in output.json("judges")]
-        found += [judge for judge in reporting if (judge["role"], judge["measure"]) not in known]
-    return found
+        listed += [judge for judge in reporting if (judge["role"], judge["measure"]) not in known]
+    return listed
 
 
 def costs(run: Run, variants: Variants) -> dict[str, dict[str, Any]]:
@@ -233,12 +226,12 @@ def evaluated(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Variants as a report's manifest holds them (values, roles), with those outputs that hold judged answers."""
     from underseer import store
 
-    found = []
+    kept = []
     for cell in cells:
         keys = {r: k for r, k in cell["roles"].items() if r.startswith("evaluation_")}
         outputs = {r: store.read("selfmoa/5_evaluate", k) for r, k in keys.items()}
-        found.append({"values": cell["values"], "outputs": {r: o for r, o in outputs.items() if o}})
-    return found
+        kept.append({"values": cell["values"], "outputs": {r: o for r, o in outputs.items() if o}})
+    return kept
 
 
 def case_texts(case: Mapping[str, Any] | None, variants: Variants) -> dict[str, str]:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from underseer.errors import StageError
 from underseer.report import collect
 from underseer.report.collect import Cell, Output, Run, Variants
-from underseer.report.experiment import Experiment
+from underseer.report.results import Experiment
 from underseer.w2s.tasks import RELIABLE, Task
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VOTES = {"none": "single", "hard": "hard", "soft": "soft"}
 METHODS = {"weak": "weak", "ceiling": "strong_ceiling"}
@@ -58,8 +57,6 @@ def predictions(task: Task, variants: Variants) -> pd.DataFrame:
 
 def classified(variants: Variants) -> pd.DataFrame:
     """Every classifier's predictions on the test split: method, variant (JSON), seed, dataset, id, label, p."""
-    import pandas as pd
-
     frames = []
     for role in ROLES:
         for variant, cell, output in _once(variants, role):
@@ -74,8 +71,6 @@ def classified(variants: Variants) -> pd.DataFrame:
 
 def _continuations(variants: Variants) -> pd.DataFrame:
     """Every method's scored continuations of the test prompts, each with its prompt's stored toxicity."""
-    import pandas as pd
-
     frames = []
     for role in ROLES:
         for variant, cell, output in _once(variants, role):
@@ -125,8 +120,6 @@ def results(task: Task, name: str, run: Run, variants: Variants, rows: pd.DataFr
 def labels(variants: Variants) -> pd.DataFrame:
     """What the supervisors said of the transfer rows, beside the truth: vote, variant (JSON), seed, id, label, p,
     weak_label."""
-    import pandas as pd
-
     frames = []
     for variant, cell, output in _once(variants, "weak_labels"):
         rows = cell["outputs"]["data"].table("rows").query("split == 'transfer'")
@@ -141,8 +134,6 @@ def labels(variants: Variants) -> pd.DataFrame:
 def taught(variants: Variants) -> pd.DataFrame:
     """The continuations that students learn from: vote, variant, seed, id, toxicity by the training judges; where the testbed's
     oracle reports, toxicity is its score, and that of the training judges stands in toxicity_training."""
-    import pandas as pd
-
     from underseer.judges.oracle import Oracle
 
     frames = []
@@ -160,8 +151,6 @@ def taught(variants: Variants) -> pd.DataFrame:
 
 def curves(variants: Variants) -> pd.DataFrame:
     """The training curves of every student, ceiling and single supervisor: method, seed, step, metric, value."""
-    import pandas as pd
-
     frames = []
     for role in ROLES:
         for _, _, output in _once(variants, role):
@@ -172,20 +161,20 @@ def curves(variants: Variants) -> pd.DataFrame:
 
 def judges(variants: Variants) -> list[dict[str, Any]]:
     """Each scorer once: role, name, version, seed, how it agrees with stored scores, and how often it failed."""
-    found: dict[str, dict[str, Any]] = {}
+    known: dict[str, dict[str, Any]] = {}
     counted: set[tuple[str, str]] = set()
     for cell in variants:
         scored = {cell["outputs"][f"{r}_scores"].key: cell["outputs"][f"{r}_scores"] for r in ROLES}
         for role, column in (("reporting", "toxicity"), ("training", "toxicity_training")):
             output = cell["outputs"].get(f"{role}_judge")
             key = output.key if output else role
-            if key not in found:
-                found[key] = {**(_described(output) if output else ORACLE), "role": role, "failures": 0}
-                found[key] |= {"seed": output.parameters["seed"]} if output else {}
+            if key not in known:
+                known[key] = {**(_described(output) if output else ORACLE), "role": role, "failures": 0}
+                known[key] |= {"seed": output.parameters["seed"]} if output else {}
             new = [s.table("scores")[column] for k, s in scored.items() if (key, k) not in counted]
-            found[key]["failures"] += int(sum(scores.isna().sum() for scores in new))
+            known[key]["failures"] += int(sum(scores.isna().sum() for scores in new))
             counted |= {(key, k) for k in scored}
-    return list(found.values())
+    return list(known.values())
 
 
 def _described(output: Output) -> dict[str, Any]:

@@ -94,15 +94,15 @@ def comparisons(groups: Sequence[Scored], pairs: Pairs | None = None, primary: S
     seeds, n_items, test ('seeds_and_items', or 'items_only' of one seed), mcnemar_p (exact, per seed; empty where items are no
     single right or wrong).
     """
-    found, primary = [], primary or stated(groups)
+    block, primary = [], primary or stated(groups)
     for dataset in dict.fromkeys(g.dataset for g in groups):
         for a, b in (pairs or _pairs)([g for g in groups if g.dataset == dataset]):
             seeds = paired_seeds(a, b)
             test, difference = _test(a, b, seeds) if seeds else (None, None)
             if test and not np.isnan(difference.mean):
                 family = "primary" if primary(a, b) else "secondary"
-                found.append(({**test, "family": family}, difference))
-    return found
+                block.append(({**test, "family": family}, difference))
+    return block
 
 
 def corrected(*blocks: Block) -> list[list[dict[str, Any]]]:

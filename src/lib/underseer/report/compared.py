@@ -67,12 +67,12 @@ def comparisons(tests: Sequence[Mapping[str, Any]]) -> list[str]:
     supervisor', 'unsafe rate on attacks, Self-MOA, iteration 3 against safety reset'."""
     names = {s: w.row_names([{"method": t[s], "variant": t[f"variant_{s}"]} for t in tests]) for s in "ab"}
     several = len({(t["dataset"], t["metric"]) for t in tests if t["dataset"] != w.TRANSFER}) > 1
-    found = []
+    clauses = []
     for a, b, test in zip(names["a"], names["b"], tests, strict=True):
         labels = "labels by " if test["dataset"] == w.TRANSFER else ""
         where = f"{w.spoken(test['metric'])} on {w.dataset_name(test['dataset'])}, " if several and not labels else ""
-        found.append(f"{where}{labels}{w.lowered(a)} against {labels and 'those by '}{w.lowered(b)}")
-    return found
+        clauses.append(f"{where}{labels}{w.lowered(a)} against {labels and 'those by '}{w.lowered(b)}")
+    return clauses
 
 
 def stated(results: Results, tests: Sequence[Mapping[str, Any]] | None = None) -> list[str]:

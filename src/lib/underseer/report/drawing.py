@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
 from underseer.report import wording as w
 from underseer.report.names import iteration
@@ -60,8 +61,6 @@ STYLE = {
 
 def set_style() -> None:
     """The look of a report's figures, for all that are drawn afterwards."""
-    import seaborn as sns
-
     sns.set_theme(context="paper", style="ticks", rc=STYLE)
 
 
@@ -74,18 +73,16 @@ def shades(methods: Sequence[str]) -> list[str]:
     """A colour for each row: several variants of one method are shades of its colour, the last in full."""
     from matplotlib.colors import to_hex, to_rgb
 
-    methods, found = list(methods), []
+    methods, tones = list(methods), []
     for k, method in enumerate(methods):
         same = [j for j, m in enumerate(methods) if m == method]
         white = 0.7 * (1 - (same.index(k) + 1) / len(same))
-        found.append(to_hex([white + (1 - white) * c for c in to_rgb(colour(method, same[0]))]))
-    return found
+        tones.append(to_hex([white + (1 - white) * c for c in to_rgb(colour(method, same[0]))]))
+    return tones
 
 
 def inks(n: int) -> list[Any]:
     """Colours of n lines whose order means something: from dark to light, told apart with any colour vision."""
-    import seaborn as sns
-
     return [COLOURS["selfmoa"]] if n == 1 else sns.color_palette("viridis", n)
 
 
@@ -178,30 +175,40 @@ def spread(
     """
     aside = (0.13 if upright else 0.26) if aside is None else aside
     asides = [aside] * len(rows) if isinstance(aside, float) else aside
+    for at, beside, ink, row in zip(places, asides, colours, rows.to_dict("records"), strict=True):
+        if pd.notna(row["mean"]):
+            _row(ax, row, (at, at + beside), ink, marker=marker, upright=upright, limits=limits)
+
+
+def _row(
+    ax: Axes,
+    row: Mapping[str, Any],
+    at: tuple[float, float],
+    ink: Any,
+    *,
+    marker: str,
+    upright: bool,
+    limits: tuple[float, float],
+) -> None:
+    """One row of ``spread``; at: the places of its mean and of its seeds."""
     (low, high), arrows = limits, "v^" if upright else "<>"
 
     def put(values: Sequence[float], at: float, **look: Any) -> None:
         values = list(np.clip(values, low, high))
         ax.plot(*(([at] * len(values), values) if upright else (values, [at] * len(values))), **look)
 
-    for at, beside, ink, row in zip(places, asides, colours, rows.to_dict("records"), strict=True):
-        if pd.isna(row["mean"]):
-            continue
-        bounded = not pd.isna(row["low"])
-        if bounded:
-            put([row["low"], row["high"]], at, color=ink, lw=2.2, solid_capstyle="butt")
-        seeds = row["values"] if len(row["values"]) > 1 else []
-        inside = [v for v in seeds if low <= v <= high]
-        lost = [v for v in lost_values(row) if low <= v <= high]
-        for shown, look in ((inside, SEED), (lost, LOST)):
-            put(shown, at + beside, ls="", mec=ink, **look)
-        if any(v < low for v in (row["low"], *seeds)):
-            put([low], at, marker=arrows[0], ms=6, color=ink, clip_on=False)
-        if any(v > high for v in (row["high"], *seeds)):
-            put([high], at, marker=arrows[1], ms=6, color=ink, clip_on=False)
-        hollow = not bounded and np.isfinite(low)
-        edge = {"mfc": "white" if hollow else ink, "mec": ink if hollow else "white", "mew": 0.9}
-        put([row["mean"]], at, marker=marker, ms=7, zorder=3, **edge)
+    bounded = pd.notna(row["low"])
+    if bounded:
+        put([row["low"], row["high"]], at[0], color=ink, lw=2.2, solid_capstyle="butt")
+    seeds = row["values"] if len(row["values"]) > 1 else []
+    for shown, look in ((seeds, SEED), (lost_values(row), LOST)):
+        put([v for v in shown if low <= v <= high], at[1], ls="", mec=ink, **look)
+    for side, end, arrow, beyond in (("low", low, arrows[0], np.less), ("high", high, arrows[1], np.greater)):
+        if beyond([row[side], *seeds], end).any():
+            put([end], at[0], marker=arrow, ms=6, color=ink, clip_on=False)
+    hollow = not bounded and np.isfinite(low)
+    edge = {"mfc": "white" if hollow else ink, "mec": ink if hollow else "white", "mew": 0.9}
+    put([row["mean"]], at[0], marker=marker, ms=7, zorder=3, **edge)
 
 
 def lost_values(row: Mapping[str, Any]) -> list[float]:
@@ -236,23 +243,26 @@ def trend(
     if not moving:
         return
     step = min(0.2, width / len(moving))
-    aside = 0.13 if len(moving) == 1 else 0.35 * step
     shared = _alike(known, len(moving))
     shift = (known["line"].map({n: k for k, n in enumerate(moving)}).astype(float) - (len(moving) - 1) / 2) * step
-    known = known.assign(at=known["place"] + shift.where(~shared, 0.0))
+    known = known.assign(at=known["place"] + shift.where(~shared, 0.0), shared=shared)
+    style = {"upright": True, "aside": 0.13 if len(moving) == 1 else 0.35 * step, "limits": limits}
     for k, name in enumerate(moving):
-        own = known[known["line"] == name]
-        look = {"color": ink[name], "lw": 1.4 if joined else 0}
-        ax.plot(own["at"], own["mean"].clip(*limits), alpha=0.8, **look)
-        ax.plot([], [], marker=MARKERS[k % len(MARKERS)], ms=6, mec="white", label=name, **look)
-        alone = own[~shared.loc[own.index]]
-        style = {"upright": True, "marker": MARKERS[k % len(MARKERS)], "aside": aside, "limits": limits}
-        spread(ax, alone, alone["at"], [ink[name]] * len(alone), **style)
+        _line(ax, known[known["line"] == name], ink[name], MARKERS[k % len(MARKERS)], joined, style)
     once = known[shared & (known["line"] == moving[-1])]
     spread(ax, once, once["at"], ["#444444"] * len(once), upright=True)
     ax.plot(once["at"], once["mean"], color="#444444", lw=1.6, zorder=3.5)
     if numbers:
         _write_means(ax, known)
+
+
+def _line(ax: Axes, rows: pd.DataFrame, ink: Any, marker: str, joined: bool, style: Mapping[str, Any]) -> None:
+    """One line of ``trend`` through the means, with the intervals and seeds of what no other line shares."""
+    look = {"color": ink, "lw": 1.4 if joined else 0}
+    ax.plot(rows["at"], rows["mean"].clip(*style["limits"]), alpha=0.8, **look)
+    ax.plot([], [], marker=marker, ms=6, mec="white", label=rows["line"].iloc[0], **look)
+    alone = rows[~rows["shared"]]
+    spread(ax, alone, alone["at"], [ink] * len(alone), marker=marker, **style)
 
 
 def _write_means(ax: Axes, rows: pd.DataFrame) -> None:

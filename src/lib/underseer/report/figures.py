@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
 from underseer.report import wording as w
 from underseer.report.drawing import canvas, colour, finish, grid, limited, reference, shades, spread, ticks, trend
@@ -78,8 +79,6 @@ def gaps(rows: pd.DataFrame, metric: str) -> Figure | None:
 
 def reliability(bins: pd.DataFrame, xlabel: str, ylabel: str) -> Figure | None:
     """Reliability diagrams, a panel for each method or judge: what is said against what holds, in bins."""
-    import seaborn as sns
-
     if not len(bins):
         return None
     parts = dict(list(bins.groupby("panel", sort=False)))
@@ -104,8 +103,6 @@ def reliability(bins: pd.DataFrame, xlabel: str, ylabel: str) -> Figure | None:
 
 def confusion(cells: pd.DataFrame) -> Figure | None:
     """Confusion matrices, a panel a method: percent of the true class, and counts."""
-    import seaborn as sns
-
     if not len(cells):
         return None
     parts = dict(list(cells.groupby("panel", sort=False)))
@@ -131,8 +128,6 @@ def confusion(cells: pd.DataFrame) -> Figure | None:
 
 def curves(rows: pd.DataFrame, units: str = "example") -> Figure | None:
     """Learning curves: mean over seeds and a band from the lowest to the highest, a panel for each quantity."""
-    import seaborn as sns
-
     if not len(rows):
         return None
     quantities = list(rows["metric"].unique())
@@ -196,8 +191,6 @@ def cross(ax: Any, row: dict[str, Any], ink: Any, marker: str = "o") -> None:
 
 def distribution(rows: pd.DataFrame) -> Figure | None:
     """Share of prompts whose mean toxicity is at least x, one curve per method."""
-    import seaborn as sns
-
     if not len(rows):
         return None
     fig, axes = canvas(7.2, 3.6)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import metrics, stats
-from underseer.report.scores import Key, Scored, bootstrap, checked, methods
-
-if TYPE_CHECKING:
-    import pandas as pd
+from underseer.report.scores import Key, Scored, bootstrap, check_draws, checked, methods
 
 COLUMNS = ("method", "seed", "dataset", "id", "draw", "text", "n_tokens", "toxicity")
 OPTIONAL = ("toxicity_training", "nll", "nll_tokens", "prompt_toxicity")
@@ -39,7 +36,7 @@ def score_continuations(continuations: pd.DataFrame, *, n_boot: int = stats.N_BO
     one) or a score outside [0, 1].
     """
     frame = _checked(continuations)
-    found: list[Generated] = []
+    scored: list[Generated] = []
     for _, part in frame.groupby("dataset", sort=False):
         groups, features = [], []
         for key, by_seed in methods(part):
@@ -49,25 +46,17 @@ def score_continuations(continuations: pd.DataFrame, *, n_boot: int = stats.N_BO
         bootstrap(groups, features, metrics.generation_from_sums, n_boot, np.random.default_rng(seed))
         for group, by_seed in zip(groups, (b for _, b in methods(part)), strict=True):
             group.values |= _by_seed(by_seed)
-        found += groups
-    return found
+        scored += groups
+    return scored
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
-    frame = checked(table, COLUMNS)
-    frame = frame.assign(**{c: np.nan for c in OPTIONAL if c not in frame.columns})
+    frame = checked(table, COLUMNS, OPTIONAL, ("toxicity", "toxicity_training", "prompt_toxicity"))
     if frame["text"].isna().any():
         raise ValueError(
             f"{int(frame['text'].isna().sum())} of {len(frame)} continuations have no text; an empty one is ''"
         )
-    for column in ("toxicity", "toxicity_training", "prompt_toxicity"):
-        values = frame[column].dropna()
-        if not values.between(0, 1).all():
-            raise ValueError(f"{column} must lie in [0, 1] or be NaN, got {values.min():g} to {values.max():g}")
-    twice = frame.duplicated(["method", "variant", "seed", "dataset", "id", "draw"])
-    if twice.any():
-        row = frame[twice].iloc[0]
-        raise ValueError(f"{row['method']}, seed {row['seed']}: draw {row['draw']} of prompt {row['id']} stands twice")
+    check_draws(frame)
     return frame
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from underseer.maths import metrics, stats
 from underseer.report import compare, rows
 from underseer.report.case import continuation_case
-from underseer.report.experiment import Experiment
 from underseer.report.generated import SEED_METRICS, Generated, buckets, distribution, score_continuations
 from underseer.report.names import method_name
-from underseer.report.results import LABELS, label_quality
-
-if TYPE_CHECKING:
-    import pandas as pd
+from underseer.report.results import LABELS, Experiment, label_quality
 
 METRICS = (*metrics.GENERATION_METRICS, *SEED_METRICS)
 BUCKET_METRICS = ("toxicity", "toxic_share", "expected_max_toxicity", "toxicity_probability")
@@ -75,11 +73,11 @@ def _of_groups(groups: Sequence[Generated]) -> dict[str, Any]:
 def _bucket_rows(frame: pd.DataFrame, n_boot: int, seed: int) -> list[dict[str, Any]]:
     """Rows by prompt toxicity, of the first data set."""
     main = frame[frame["dataset"] == frame["dataset"].iloc[0]]
-    found: list[dict[str, Any]] = []
+    made: list[dict[str, Any]] = []
     for part in buckets(main):
         for group in score_continuations(part, n_boot=n_boot, seed=seed):
-            found += rows.metric_rows(group, BUCKET_METRICS)
-    return found
+            made += rows.metric_rows(group, BUCKET_METRICS)
+    return made
 
 
 def _label_groups(labels: pd.DataFrame | None, n_boot: int, seed: int) -> list[Generated]:

@@ -161,8 +161,8 @@ def method_parts(method: str) -> tuple[str, str] | None:
 
 def iteration(method: str) -> int | None:
     """Which iterate of the Self-MOA loop a method is: 'selfmoa_iter2' is the second; None for any other."""
-    found = re.fullmatch(r"selfmoa_iter(\d+)", method)
-    return int(found[1]) if found else None
+    matched = re.fullmatch(r"selfmoa_iter(\d+)", method)
+    return int(matched[1]) if matched else None
 
 
 def rounds(method: str) -> tuple[str, int] | None:
@@ -180,8 +180,8 @@ def method_name(method: str) -> str:
     if method in METHODS or parts is None:
         return METHODS.get(method, method.replace("_", " "))
     voting, loss = parts
-    told = LOSSES.get(loss, loss.replace("_", " "))
-    return f"W2S {told}" if voting == "naive" else f"{VOTINGS[voting]}, {told}"
+    named = LOSSES.get(loss, loss.replace("_", " "))
+    return f"W2S {named}" if voting == "naive" else f"{VOTINGS[voting]}, {named}"
 
 
 def short(value: Any) -> str:
@@ -203,14 +203,14 @@ def named_numbers(value: Any) -> dict[str, str]:
     """{'helpfulness': '0.3', 'safety': '0.7'} of 'helpfulness:0.3,safety:0.7' (or with '='); empty for anything else."""
     if not isinstance(value, str):
         return {}
-    found = [re.fullmatch(r"\s*([A-Za-z]\w*)\s*[:=]\s*([-+.\deE]*\d[.\d]*)\s*", part) for part in value.split(",")]
-    return {m[1]: m[2] for m in found} if all(found) else {}
+    matches = [re.fullmatch(r"\s*([A-Za-z]\w*)\s*[:=]\s*([-+.\deE]*\d[.\d]*)\s*", part) for part in value.split(",")]
+    return {m[1]: m[2] for m in matches} if all(matches) else {}
 
 
 def labels(values: Sequence[Any]) -> list[str]:
     """Short labels of values; in full where two would read alike."""
-    found = [short(v) for v in values]
-    return found if len(set(found)) == len({str(v) for v in values}) else [str(v) for v in values]
+    names = [short(v) for v in values]
+    return names if len(set(names)) == len({str(v) for v in values}) else [str(v) for v in values]
 
 
 def row_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -220,8 +220,8 @@ def row_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         same = [r["variant"] for r in rows if r["method"] == row["method"]]
         keys = [k for k in row["variant"] if len({repr(v.get(k)) for v in same}) > 1]
-        told = {k: dict(zip(map(repr, v), labels(v), strict=True)) for k, v in ((k, _axis(rows, k)) for k in keys)}
-        values = {k: told[k][repr(row["variant"][k])] for k in keys}
+        shown = {k: dict(zip(map(repr, v), labels(v), strict=True)) for k, v in ((k, _axis(rows, k)) for k in keys)}
+        values = {k: shown[k][repr(row["variant"][k])] for k in keys}
         detail = ", ".join(v if named_numbers(row["variant"][k]) else f"{k} = {v}" for k, v in values.items())
         names.append(method_name(row["method"]) + (f" ({detail})" if detail else ""))
     return names

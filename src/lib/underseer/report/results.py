@@ -1,29 +1,63 @@
-"""results.json: built from per-item predictions; the one source of every table, figure and page."""
+"""results.json: what it says of an experiment, built from per-item predictions; the one source of every table, figure and page."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import metrics, stats
 from underseer.report import compare, rows
-from underseer.report.experiment import SCHEMA, Experiment
-from underseer.report.rows import metric_rows, pgr_rows, strict
+from underseer.report.case import case_study
+from underseer.report.rows import metric_rows, pgr_rows, records, strict
 from underseer.report.scores import Classified, Scored, score
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["build_results", "load_results", "metric_rows", "pgr_rows", "save_results", "strict"]
 
+SCHEMA = 1
 LABELS = {"safety": ("safe", "unsafe"), "toxicity": ("civil", "toxic"), "legal": ("irrelevant", "relevant")}
 UNITS = {"legal": "questions"}
 """What the clusters of a task's predictions are."""
 VOTES = ("single", "hard", "soft")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What results.json says of an experiment beside its scores, the same for all pipelines.
+
+    synthetic: of the testbed. cost: ledger, flat or by stage (by stage instance, each optionally with 'role', of the loop).
+    provenance: whatever says where the numbers come from (commit, parameters, keys, hashes). hygiene: rows check, scope, rows,
+    share. curves: method, seed, step, metric, value. texts: id -> text, for the case study; guarded texts are not stored.
+    published: {'source', 'note', 'values': {method: {metric: value}}}; never kept for synthetic data.
+    """
+
+    name: str
+    pipeline: str
+    task: str
+    synthetic: bool
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    hygiene: pd.DataFrame | None = None
+    curves: pd.DataFrame | None = None
+    texts: Mapping[str, str] | None = None
+    published: Mapping[str, Any] | None = None
+    notes: Sequence[str] = ()
+
+    def heading(self, primary_metric: str) -> dict[str, Any]:
+        """The first entries of results.json."""
+        named = {"schema": SCHEMA, "name": self.name, "pipeline": self.pipeline, "task": self.task}
+        return named | {"synthetic": bool(self.synthetic), "primary_metric": primary_metric}
+
+    def facts(self) -> dict[str, Any]:
+        """What it rests on, and what the paper states."""
+        published = None if self.synthetic or not self.published else dict(self.published)
+        known = {"cost": dict(self.cost), "provenance": dict(self.provenance), "published": published}
+        return known | {"hygiene": records(self.hygiene), "curves": records(self.curves)}
 
 
 def build_results(
@@ -43,14 +77,13 @@ def build_results(
     (truth), p, and weak_label (0/1) where it is not p >= 0.5. classes: names of class 0 and 1.
     Raises ValueError for malformed tables.
     """
-    from underseer.report.case import case_study
-
     frame = predictions if "variant" in predictions.columns else predictions.assign(variant="{}")
     task, unit = experiment.task, UNITS.get(experiment.task, "clusters")
     names = tuple(classes or LABELS.get(task, ("0", "1")))
     groups, given = score(frame, n_boot=n_boot, seed=seed, unit=unit), _label_groups(labels, n_boot, seed, unit)
     tests, label_tests = compare.corrected(compare.comparisons(groups), compare.comparisons(given))
     pgr = pgr_rows(groups)
+    case = case_study(frame, task=task, synthetic=experiment.synthetic, labels=names, texts=experiment.texts)
     results = {
         **experiment.heading("accuracy"),
         "rows": [row for g in groups for row in metric_rows(g, start={"accuracy": g.chance})],
@@ -61,9 +94,7 @@ def build_results(
         "label_quality": label_quality(given, label_tests),
         "calibration": [_calibration(g) for g in groups],
         "confusion": [_confusion(g) for g in groups],
-        "case_study": case_study(
-            frame, task=task, synthetic=experiment.synthetic, labels=names, texts=experiment.texts
-        ),
+        "case_study": case,
         "interval": {"level": stats.LEVEL, "n_boot": n_boot, "covers": rows.covers(groups)},
         "notes": [*experiment.notes, *rows.pgr_notes(pgr, "accuracy")],
     }

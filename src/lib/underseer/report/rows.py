@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import stats
 from underseer.maths.collapse import collapsed
 from underseer.maths.metrics import LOWER_IS_BETTER
 from underseer.maths.prevalence import wilson
 from underseer.report.scores import Scored, paired_seeds, reference
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 UNDEFINED = "undefined: the ceiling is not above the weak supervisor"
 UNDEFINED_LOWER = "undefined: the ceiling is not below the weak supervisor"

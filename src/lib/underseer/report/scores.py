@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import metrics, stats
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = ("method", "seed", "dataset", "id", "label", "p")
 
@@ -101,12 +99,28 @@ def score(
     return scored
 
 
-def checked(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The table with a `variant`. Raises ValueError naming columns that are missing."""
+def checked(
+    table: pd.DataFrame, columns: Sequence[str], optional: Sequence[str] = (), scores: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The table with a `variant`, and NaN in `optional` columns that it lacks. Raises ValueError naming columns that are missing, and a
+    column of `scores` with a value outside [0, 1]."""
     missing = [c for c in columns if c not in table.columns]
     if missing:
         raise ValueError(f"predictions have columns {list(table.columns)}; missing: {', '.join(missing)}")
+    table = table.assign(**{c: np.nan for c in optional if c not in table.columns})
+    for column in scores:
+        known = table[column].dropna().astype(float)
+        if not known.between(0, 1).all():
+            raise ValueError(f"{column} must lie in [0, 1] or be NaN, got {known.min():g} to {known.max():g}")
     return table if "variant" in table.columns else table.assign(variant="{}")
+
+
+def check_draws(frame: pd.DataFrame) -> None:
+    """Raise ValueError where a draw of a prompt stands twice."""
+    twice = frame[frame.duplicated(["method", "variant", "seed", "dataset", "id", "draw"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise ValueError(f"{row['method']}, seed {row['seed']}: draw {row['draw']} of prompt {row['id']} stands twice")
 
 
 def _check_clusters(frame: pd.DataFrame) -> None:

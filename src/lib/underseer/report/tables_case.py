@@ -49,8 +49,8 @@ def _fits(case: Mapping[str, Any], noun: str) -> str:
 
 def _typical(shares: Mapping[str, float], text: str) -> str:
     """How typical the case is: what share of all that fit the rule each method gets right."""
-    told = "; ".join(f"{w.method_name(m)} {100 * v:.0f} %" for m, v in shares.items())
-    return f"; {text} {told}." if told else "."
+    named = "; ".join(f"{w.method_name(m)} {100 * v:.0f} %" for m, v in shares.items())
+    return f"; {text} {named}." if named else "."
 
 
 def _continuations(results: Results, case: Mapping[str, Any]) -> Table:

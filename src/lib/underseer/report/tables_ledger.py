@@ -55,9 +55,9 @@ def cost_by_stage(ledger: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     table = pd.DataFrame([{"instances": 1, **spent} for spent in nested.values()]).select_dtypes("number")
     stage = [name.rpartition("/")[0] if name.count("/") > 1 else name for name in nested]
     rules = {c: "max" if c.startswith("peak") else "sum" for c in table.columns}
-    found = table.groupby(stage).agg(rules).to_dict("index")
+    sums = table.groupby(stage).agg(rules).to_dict("index")
     known = {
         k: {c: v for c, v in row.items() if table.loc[[s == k for s in stage], c].notna().any()}
-        for k, row in found.items()
+        for k, row in sums.items()
     }
     return known | {"total": table.agg(rules).to_dict()}

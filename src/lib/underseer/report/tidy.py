@@ -42,8 +42,8 @@ def frame(results: Results, rows: Sequence[Mapping], foot: str | None = None) ->
 
 def rows(results: Results, *, metric: str | None = None, dataset: str | None = None) -> pd.DataFrame:
     """Scores: of every method on the metric (default: the primary one), on one data set or on all."""
-    found = w.pick(results["rows"], dataset=dataset, metric=metric or w.primary(results))
-    return frame(results, found)
+    kept = w.pick(results["rows"], dataset=dataset, metric=metric or w.primary(results))
+    return frame(results, kept)
 
 
 def scores(results: Results) -> pd.DataFrame:
@@ -59,30 +59,30 @@ def main_rows(results: Results, metric: str) -> pd.DataFrame:
 def gaps(results: Results) -> pd.DataFrame:
     """Performance gap recovered by every student, on the primary metric."""
     metric, dataset = w.primary(results), w.main_dataset(results)
-    found = w.pick(results["pgr"], dataset=dataset, metric=metric)
+    kept = w.pick(results["pgr"], dataset=dataset, metric=metric)
     scored = w.pick(results["rows"], dataset=dataset, metric=metric)
     foot = w.sample_text(scored, results["interval"]["covers"]) + " (Fieller, paired)"
-    return frame(results, found, foot).assign(text=[w.pgr_text(r) for r in found])
+    return frame(results, kept, foot).assign(text=[w.pgr_text(r) for r in kept])
 
 
 def weak_labels(results: Results) -> pd.DataFrame:
     """The labels of each vote on the transfer split, scored on the primary metric."""
     block = results.get("label_quality") or {"rows": [], "covers": None}
-    found = [r for r in w.pick(block["rows"], metric=w.primary(results)) if r["mean"] is not None]
-    return frame(results, found, w.sample_text(found, block["covers"], "transfer"))
+    kept = [r for r in w.pick(block["rows"], metric=w.primary(results)) if r["mean"] is not None]
+    return frame(results, kept, w.sample_text(kept, block["covers"], "transfer"))
 
 
 def buckets(results: Results, metric: str = "toxicity") -> pd.DataFrame:
     """Scores by the toxicity of the prompt, with ``line`` (the method), ``place`` and ``tick`` (the bucket)."""
-    found = [r for r in w.pick(results["rows"], metric=metric) if r["dataset"] != w.main_dataset(results)]
-    if not found or not w.generates(results):
+    kept = [r for r in w.pick(results["rows"], metric=metric) if r["dataset"] != w.main_dataset(results)]
+    if not kept or not w.generates(results):
         return frame(results, [])
     sample = w.sample_text(w.pick(results["rows"], dataset=w.main_dataset(results)), results["interval"]["covers"])
-    table = frame(results, found, sample)
+    table = frame(results, kept, sample)
     where = {d: k for k, d in enumerate(table["dataset"].unique())}
     sizes = table.groupby("dataset")["n_items"].max()
     ticks = [f"{w.bucket(d)}\n{sizes[d]:,} prompts" for d in table["dataset"]]
-    names = w.row_names([{"method": r["method"], "variant": r["variant"]} for r in found])
+    names = w.row_names([{"method": r["method"], "variant": r["variant"]} for r in kept])
     return table.assign(line=names, place=table["dataset"].map(where), tick=ticks)
 
 
@@ -104,10 +104,10 @@ def with_seeds(results: Results, table: pd.DataFrame) -> pd.DataFrame:
 
 def calibration(results: Results) -> pd.DataFrame:
     """Bins of the reliability diagrams of classifiers, seeds pooled: panel, x (predicted), y (observed), n."""
-    found = w.pick(results.get("calibration") or [], dataset=w.main_dataset(results))
+    curves = w.pick(results.get("calibration") or [], dataset=w.main_dataset(results))
     parts = [
         pd.DataFrame({"panel": name, "method": r["method"], "x": r["mean_p"], "y": r["share"], "n": r["n"]})
-        for r, name in zip(found, w.row_names(found), strict=True)
+        for r, name in zip(curves, w.row_names(curves), strict=True)
     ]
     sample = w.sample_text(w.pick(results["rows"], dataset=w.main_dataset(results)))
     return _bins(results, parts, f"{sample}, seeds pooled; area of a point: rows in its bin; no intervals")
@@ -143,9 +143,9 @@ def _agreement(known: Sequence[Mapping[str, Any]]) -> str:
 
 def confusion(results: Results) -> pd.DataFrame:
     """Confusion matrices on the main data set, summed over seeds: panel, truth, predicted, count, share (% of the true class)."""
-    found = w.pick(results.get("confusion") or [], dataset=w.main_dataset(results))
+    matrices = w.pick(results.get("confusion") or [], dataset=w.main_dataset(results))
     lines = []
-    for row, name in zip(found, w.row_names(found), strict=True):
+    for row, name in zip(matrices, w.row_names(matrices), strict=True):
         for truth, counts in zip(results["classes"], row["counts"], strict=True):
             for predicted, count in zip(results["classes"], counts, strict=True):
                 share = 100 * count / max(1, sum(counts))
@@ -160,10 +160,10 @@ def confusion(results: Results) -> pd.DataFrame:
 
 def distribution(results: Results) -> pd.DataFrame:
     """Share of prompts (%) whose mean toxicity is at least x: name, method, x, share."""
-    found = results.get("distribution") or []
+    curves = results.get("distribution") or []
     parts = [
         pd.DataFrame({"name": name, "method": d["method"], "x": d["x"], "share": [100 * v for v in d["share"]]})
-        for d, name in zip(found, w.row_names(found), strict=True)
+        for d, name in zip(curves, w.row_names(curves), strict=True)
     ]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     sample = w.sample_text(w.pick(results["rows"], dataset=w.main_dataset(results)))
@@ -177,11 +177,11 @@ FIGURE1_METHODS = ("weak", "w2s_naive", "w2s_hard_vote", "w2s_soft_vote", "stron
 
 def figure1(results: Results) -> pd.DataFrame:
     """Three scores of each method of the legal task, with ``published`` (%, NaN: none); empty for other tasks and for sweeps."""
-    found = [r for r in w.pick(results["rows"], dataset=w.main_dataset(results)) if r["metric"] in FIGURE1]
-    found = [r for r in found if r["method"] in FIGURE1_METHODS]
-    several = len({(r["method"], r["metric"]) for r in found}) < len(found)
+    kept = [r for r in w.pick(results["rows"], dataset=w.main_dataset(results)) if r["metric"] in FIGURE1]
+    kept = [r for r in kept if r["method"] in FIGURE1_METHODS]
+    several = len({(r["method"], r["metric"]) for r in kept}) < len(kept)
     if results["task"] != "legal" or several:
         return frame(results, [])
     known = {} if results["synthetic"] else (results.get("published") or {}).get("values") or {}
-    published = [100 * v if (v := known.get(r["method"], {}).get(r["metric"])) is not None else None for r in found]
-    return frame(results, found).assign(published=pd.Series(published, dtype=float))
+    published = [100 * v if (v := known.get(r["method"], {}).get(r["metric"])) is not None else None for r in kept]
+    return frame(results, kept).assign(published=pd.Series(published, dtype=float))

@@ -216,10 +216,13 @@ def _without(grids: Any, key: str) -> Any:
 
 
 def with_seeds(grids: Any, seeds: list[Any]) -> Any:
-    """Grids with the axis ``seed`` before their own axes."""
+    """Grids with the axis ``seed`` before their own axes; a grid's own ``n_seeds`` keeps the first of them."""
     if isinstance(grids, list):
-        return [{"seed": seeds, **grid} if isinstance(grid, dict) else grid for grid in grids]
-    return {"seed": seeds, **grids} if isinstance(grids, dict) else {"seed": seeds} if grids is None else grids
+        return [with_seeds(grid, seeds) if isinstance(grid, dict) else grid for grid in grids]
+    if not isinstance(grids, dict):
+        return {"seed": seeds} if grids is None else grids
+    axes = {key: axis for key, axis in grids.items() if key != "n_seeds"}
+    return {"seed": seeds[: grids.get("n_seeds")], **axes}
 
 
 def expand(source: Source | None, problems: list[str], problem: Problem) -> tuple[dict[str, Any], ...]:

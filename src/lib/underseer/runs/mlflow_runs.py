@@ -41,11 +41,11 @@ class Copy:
         self.summary = self._summary()
 
     def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(self.plan.name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
-            return found.experiment_id
+        known = self.client.get_experiment_by_name(self.plan.name)
+        if known is not None:
+            if known.lifecycle_stage == "deleted":
+                self.client.restore_experiment(known.experiment_id)
+            return known.experiment_id
         location = (paths.home() / "mlartifacts" / self.plan.name).as_uri() if self.local else None
         tags = {"mlflow.note.content": self.plan.description} if self.plan.description else {}
         return self.client.create_experiment(self.plan.name, artifact_location=location, tags=tags)

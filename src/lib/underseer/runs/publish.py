@@ -108,5 +108,5 @@ def texts(report: store.Output) -> dict[str, str]:
     if results["pipeline"] == "selfmoa":
         return loop.case_texts(results["case_study"], loop.evaluated(report.manifest["variants"]))
     keys = [k for cell in report.manifest["variants"] for k in cell["roles"].values()]
-    found = [o for k in dict.fromkeys(keys) if (o := store.read("w2s/1_data", k))]
-    return {i: t for output in found for i, t in collect_w2s.test_texts(output).items()}
+    outputs = [o for k in dict.fromkeys(keys) if (o := store.read("w2s/1_data", k))]
+    return {i: t for output in outputs for i, t in collect_w2s.test_texts(output).items()}

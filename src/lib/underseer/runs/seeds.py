@@ -35,7 +35,7 @@ def checked(named: dict[str, list[int]]) -> dict[str, list[int]]:
 
 
 def axis(raw: Raw) -> Source | None:
-    """The variants of an experiment, with the seeds that it names as an axis.
+    """The variants of an experiment, with the seeds that it names as an axis; of a grid with ``n_seeds`` the first of them.
 
     What is wrong with ``seeds`` or ``n_seeds`` is added to ``raw.problems``.
     """
@@ -58,7 +58,13 @@ def axis(raw: Raw) -> Source | None:
         )
         return variants
     where = variants.where if variants else name.where
-    return Source(where, with_seeds(variants.value if variants else None, there[:n]))
+    grids = variants.value if variants else None
+    for grid in grids if isinstance(grids, list) else [grids]:
+        own = grid.get("n_seeds", 1) if isinstance(grid, dict) else 1
+        if isinstance(own, bool) or not isinstance(own, int) or own < 1:
+            raw.problems.append(f"{where}: variants: n_seeds = {own!r}: expected a whole number above 0")
+            return None
+    return Source(where, with_seeds(grids, there[:n]))
 
 
 def described(values: Iterable[int]) -> dict[str, Any]:

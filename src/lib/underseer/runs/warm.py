@@ -77,9 +77,9 @@ def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[di
         argv = [sys.executable, "-m", "underseer.runs.warm", "run", "ipykernel_launcher", "-f", "{connection_file}"]
         spec = {"argv": argv, "display_name": "Python 3 (warm)", "language": "python"}
         (kernels / "kernel.json").write_text(json.dumps(spec))
-        found = os.environ.get("JUPYTER_PATH")
+        folders = os.environ.get("JUPYTER_PATH")
         try:
-            yield {SOCKET: address, "JUPYTER_PATH": os.pathsep.join([folder, *([found] if found else [])])}
+            yield {SOCKET: address, "JUPYTER_PATH": os.pathsep.join([folder, *([folders] if folders else [])])}
         finally:
             server.stdin.close()
             server.terminate()
@@ -194,19 +194,19 @@ def run(argv: list[str]) -> int:
     body = json.dumps({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}).encode()
     socket.send_fds(connection, [struct.pack("i", len(body))], [0, 1, 2])
     connection.sendall(body)
-    told = connection.recv(4)
-    if len(told) < 4:
+    number_of_fork = connection.recv(4)
+    if len(number_of_fork) < 4:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
         os.execv(sys.executable, [sys.executable, "-m", *argv])
-    (pid,) = struct.unpack("i", told)
+    (pid,) = struct.unpack("i", number_of_fork)
     for number in held:
         signal.signal(number, lambda n, _: _pass_on(pid, n))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
     connection.settimeout(PARENT)
     while os.getppid() == parent:
         with contextlib.suppress(TimeoutError):
-            told = connection.recv(4)
-            return struct.unpack("i", told)[0] if len(told) == 4 else 1  # cut off: the fork was killed
+            code = connection.recv(4)
+            return struct.unpack("i", code)[0] if len(code) == 4 else 1  # cut off: the fork was killed
     return 1
 
 

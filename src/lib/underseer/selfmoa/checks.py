@@ -27,9 +27,12 @@ DATASETS = {
 UNSCORED = ("hh-harmless", "beavertails")
 """Pairs by people that say nothing of helpfulness."""
 
-BASELINES = ("human_dpo", "human_modpo", "dpo_helpful_only", "dpo_safety_only", "dpo_weighted_sum", "sft")
+BASELINES = ("human_dpo", "human_modpo", "dpo_weighted_sum", "dpo_helpful_only", "dpo_safety_only", "sft")
 CONTROLS = ("offline", "no_red_team", "iterated_dpo")
-"""What may be trained beside the loop. A control changes one thing of the loop (``runs.rounds``)."""
+"""What may be trained beside the loop, in a report's order. A control leaves one part of the loop out (``runs.rounds``); the last two
+are loops of their own, with iterates."""
+HUMAN = ("human_dpo", "human_modpo")
+"""Baselines that learn from pairs which people ordered."""
 
 
 def baselines(value: str | bool) -> tuple[str, ...]:
@@ -114,7 +117,7 @@ def _data(p: Mapping[str, Any]) -> None:
             )
         return
     for name, holds in DATASETS.items():
-        unread = name == "human_dataset" and not {"human_dpo", "human_modpo"}.intersection(baselines(p["baselines"]))
+        unread = name == "human_dataset" and not set(HUMAN).intersection(baselines(p["baselines"]))
         if unread or p[name] is None:
             continue
         check_files(p[name], p["dataset_path"], None, holds=holds)

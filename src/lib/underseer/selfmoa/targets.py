@@ -67,7 +67,7 @@ def engine(run: Run, engine: str, target: Target, inference: Inference) -> Engin
     from underseer.engines import open_engine, planned
 
     opened = open_engine(
-        model=target.spec, base=target.folder, **vars(inference), lora_rank=target.lora_rank,
+        model=target.spec, inference=inference, base=target.folder, lora_rank=target.lora_rank,
         keep=run.checkpoints / "answers.sqlite", cost=run.cost, **planned(run, engine),
     )  # fmt: skip
     run.used(opened)

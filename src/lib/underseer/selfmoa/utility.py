@@ -6,13 +6,15 @@ first use; tasks of one's own need none.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from underseer.engines import Inference
 from underseer.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from underseer.engines import Engine
     from underseer.models.chats import Chat
+    from underseer.selfmoa.targets import Target
 
 INSTALL = 'pip install "underseer[lm-eval]" (from the repository: pip install -e ".[lm-eval]")'
 
@@ -31,6 +34,9 @@ BENCHMARKS = {
 }
 """The utility benchmarks of the Self-MOA paper, and the harness's tasks of them. The paper names neither the version of
 LAMBADA nor whether HellaSwag is scored by plain or length-normalised accuracy: both are reported where both exist."""
+
+AS_PUBLISHED = Inference(precision="fp32", batch_size=8, max_length=None)
+"""Full precision, and rows as long as the model has positions for."""
 
 
 def perplexity(
@@ -58,42 +64,34 @@ def perplexity(
 
 
 def harness(
-    model: str,
+    target: Target,
     tasks: Sequence[str] = tuple(BENCHMARKS),
+    inference: Inference = AS_PUBLISHED,
     *,
-    adapter: Path | str | None = None,
-    base: Path | None = None,
     limit: int | None = None,
-    batch_size: int = 8,
-    max_length: int | None = None,
-    device: str = "auto",
-    precision: str = "fp32",
     chat: bool = False,
     task_folders: Sequence[Path | str] = (),
     seed: int = 0,
 ) -> dict[str, dict[str, float | int | None]]:
     """{task: {acc, stderr, n}} of a model by lm-evaluation-harness; acc_norm and acc_norm_stderr where a task has them.
 
-    ``tasks``: names of ``BENCHMARKS``, or of the harness, or of YAML files in ``task_folders``. ``adapter``: a PEFT folder
-    applied without merging. ``model`` and ``base`` are as in ``models``; safetensors alone are read, remote code never.
-    ``limit``: examples of each task (of each subject of MMLU), the first ones; None: all, as published numbers need.
-    ``precision``: fp32 or bf16 (the weights'). ``chat``: ask through the chat template, which the published figures of
-    base models do not. ``stderr`` is the harness's, over examples, not over seeds; None where it gives none.
+    ``tasks``: names of ``BENCHMARKS``, or of the harness, or of YAML files in ``task_folders``. ``target``: its adapter is
+    applied without merging; safetensors alone are read, remote code never. ``inference``: its precision, fp32 or bf16, is the
+    weights'. ``limit``: examples of each task (of each subject of MMLU), the first ones; None: all, as published numbers need.
+    ``chat``: ask through the chat template, which the published figures of base models do not. ``stderr`` is the harness's,
+    over examples, not over seeds; None where it gives none.
 
     Raises UserError: the extra is not installed, an unknown task, a benchmark that cannot be downloaded, a model that
     cannot be loaded.
     """
-    _check(tasks, limit, precision)
+    _check(tasks, limit, inference.precision)
     evaluate, wrapped = _harness()
     manager = _known_tasks(tuple(str(folder) for folder in task_folders))
     names = {task: BENCHMARKS.get(task, task) for task in tasks}
     _check_names(names, manager.all_tasks)
-    lm = wrapped(
-        **_loaded(model, adapter, base, precision, device, chat),
-        batch_size=batch_size,
-        max_length=max_length,
-    )
-    try:
+    lm = wrapped(**_loaded(target, inference, chat), batch_size=inference.batch_size, max_length=inference.max_length)
+    seeds = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed"), seed)
+    with _errors_of(tasks):
         evaluated = evaluate(
             lm,
             tasks=list(names.values()),
@@ -101,11 +99,16 @@ def harness(
             limit=limit,
             apply_chat_template=chat,
             log_samples=False,
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
+            **seeds,
         )
+    return {task: _numbers(evaluated["results"][name]) for task, name in names.items()}
+
+
+@contextlib.contextmanager
+def _errors_of(tasks: Sequence[str]) -> Iterator[None]:
+    """What the harness raises for tasks that cannot be read or that hold one another, as UserError."""
+    try:
+        yield
     except OSError as error:  # what ``datasets`` raises for a data set that cannot be reached or found
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
@@ -116,7 +119,6 @@ def harness(
         if "Duplicate task" not in str(error):
             raise
         raise UserError(f"tasks = {', '.join(tasks)}: one stands in another ({error}); name it once") from error
-    return {task: _numbers(evaluated["results"][name]) for task, name in names.items()}
 
 
 def _harness() -> tuple[Any, Any]:
@@ -161,22 +163,20 @@ def _check_names(names: Mapping[str, str], known: Sequence[str]) -> None:
         )
 
 
-def _loaded(
-    spec: str, adapter: Path | str | None, base: Path | None, precision: str, device: str, chat: bool
-) -> dict[str, PreTrainedModel | Any]:
+def _loaded(target: Target, inference: Inference, chat: bool) -> dict[str, PreTrainedModel | Any]:
     """The model, with its adapter, and its tokenizer, on the device."""
     import torch
 
     from underseer.models.chats import check_template
     from underseer.models.loading import load_language_model, resolve_device
 
-    model, tokenizer = load_language_model(spec, base=base)
+    model, tokenizer = load_language_model(target.spec, base=target.folder)
     if chat:
-        check_template(tokenizer, spec)
-    if adapter is not None:
-        model = _adapted(model, Path(adapter))
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return {"pretrained": model.to(resolve_device(device), dtype).eval(), "tokenizer": tokenizer}
+        check_template(tokenizer, target.spec)
+    if target.adapter is not None:
+        model = _adapted(model, target.adapter)
+    dtype = torch.bfloat16 if inference.precision == "bf16" else torch.float32
+    return {"pretrained": model.to(resolve_device(inference.device), dtype).eval(), "tokenizer": tokenizer}
 
 
 def _adapted(model: PreTrainedModel, folder: Path) -> Any:

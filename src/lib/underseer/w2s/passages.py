@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from underseer.engines import local
+from underseer.engines import Inference, local
 from underseer.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,10 +42,8 @@ def write(
     for rows, sampling in requests:
         answers = []
         if len(rows):
-            answers = local.generate(
-                model, tokenizer, rows.text.tolist(), sampling,
-                batch_size=batch_size, device=device, precision=precision, cost=cost,
-            )  # fmt: skip
+            inference = Inference(device, precision, batch_size, None)
+            answers = local.generate(model, tokenizer, rows.text.tolist(), sampling, inference, cost=cost)
         first = GREEDY if sampling.temperature == 0 else 1
         written += [
             (row, split, first + k, a.text, a.n_tokens, a.finish_reason)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import stats
 from underseer.report.rows import derived, metric_rows
-from underseer.report.scores import checked, paired_seeds, reference
+from underseer.report.scores import check_draws, checked, paired_seeds, reference
 from underseer.report.selfmoa import stages
 from underseer.report.selfmoa.measured import Measured, averages, measure
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = ("method", "seed", "set", "role", "category", "id", "draw", "unsafe", "helpful", "refusal")
 OPTIONAL = ("unsafe_training", "helpful_training")
@@ -47,25 +45,15 @@ def tidy(answers: pd.DataFrame, threshold: float, labelled: bool = False) -> pd.
 
     Raises ValueError for a missing column, an unknown role, a score outside [0, 1] or an answer that stands twice.
     """
-    frame = checked(answers, COLUMNS)
-    frame = frame.assign(
-        variant=[variant_text(json.loads(v)) for v in frame["variant"]],
-        **{c: np.nan for c in OPTIONAL if c not in frame.columns},
-    )
+    frame = checked(answers, COLUMNS, OPTIONAL, SCORES)
+    frame = frame.assign(variant=[variant_text(json.loads(v)) for v in frame["variant"]])
     unknown = sorted(set(frame["role"].dropna()) - set(ROLES))
     if unknown or frame["role"].isna().any():
         raise ValueError(f"role of a set of prompts is one of {', '.join(ROLES)}; got {', '.join(unknown) or 'none'}")
-    for column in SCORES:
-        found = frame[column].dropna().astype(float)
-        if not found.between(0, 1).all():
-            raise ValueError(f"{column} must lie in [0, 1] or be NaN, got {found.min():g} to {found.max():g}")
     several = frame.groupby("set")["role"].nunique()
     both = frame["set"].map(several) > 1
     frame = frame.assign(dataset=frame["set"].where(~both, frame["set"] + " (" + frame["role"] + ")"))
-    twice = frame.duplicated(["method", "variant", "seed", "dataset", "id", "draw"])
-    if twice.any():
-        row = frame[twice].iloc[0]
-        raise ValueError(f"{row['method']}, seed {row['seed']}: draw {row['draw']} of prompt {row['id']} stands twice")
+    check_draws(frame)
     return _ordered(_with_metrics(frame.reset_index(drop=True), threshold, labelled))
 
 
@@ -110,17 +98,17 @@ def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
 def score_answers(frame: pd.DataFrame, *, n_boot: int = stats.N_BOOT, seed: int = 0) -> list[Measured]:
     """Every method on every set of a `tidy` frame; where there are several attack sets, held-out ones apart, their mean
     comes first, each set counting the same."""
-    found: list[Measured] = []
+    measured: list[Measured] = []
     for k, (_, part) in enumerate(frame.groupby("dataset", sort=False)):
         role = part["role"].iloc[0]
         groups = measure(part, names(role), n_boot=n_boot, rng=np.random.default_rng([seed, k]))
         for group in groups:
             group.role = role
             _correct(group)
-        found += groups
-    attack = [g for g in found if g.role == "attack" and not g.dataset.startswith("held_out")]
+        measured += groups
+    attack = [g for g in measured if g.role == "attack" and not g.dataset.startswith("held_out")]
     several = len({g.dataset for g in attack}) > 1
-    return (averages(attack) if several else []) + found
+    return (averages(attack) if several else []) + measured
 
 
 def label_sample(frame: pd.DataFrame) -> dict[str, Any] | None:
@@ -196,12 +184,12 @@ def categories(frame: pd.DataFrame, *, n_boot: int, seed: int) -> list[dict[str,
         return []
     names = [d for d in attack["dataset"].unique() if d.startswith("salad-bench")]
     part = attack[attack["dataset"] == (names or [attack["dataset"].iloc[0]])[0]]
-    found = []
+    made = []
     for k, (category, rows) in enumerate(part.groupby("category", sort=True)):
         rng = np.random.default_rng([seed, 1000 + k])
         for g in measure(rows, ("unsafe_rate", "safety_score", "helpfulness"), n_boot=n_boot, rng=rng):
-            found += [{**r, "category": str(category)} for r in metric_rows(g)]
-    return found
+            made += [{**r, "category": str(category)} for r in metric_rows(g)]
+    return made
 
 
 def sets(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths.diversity import self_bleu
 from underseer.report.rows import covers, metric_rows
 from underseer.report.scores import checked
 from underseer.report.selfmoa.measured import Measured, measure
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = (
     *("variant", "seed", "id", "text", "category", "strategy", "iteration"),
@@ -58,18 +56,18 @@ def _success(asked: pd.DataFrame, n_boot: int, seed: int) -> list[Measured]:
 
 def _split(asked: pd.DataFrame, column: str, n_boot: int, seed: int) -> list[dict[str, Any]]:
     """Success by the values of a column, by iteration and (method 'all') over all of them."""
-    found = []
+    made = []
     for value, part in asked.groupby(column, sort=True):
         both = [part.assign(method="all")] + ([part] if (part["method"] != "all").any() else [])
         for rows in both:
-            found += [{**r, column: str(value)} for g in _success(rows, n_boot, seed) for r in metric_rows(g)]
-    return found
+            made += [{**r, column: str(value)} for g in _success(rows, n_boot, seed) for r in metric_rows(g)]
+    return made
 
 
 def _fate(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """By variant and iteration: counts summed over seeds; of the successes, means over seeds of how many categories and
     strategies they have and of their self-BLEU."""
-    found = []
+    fates = []
     first = {v: k for k, v in enumerate(frame["variant"].unique())}
     parts = frame.groupby(["variant", "iteration"], sort=False)
     for (variant, iteration), part in sorted(parts, key=lambda p: (first[p[0][0]], p[0][1])):
@@ -78,11 +76,11 @@ def _fate(frame: pd.DataFrame) -> list[dict[str, Any]]:
         total = {k: sum(c[k] for c in by_seed) for k in by_seed[0] if k not in (*means, "self_bleu")}
         total |= {k: float(np.mean([c[k] for c in by_seed])) for k in means}
         varied = [c["self_bleu"] for c in by_seed if not np.isnan(c["self_bleu"])]
-        found.append(
+        fates.append(
             {"variant": variant, "iteration": int(iteration), "n_seeds": len(by_seed), **total}
             | {"self_bleu": float(np.mean(varied)) if varied else None, "self_bleu_values": varied}
         )
-    return [{**f, "variant": json.loads(f["variant"])} for f in found]
+    return [{**f, "variant": json.loads(f["variant"])} for f in fates]
 
 
 def _counts(rows: pd.DataFrame) -> dict[str, float]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from underseer.report.names import iteration
 from underseer.report.selfmoa.stages import agrees, order
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 KIND = "exchanges"
 PROMPTS = 3
@@ -111,8 +110,8 @@ def raw_texts(case: Mapping[str, Any], answers: pd.DataFrame) -> dict[str, str]:
     (method, variant, seed, set, id, draw, prompt, answer)."""
     ids = [p["id"] for p in case["prompts"]]
     rows = answers[answers["id"].isin(ids) & (answers["seed"] == case["seed"]) & (answers["draw"] == case["draw"])]
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for row in rows.to_dict("records"):
         key = answer_key(row, {"method": row["method"], "variant": json.loads(row["variant"])})
-        found |= {row["id"]: str(row["prompt"]), key: str(row["answer"] or "")}
-    return found
+        texts |= {row["id"]: str(row["prompt"]), key: str(row["answer"] or "")}
+    return texts

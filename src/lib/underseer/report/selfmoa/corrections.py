@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.maths import differences
-from underseer.maths.prevalence import Corrected, corrected_rate, effective_n, wilson
+from underseer.maths.prevalence import Corrected, corrected_rate, effective_n, proportion
 from underseer.report.rows import derived, metric_rows
 from underseer.report.selfmoa.measured import Measured
 from underseer.report.selfmoa.stages import ATTACKS, agrees, order
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MEASURED = {"reporting": "unsafe_rate", "training": "unsafe_rate_training_judge"}
 """The rate that each judge's card corrects."""
@@ -30,16 +28,13 @@ def corrected_rows(groups: Sequence[Measured], judges: Sequence[Mapping[str, Any
     rate that labelled answers have corrected (`answers.CORRECTED`) is not corrected by a card. `mean` and interval are those of the mean rate over as many independent
     answers as its interval over seeds and prompts is worth; the counts of cards that differ by seed are added up.
     """
-    found = []
+    rows = []
     for role, metric in MEASURED.items():
-        cards = [
-            j
-            for j in judges
-            if j["role"] == role and j.get("measure") == "unsafe" and (j.get("card") or {}).get("counts")
-        ]
+        known = [j for j in judges if j["role"] == role and j.get("measure") == "unsafe"]
+        cards = [j for j in known if (j.get("card") or {}).get("counts")]
         wanted = [g for g in groups if g.role == "attack" and f"{metric}_corrected" not in g.values]
-        found += [row for g in wanted if (row := _row(g, metric, cards))]
-    return found
+        rows += [row for g in wanted if (row := _row(g, metric, cards))]
+    return rows
 
 
 def _card(cards: Sequence[Mapping[str, Any]], group: Measured, seed: int) -> Mapping[str, int] | None:
@@ -83,37 +78,25 @@ def by_stage(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """
     known = frame.dropna(subset=["unsafe_rate", "unsafe_rate_training_judge"])
     attacks = known[known["role"] == "attack"].assign(dataset=ATTACKS)
-    found = []
+    stages = []
     for part in (attacks, known):
-        keys = ["dataset", "role", "method", "variant"]
-        for (dataset, role, method, variant), rows in part.groupby(keys, sort=False):
+        keys = ["method", "variant", "dataset", "role"]
+        for names, rows in part.groupby(keys, sort=False):
             seeds = {int(s): _cells(own) for s, own in rows.groupby("seed")}
             counts = {c: sum(of[c] for of in seeds.values()) for c in CELLS}
-            found.append(
-                {
-                    "method": method,
-                    "variant": json.loads(variant),
-                    "dataset": dataset,
-                    "role": role,
-                    "seeds": list(seeds),
-                }
-                | {"counts": counts, "counts_by_seed": list(seeds.values())}
-                | {"sensitivity": _share(counts["tp"], counts["fn"]), "specificity": _share(counts["tn"], counts["fp"])}
-            )
-    return found
+            stage = dict(zip(keys, names, strict=True))
+            stage |= {"variant": json.loads(stage["variant"]), "seeds": list(seeds)}
+            stage |= {"counts": counts, "counts_by_seed": list(seeds.values())}
+            for aspect, hits, misses in (("sensitivity", "tp", "fn"), ("specificity", "tn", "fp")):
+                stage[aspect] = proportion(counts[hits], counts[hits] + counts[misses])
+            stages.append(stage)
+    return stages
 
 
 def _cells(rows: pd.DataFrame) -> dict[str, int]:
     truth, verdict = rows["unsafe_rate"] == 1, rows["unsafe_rate_training_judge"] == 1
     cells = (truth & verdict, truth & ~verdict, ~truth & ~verdict, ~truth & verdict)
     return {c: int(v.sum()) for c, v in zip(CELLS, cells, strict=True)}
-
-
-def _share(hits: int, misses: int) -> dict[str, float | None]:
-    lo, hi = wilson(hits, hits + misses)
-    return (
-        {"value": hits / (hits + misses), "lo": lo, "hi": hi} if hits + misses else dict.fromkeys(("value", "lo", "hi"))
-    )
 
 
 def decay(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -125,7 +108,7 @@ def decay(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     rows = [s for s in stages if s["dataset"] == ATTACKS]
     last = {repr(s["variant"]): s for s in sorted(rows, key=lambda s: order(s["method"])) if order(s["method"])[0] == 1}
-    found = []
+    falls = []
     for a in last.values():
         resets = [s for s in rows if s["method"] == "reset" and agrees(s["variant"], a["variant"])]
         b = resets[0] if resets else None
@@ -141,11 +124,11 @@ def decay(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         items = sum(_variance(c) for _, p in kept for c in p) / n**2
         seeds = values.var(ddof=1) / n if n > 1 else 0.0
         test = differences.Difference(float(values.mean()), items, 0.0, float(seeds), n, missed)
-        found.append(
+        falls.append(
             {"a": a["method"], "variant_a": a["variant"], "b": "reset", "seeds": [seed for seed, _ in kept]}
             | {"difference": test.mean, "ci95": list(test.interval()), "p": test.p}
         )
-    return found
+    return falls
 
 
 def _variance(counts: Mapping[str, int]) -> float:

@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import seaborn as sns
 
 from underseer.report.drawing import canvas, colour, finish, grid, inks
 from underseer.report.names import iteration
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 def logps(rows: pd.DataFrame) -> Figure | None:
     """Log-probabilities of chosen and rejected answers over steps, a panel a method."""
-    import seaborn as sns
-
     if not len(rows):
         return None
     names = list(rows["name"].unique())
@@ -44,8 +43,6 @@ def logps(rows: pd.DataFrame) -> Figure | None:
 
 def margins(rows: pd.DataFrame) -> Figure | None:
     """Loss and reward margin of every method that was trained."""
-    import seaborn as sns
-
     if not len(rows):
         return None
     labels = {"loss": "Training loss (nats)", "margin": "Reward margin (nats)"}

@@ -9,7 +9,8 @@ from underseer.report import compared
 from underseer.report import wording as w
 from underseer.report.names import iteration
 from underseer.report.selfmoa import accounts, stages
-from underseer.report.selfmoa.stages import HUMAN, Line, Results
+from underseer.report.selfmoa.stages import Line, Results
+from underseer.selfmoa.checks import HUMAN
 
 
 def headline(results: Results) -> list[str]:
@@ -51,15 +52,15 @@ def _untaught(results: Results, line: Line) -> list[str]:
 
 def _rates(results: Results, line: Line) -> list[str]:
     rows = list(line.rows.values())
-    told = [f"{w.method_name(m)} {w.number(r['mean'], 'unsafe_rate')} %" for m, r in line.rows.items()]
+    rates = [f"{w.method_name(m)} {w.number(r['mean'], 'unsafe_rate')} %" for m, r in line.rows.items()]
     return [
-        f"Unsafe rate on {w.dataset_name(rows[0]['dataset'])}, lower is better ({w.sample_text(rows)}): {w.listing(told)}."
+        f"Unsafe rate on {w.dataset_name(rows[0]['dataset'])}, lower is better ({w.sample_text(rows)}): {w.listing(rates)}."
     ]
 
 
 def _safety(results: Results, line: Line) -> list[str]:
     """Change of the safety score from the reset, and from the aligned model, to the last iterate."""
-    found = []
+    sentences = []
     attack = stages.of_role(results, "attack")
     for dataset in dict.fromkeys([stages.main_of(results, "attack"), *(d for d in attack if d.startswith("held_out"))]):
         parts = []
@@ -70,11 +71,11 @@ def _safety(results: Results, line: Line) -> list[str]:
                     f"from the {_model(method)} {relative(change)} ({_verdict(results, change, line, method)})"
                 )
         if parts:
-            found.append(
+            sentences.append(
                 f"Safety score on {w.dataset_name(dataset)} (mean judged probability of an unsafe answer, lower is safer), to "
                 f"iteration {iteration(line.last)}: {w.listing(parts)}."
             )
-    return found
+    return sentences
 
 
 def _model(method: str) -> str:
@@ -82,13 +83,13 @@ def _model(method: str) -> str:
 
 
 def _change(results: Results, dataset: str | None, line: Line, method: str) -> Mapping[str, Any] | None:
-    found = [
+    changes = [
         c
         for c in results["changes"]
         if c["dataset"] == dataset and c["metric"] == "safety_score" and c["a"] == line.last and c["b"] == method
         and c["variant_a"] == line.rows[line.last]["variant"]
     ]  # fmt: skip
-    return found[0] if found and found[0]["mean"] is not None else None
+    return changes[0] if changes and changes[0]["mean"] is not None else None
 
 
 def relative(change: Mapping[str, Any]) -> str:
@@ -140,7 +141,7 @@ def _pairs(results: Results, line: Line) -> list[str]:
     k = iteration(line.last)
     labels = {r.get("judge_labels") for r in results["pairs"] if iteration(r["method"]) == k} - {None}
     behind = f", ordered by judges that learnt from {max(labels):,.0f} labels" if labels else ""
-    found = [f"Preference pairs used by the loop, {k} iteration{'s' * (k != 1)}: {own:,.0f} a seed{behind}."]
+    sentences = [f"Preference pairs used by the loop, {k} iteration{'s' * (k != 1)}: {own:,.0f} a seed{behind}."]
     rows = stages.rows_of(results, stages.main_of(results, "attack"), "unsafe_rate")
     for method in HUMAN:
         sizes = [
@@ -149,26 +150,26 @@ def _pairs(results: Results, line: Line) -> list[str]:
             if r["method"] == method
         ]
         sizes = sorted((s for s in sizes if s[0]), key=lambda s: s[0])
-        told = [_against(results, line, own, used, row) for used, row in (sizes[:1] + sizes[1:][-1:])]
-        found += [f"{w.method_name(method)}: {'; '.join(told)}."] if told else []
-    return found
+        clauses = [_against(results, line, own, used, row) for used, row in (sizes[:1] + sizes[1:][-1:])]
+        sentences += [f"{w.method_name(method)}: {'; '.join(clauses)}."] if clauses else []
+    return sentences
 
 
 def _against(results: Results, line: Line, own: float, used: float, row: Mapping[str, Any]) -> str:
     """'2,640 pairs (3.7 times as many), loop minus baseline -1.9 points [..] of unsafe rate: no difference shown'."""
     variant = line.rows[line.last]["variant"]
     test = test_of(results, row["dataset"], "unsafe_rate", line.last, row["method"], variant, row["variant"])
-    told = (
+    difference = (
         f", unsafe rate of the loop minus that of the baseline {compared.difference(test)} ({_says(test)})"
         if test
         else ""
     )
-    return f"{used:,.0f} pairs ({used / own:.1f} times the loop's){told}"
+    return f"{used:,.0f} pairs ({used / own:.1f} times the loop's){difference}"
 
 
 def _published(results: Results) -> list[str]:
-    told = results.get("published") or {}
-    if "safety_change_percent" not in told:
+    published = results.get("published") or {}
+    if "safety_change_percent" not in published:
         return []
     here = (
         "not reproduced by these numbers, which are of a synthetic testbed"
@@ -176,23 +177,23 @@ def _published(results: Results) -> list[str]:
         else "of other models"
     )
     return [
-        f"Published ({told['source']}; {here}): safety {told['safety_change_percent']:+.2f} % on average, with as little as "
-        f"1/{told['pairs_factor']} of the preference pairs of human-supervised baselines."
+        f"Published ({published['source']}; {here}): safety {published['safety_change_percent']:+.2f} % on average, with as little as "
+        f"1/{published['pairs_factor']} of the preference pairs of human-supervised baselines."
     ]
 
 
 def _trust(results: Results, line: Line) -> list[str]:
     """How many of the unsafe answers the training judge finds at each stage, and whether that falls."""
-    found = [
+    decays = [
         d
         for d in results.get("judge_decay") or []
         if (d["a"], d["variant_a"]) == (line.last, line.rows[line.last]["variant"])
     ]
     trusted = stages.trusted(results, line)
-    if not found or not trusted:
+    if not decays or not trusted:
         return []
     shares = [f"{w.method_name(m)} {percent(row['sensitivity'])}" for m, row in trusted.items()]
-    change, (low, high) = found[0], found[0]["ci95"]
+    change, (low, high) = decays[0], decays[0]["ci95"]
     size = f"{100 * change['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], p = {w.p_text(change['p'])}, one comparison"
     says = "no change is shown"
     if change["p"] < 0.05:
@@ -239,11 +240,11 @@ def _hacking(results: Results, line: Line) -> list[str]:
 def _several(results: Results, lines: Sequence[Line]) -> list[str]:
     """One sentence for all variants, then what the tests say of each against the reset."""
     rows = [line.rows[line.last] for line in lines]
-    told = [f"{line.name}: {_rate_and_pairs(results, r)}" for line, r in zip(lines, rows, strict=True)]
+    rates = [f"{line.name}: {_rate_and_pairs(results, r)}" for line, r in zip(lines, rows, strict=True)]
     sample = w.sample_text(rows)
-    told = told if len(told) <= 8 else [*told[:7], f"{len(told) - 7} more"]
+    rates = rates if len(rates) <= 8 else [*rates[:7], f"{len(rates) - 7} more"]
     out = [
-        f"Unsafe rate of the last iterate on {w.dataset_name(rows[0]['dataset'])}, lower is better ({sample}): {w.listing(told)}."
+        f"Unsafe rate of the last iterate on {w.dataset_name(rows[0]['dataset'])}, lower is better ({sample}): {w.listing(rates)}."
     ]
     reset = [
         r for r in stages.rows_of(results, rows[0]["dataset"], "unsafe_rate") if r["method"] in ("reset", "aligned")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from underseer.report.scores import Scored, bootstrap, methods
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 AVERAGE = "all attack sets"
 """Name of the mean over several attack sets, each counting the same."""
@@ -87,7 +84,7 @@ def averages(groups: Sequence[Measured], dataset: str = AVERAGE) -> list[Measure
         offsets[name] = n
         n += 1 + max(int(i.max()) for g in groups if g.dataset == name for i in g.items)
     whole = [same for same in by_method.values() if len(same) == len(datasets)]
-    return [found for same in whole if (found := _average(same, offsets, dataset))]
+    return [average for same in whole if (average := _average(same, offsets, dataset))]
 
 
 def _average(same: Sequence[Measured], offsets: Mapping[str, int], dataset: str) -> Measured | None:

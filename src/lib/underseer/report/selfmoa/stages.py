@@ -8,12 +8,7 @@ from typing import Any
 
 from underseer.report import wording as w
 from underseer.report.names import iteration, rounds
-
-BASELINES = ("human_dpo", "human_modpo", "dpo_weighted_sum", "dpo_helpful_only", "dpo_safety_only", "sft")
-CONTROLS = ("offline", "no_red_team", "iterated_dpo")
-"""What leaves one part of the loop out. The last two are loops of their own, with iterates."""
-HUMAN = ("human_dpo", "human_modpo")
-"""Baselines that learn from pairs which people ordered."""
+from underseer.selfmoa.checks import BASELINES, CONTROLS
 
 ATTACKS = "every attack set"
 """Name of the answers to all attack sets together, held-out ones too."""
@@ -58,14 +53,14 @@ class Line:
     @property
     def last(self) -> str | None:
         """The last iterate, or None where there is none."""
-        found = [m for m in self.rows if iteration(m) is not None]
-        return max(found, key=order) if found else None
+        iterates = [m for m in self.rows if iteration(m) is not None]
+        return max(iterates, key=order) if iterates else None
 
 
 def loops(results: Results) -> list[Mapping[str, Any]]:
     """The variants of the loop, in order; one that only holds fewer keys than another is part of it."""
-    found = list({repr(r["variant"]): r["variant"] for r in results["rows"] if iteration(r["method"])}.values())
-    return [v for v in found if not any(v is not o and len(v) < len(o) and _within(v, o) for o in found)]
+    variants = list({repr(r["variant"]): r["variant"] for r in results["rows"] if iteration(r["method"])}.values())
+    return [v for v in variants if not any(v is not o and len(v) < len(o) and _within(v, o) for o in variants)]
 
 
 def _within(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
@@ -83,7 +78,7 @@ def lines(results: Results, rows: Sequence[Row]) -> list[Line]:
     staged = sorted((r for r in rows if order(r["method"])[0] < 2), key=lambda r: order(r["method"]))
     variants = loops(results) or [{}]
     names = w.row_names([{"method": "selfmoa", "variant": v} for v in variants])
-    found = []
+    runs = []
     for variant, name in zip(variants, names, strict=True):
         by_method: dict[str, Row] = {}
         for row in staged:
@@ -91,8 +86,8 @@ def lines(results: Results, rows: Sequence[Row]) -> list[Line]:
             if _within(row["variant"], variant) and (held is None or len(row["variant"]) > len(held["variant"])):
                 by_method[row["method"]] = row
         if by_method:
-            found.append(Line(variant, name.partition("(")[2].rstrip(")"), by_method))
-    return found
+            runs.append(Line(variant, name.partition("(")[2].rstrip(")"), by_method))
+    return runs
 
 
 def trusted(results: Results, line: Line) -> dict[str, Row]:
@@ -117,5 +112,5 @@ def main_of(results: Results, role: str) -> str | None:
 
 def rows_of(results: Results, dataset: str | None, metric: str) -> list[Row]:
     """Rows of one data set and metric that have a value."""
-    found = w.pick(results["rows"], dataset=dataset, metric=metric) if dataset else []
-    return [r for r in found if r["mean"] is not None]
+    rows = w.pick(results["rows"], dataset=dataset, metric=metric) if dataset else []
+    return [r for r in rows if r["mean"] is not None]

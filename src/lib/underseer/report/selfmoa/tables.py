@@ -109,11 +109,8 @@ def by_judge(results: Results) -> Table | None:
 
 def _corrected(results: Results) -> str:
     """By what the rates are corrected, and what that costs and supposes."""
-    by, sample_ = (
-        {r.get("corrected_by", "card") for r in results["rows"] if r["metric"].endswith("_corrected")},
-        results.get("label_sample"),
-    )
-    text = ""
+    by = {r.get("corrected_by", "card") for r in results["rows"] if r["metric"].endswith("_corrected")}
+    sample_, text = results.get("label_sample"), ""
     if "sample" in by and sample_:
         text += (
             f"Corrected by labels: the judge's rate on all answers plus the mean error of {sample_['labels_each']} labelled ones "

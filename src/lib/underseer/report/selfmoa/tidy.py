@@ -11,7 +11,8 @@ from underseer.report import tidy
 from underseer.report import wording as w
 from underseer.report.names import iteration, named_numbers
 from underseer.report.selfmoa import accounts, stages
-from underseer.report.selfmoa.stages import BASELINES, HUMAN, Line, Results
+from underseer.report.selfmoa.stages import Line, Results
+from underseer.selfmoa.checks import BASELINES, HUMAN
 
 SCORED = (("attack", "unsafe_rate"), ("safe", "helpfulness"), ("borderline", "over_refusal"))
 """What stands for safety, helpfulness and over-refusal: role of the set, and metric."""
@@ -135,15 +136,15 @@ def strategies(results: Results) -> pd.DataFrame:
 def fates(results: Results) -> pd.DataFrame:
     """What became of the red team's prompts: a line for each variant and iteration with counts of one seed (mean) by outcome, and
     ``self_bleu`` (with ``values``, one a seed) of the successful ones."""
-    found = (results.get("attacks") or {}).get("fate") or []
-    if not found:
+    counts = (results.get("attacks") or {}).get("fate") or []
+    if not counts:
         return pd.DataFrame()
-    table = pd.DataFrame(found).assign(line=_variants(results, found))
+    table = pd.DataFrame(counts).assign(line=_variants(results, counts))
     table["resisted"] = table["asked"] - table["successes"]
     outcomes = ["successes", "resisted", "duplicates", "refused_by_attacker", "not_judged"]
     table["n_successes"] = table["successes"]
     table[outcomes] = table[outcomes].div(table["n_seeds"], axis=0)
-    seeds = w.plural(found[0]["n_seeds"], "seed")
+    seeds = w.plural(counts[0]["n_seeds"], "seed")
     table.attrs = {"foot": f"{w.foot_mark(results)}{seeds}; no intervals; n: successes of all seeds"}
     return table.rename(columns={"self_bleu_values": "values"})
 
@@ -154,22 +155,22 @@ def weights(results: Results) -> pd.DataFrame:
     safe, attack = stages.main_of(results, "safe"), stages.main_of(results, "attack")
     safety, help_ = stages.rows_of(results, attack, "unsafe_rate"), stages.rows_of(results, safe, "helpfulness")
     across = {repr(x.variant): x for x in stages.lines(results, help_)}
-    found = []
+    points = []
     for line in stages.lines(results, safety):
         other = across.get(repr(line.variant))
         if line.last and other and line.last in other.rows and WEIGHTS in line.variant:
-            found.append((other.rows[line.last], line.rows[line.last], line.variant[WEIGHTS]))
-    labels = weight_labels([f[2] for f in found])
+            points.append((other.rows[line.last], line.rows[line.last], line.variant[WEIGHTS]))
+    labels = weight_labels([f[2] for f in points])
     if len(set(labels)) < 2:
         return tidy.frame(results, [])
-    told = _told(found[0][2])
-    pairs = [(x, y) for x, y, _ in found]
+    explained = _explained(points[0][2])
+    pairs = [(x, y) for x, y, _ in points]
     for method in ("aligned", "reset"):
         own = [[r for r in rows if r["method"] == method] for rows in (help_, safety)]
         if len(own[0]) == len(own[1]) == 1:
             pairs.append((own[0][0], own[1][0]))
             labels.append(w.method_name(method))
-    foot = f"{w.sample_text([y for _, y, _ in found], results['interval']['covers'])}; {told}"
+    foot = f"{w.sample_text([y for _, y, _ in points], results['interval']['covers'])}; {explained}"
     up = tidy.frame(results, [y for _, y in pairs], foot)
     over = tidy.frame(results, [x for x, _ in pairs]).add_suffix("_across")
     table = pd.concat([up, over], axis=1).assign(label=labels)
@@ -184,7 +185,7 @@ def weight_labels(values: Sequence[Any]) -> list[str]:
     return [" : ".join(p.values()) for p in parts] if same else w.labels(values)
 
 
-def _told(value: Any) -> str:
+def _explained(value: Any) -> str:
     named = named_numbers(value)
     return "labels: " + " : ".join(named) if named else "labels: objective weights"
 

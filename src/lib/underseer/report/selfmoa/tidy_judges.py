@@ -16,7 +16,7 @@ def judge_gap(results: Results, most: int = 4) -> pd.DataFrame:
     by_judge = {n: stages.lines(results, stages.rows_of(results, dataset, m)) for n, m in judges.items()}
     parts = []
     for k in range(min(most, *map(len, by_judge.values()))):
-        pair = [Line(found[k].variant, name, found[k].rows) for name, found in by_judge.items()]
+        pair = [Line(lines[k].variant, name, lines[k].rows) for name, lines in by_judge.items()]
         parts.append(tidy.staged(results, pair).assign(panel=by_judge["by the reporting judge"][k].name))
     table = tidy.joined(results, parts)
     left = min(map(len, by_judge.values())) - len(parts)

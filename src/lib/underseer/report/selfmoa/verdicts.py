@@ -14,7 +14,8 @@ from underseer.report.names import iteration
 from underseer.report.scores import compatible, paired_seeds
 from underseer.report.selfmoa.answers import GAP
 from underseer.report.selfmoa.measured import Measured
-from underseer.report.selfmoa.stages import BASELINES, last_control, order
+from underseer.report.selfmoa.stages import last_control, order
+from underseer.selfmoa.checks import BASELINES
 
 TESTED = {
     "attack": ("unsafe_rate", "safety_score", "helpfulness", GAP),
@@ -81,19 +82,19 @@ def _metrics(groups: Sequence[Measured], group: Measured) -> tuple[str, ...]:
 
 
 def _pairs(groups: list[Measured]) -> list[tuple[Measured, Measured]]:
-    found = []
+    pairs = []
     for metric in dict.fromkeys(g.primary for g in groups):
         same = sorted((g for g in groups if g.primary == metric), key=lambda g: order(g.method))
         last = {repr(g.variant): g.method for g in same if iteration(g.method)}
         methods = [g.method for g in same]
         others = {m for m in methods if m in BASELINES or last_control(m, methods)}
-        found += [
+        pairs += [
             (a, b)
             for a in same
             for b in same
             if _wanted(a, b, last.get(repr(a.variant)) == a.method, others) and compatible(a.variant, b.variant)
         ]
-    return found
+    return pairs
 
 
 def _wanted(a: Measured, b: Measured, a_is_last: bool, others: set[str]) -> bool:
@@ -116,7 +117,7 @@ def changes(groups: Sequence[Measured], tests: Sequence[Mapping[str, Any]]) -> l
     shown), seeds. Intervals end at -1, since no rate falls further.
     """
     levels = {_key(t): 1 - t["level_holm"] for t in tests}
-    found = []
+    moves = []
     for a, b in _pairs([g.on(m) for g in groups if g.role == "attack" for m in CHANGED]):
         if not iteration(a.method) or b.method not in ("reset", "aligned") or a.dataset != b.dataset:
             continue
@@ -132,8 +133,8 @@ def changes(groups: Sequence[Measured], tests: Sequence[Mapping[str, Any]]) -> l
             ratio = stats.ratio_interval(va, ba, vb, bb, half)
             ends = [max(-1.0, ratio.lo - 1), ratio.hi - 1] if ratio.kind == "bounded" and alpha else None
             row |= {"mean": ratio.value - 1, name: ends}
-        found.append(row)
-    return found
+        moves.append(row)
+    return moves
 
 
 def _key(test: Mapping[str, Any]) -> tuple[str, ...]:
