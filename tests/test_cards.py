@@ -180,9 +180,11 @@ def test_a_judge_that_cannot_steer_is_refused_and_it_is_said_why(answers, least,
 
 
 def test_judges_that_report_learn_from_other_prompts():
-    rows = {role: labelled.of_role(role, ("testbed-chat", None), None, n=300, seed=0) for role in labelled.ROLES}
+    rows = {
+        role: labelled.of_role(role, ("testbed-chat", None), None, "unsafe", n=300, seed=0) for role in labelled.ROLES
+    }
     assert set(rows["training"].prompt).isdisjoint(rows["reporting"].prompt) and len(rows["reporting"]) > 250
-    assert rows["training"].equals(labelled.exchanges("testbed-chat", None, n=300, seed=0))
+    assert rows["training"].equals(labelled.exchanges("testbed-chat", None, "unsafe", n=300, seed=0))
 
 
 def test_exchanges_of_public_data_for_a_judge_that_reports(tmp_path):
@@ -191,7 +193,7 @@ def test_exchanges_of_public_data_for_a_judge_that_reports(tmp_path):
         for k in range(40)
     ]
     (tmp_path / "beavertails.jsonl").write_text("\n".join(json.dumps(row) for row in told))
-    how = {"path": str(tmp_path), "seed": 0}
+    how = {"path": str(tmp_path), "measure": "unsafe", "seed": 0}
     first = labelled.of_role("training", ("beavertails", None), n=10, **how)
     second = labelled.of_role("reporting", ("beavertails", None), n=10, **how)
     assert len(first) == len(second) == 10 and set(first.prompt).isdisjoint(second.prompt)

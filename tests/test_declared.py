@@ -134,14 +134,14 @@ LOOP = Walk(
         " n_evaluation n_reset",
         "judges/evaluator testbed/pretrain": "pretrain_seed",
         "judges/evaluator": "training_judge helpfulness_judge refusal_judge judge_epochs judge_learning_rate n_judged"
-        " judge_dataset min_auroc reporting_judge reporting_helpfulness_judge",
+        " judge_dataset min_auroc reporting_judge reporting_helpfulness_judge judge_max_length",
         "judges/evaluator selfmoa/0_data": "exchange_dataset",
-        "judges/evaluator selfmoa/2_red_team selfmoa/5_evaluate": "judge_noise",
         "selfmoa/2_red_team selfmoa/4_align": "baseline_pairs",  # the round with all budgets; people's pairs, fewer of them
-        "judges/evaluator selfmoa/1_reset": "max_length precision",
+        "judges/evaluator selfmoa/1_reset": "precision",
+        "judges/evaluator selfmoa/2_red_team selfmoa/5_evaluate": "judge_noise",
         "judges/evaluator selfmoa/4_align": "unsafe_threshold",
         "selfmoa/1_reset": "batch_size reset_epochs reset_learning_rate lora_rank lora_alpha lora_targets",
-        "selfmoa/1_reset selfmoa/5_evaluate": "target_model",
+        "selfmoa/1_reset selfmoa/5_evaluate": "target_model max_length",
         "selfmoa/2_red_team": "red_team_model iterations attack_budget attack_rounds attack_strategies min_new_successes",
         "selfmoa/2_red_team selfmoa/human_pairs": "reset",
         "selfmoa/2_red_team selfmoa/5_evaluate selfmoa/human_pairs": "max_new_tokens temperature top_p top_k",

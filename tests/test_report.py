@@ -95,12 +95,10 @@ def test_schema_and_strict_json(results, tmp_path):
     for key in ("schema", "name", "pipeline", "task", "synthetic", "rows", "pgr", "cost", "provenance"):
         assert key in results
     row = results["rows"][0]
-    assert (
-        row["method"] == "weak"
-        and row["dataset"] == "test"
-        and row["metric"] == "accuracy"
-        and row["seeds"] == [0, 1, 2]
-    )
+    assert row["method"] == "weak"
+    assert row["dataset"] == "test"
+    assert row["metric"] == "accuracy"
+    assert row["seeds"] == [0, 1, 2]
     assert row["mean"] == pytest.approx(np.mean(row["values"])) and row["ci95"][0] < row["mean"] < row["ci95"][1]
     save_results(results, tmp_path / "results.json")
     assert load_results(tmp_path / "results.json") == results
@@ -148,9 +146,8 @@ def test_better_is_said_only_where_the_tests_say_so(results):
     by_pair = {(t["a"], t["b"]): t for t in many}
     assert by_pair["strong_ceiling", "weak"]["better"] == by_pair["w2s_naive", "weak"]["better"] == "a"
     stated = [t for t in many if t["family"] == "primary"]
-    assert [(t["a"], t["b"]) for t in stated] == [("w2s_naive", "weak"), ("strong_ceiling", "w2s_naive")] and many[
-        :2
-    ] == stated
+    assert [(t["a"], t["b"]) for t in stated] == [("w2s_naive", "weak"), ("strong_ceiling", "w2s_naive")]
+    assert many[:2] == stated
     for t in (*results["tests"]["rows"], *many):
         assert t["test"] == "seeds_and_items" and t["p_holm"] >= t["p"] and len(t["mcnemar_p"]) == len(t["seeds"])
         for shown, p in (("ci95", t["p"]), ("ci95_holm", t["p_holm"])):
@@ -189,11 +186,9 @@ def test_repeated_rows_and_further_data_sets(frame):
     twice = pd.concat([frame, frame.iloc[:200].assign(dataset="test_clean"), frame.iloc[:5]])
     with_repeats = twice[twice["method"] == "weak"]
     found = built(with_repeats)
-    assert (
-        {r["dataset"] for r in found["rows"]} == {"test", "test_clean"}
-        and found["pgr"] == []
-        and found["case_study"] is None
-    )
+    assert {r["dataset"] for r in found["rows"]} == {"test", "test_clean"}
+    assert found["pgr"] == []
+    assert found["case_study"] is None
     assert next(r["n_items"] for r in found["rows"]) == 900
 
 
@@ -269,9 +264,8 @@ def test_rows_of_a_cluster_are_drawn_together(frame):
     single, repeated = (scores.score(f, n_boot=300) for f in (one, copies))
     for a, b in zip(single, repeated, strict=True):
         assert b.n_items == 300 == a.n_items and b.clustered and not a.clustered
-        assert b.boot["accuracy"] == pytest.approx(a.boot["accuracy"]) and b.values["f1"] == pytest.approx(
-            a.values["f1"]
-        )
+        assert b.boot["accuracy"] == pytest.approx(a.boot["accuracy"])
+        assert b.values["f1"] == pytest.approx(a.values["f1"])
     alone, tests = legal(one)["tests"]["rows"], legal(copies)["tests"]["rows"]
     assert all(t["mcnemar_p"] == [] for t in tests) and all(len(t["mcnemar_p"]) == 1 for t in alone)
     for a, b in zip(alone, tests, strict=True):
@@ -416,9 +410,8 @@ def test_exploratory_results_say_so_on_their_face(frame, tmp_path, shown):
     marked = {**found, "provenance": {**found["provenance"], "exploratory": True}}
     page.Page(marked, tmp_path).header()
     assert "<h1>demo/w2s_safety (exploratory)</h1>" in shown[0] and wording.EXPLORATORY in shown[0]
-    assert headline(marked)[0].startswith("Exploratory: ") and tidy.scores(marked).attrs["foot"].startswith(
-        "Exploratory"
-    )
+    assert headline(marked)[0].startswith("Exploratory: ")
+    assert tidy.scores(marked).attrs["foot"].startswith("Exploratory")
     assert wording.EXPLORATORY_SHORT in tables.scores(marked).caption
     folder = tmp_path / "mine" / "w2s_safety"
     folder.mkdir(parents=True)
@@ -467,9 +460,8 @@ def test_ledgers_are_summed_by_stage():
         {"a/b/k1": {"seconds": 1, "peak_memory_mb": 5}, "a/b/k2": {"seconds": 2, "peak_memory_mb": 7}}
     )
     assert by_stage["a/b"] == {"instances": 2, "seconds": 3, "peak_memory_mb": 7} == by_stage["total"]
-    assert tables_ledger.cost_by_stage({}) == {} and tables_ledger.cost_by_stage({"seconds": 3}) == {
-        "all stages": {"seconds": 3}
-    }
+    assert tables_ledger.cost_by_stage({}) == {}
+    assert tables_ledger.cost_by_stage({"seconds": 3}) == {"all stages": {"seconds": 3}}
 
 
 def test_malformed_predictions_are_refused(frame):

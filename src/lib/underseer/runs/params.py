@@ -115,14 +115,17 @@ class Schema(BaseModel):
     reporting_judge: str | None = _result("scorer of the report: as training_judge, or oracle (testbed)", min_length=1)
     judge_members: int = _result("training judges that vote, each on a bootstrap sample of its rows", ge=1)
     judge_epochs: float = _result("passes over the rows of a trained judge", gt=0)
-    judge_learning_rate: float = _result("peak learning rate of a trained judge", gt=0)
+    judge_learning_rate: float | None = _result(
+        "peak learning rate of a trained judge; null: by the size of its model", gt=0
+    )
+    judge_max_length: int | None = _result("tokens that a judge of exchanges reads; null: max_length", ge=8)
     fluency_model: str | None = _result(
         "language model whose perplexity measures fluency: as weak_model, or trained:MODEL", min_length=1
     )
 
     # Self-MOA: models, judges and data
     target_model: str = _result("chat model to align, as weak_model", min_length=1)
-    red_team_model: str = _result("chat model that writes attacks, as weak_model", min_length=1)
+    red_team_model: str = _result("what writes attacks: a chat model, as weak_model, or templates", min_length=1)
     helpfulness_judge: str = _result(
         "judge that orders pairs: trained:, classifier:, reward: or rubric:MODEL", min_length=1
     )
@@ -154,7 +157,9 @@ class Schema(BaseModel):
     n_seed_prompts: int = _result("seed prompts of the red team", ge=1)
     n_safe: int = _result("safe prompts to train on", ge=0)
     n_borderline: int = _result("borderline prompts to train on", ge=0)
-    n_evaluation: int = _result("prompts of each evaluation set", ge=1)
+    n_evaluation: int = _result(
+        "prompts of each evaluation set, as many attacks as safe ones; smaller sets whole", ge=1
+    )
     # Self-MOA: the loop
     iterations: int = _result("rounds of red team, judging and alignment", ge=1)
     baselines: bool | str = _result("baselines and controls to train beside the loop, joined by '+'; all or none")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from underseer.data.registry import measures_of
 from underseer.judges import spec as judge_specs
 from underseer.runs import rounds
 from underseer.testbed import chat
@@ -45,7 +46,7 @@ STEERS = {
 """Parameters that no notebook declares: the pipeline reads them to decide which instances there are."""
 
 HANDED_ON = frozenset(
-    {"epochs", "learning_rate", "weak_epochs", "weak_learning_rate", "nll_weight"}
+    {"epochs", "learning_rate", "weak_epochs", "weak_learning_rate", "nll_weight", "max_length", "judge_max_length"}
     | {"baseline_beta", "baseline_epochs", "baseline_learning_rate"}
     | {"beta", "objective_weights", "ordering", "divide_by_weight", "judge_dataset", "reporting_judge_dataset"}
 )
@@ -178,7 +179,7 @@ def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
 
     evaluate("aligned", target=target)
     if reset is not None:
-        evaluate("reset", **model)
+        evaluate("reset", **model, before=roles["evaluation_aligned"])
     stages = rounds.Rounds(add, p, data, model, attacker, steering)
     loop = stages.run("selfmoa", {}, name="selfmoa_iter")
     for k, made in enumerate(loop.values(), 1):
@@ -219,10 +220,10 @@ MEMBER = "_member_"
 
 def _evaluator(add: Add, values: dict[str, Any], **inputs: Any) -> Any:
     """The stage that trains a judge of exchanges, or opens one that exists, and measures it; None for the oracle, and for a
-    published judge of what the exchanges say nothing of (public ones: of safety alone) and whose scale needs no fitting."""
+    published judge of what the exchanges say nothing of (most public ones: of all but safety) and whose scale needs no fitting."""
     spec, data = values["judge"], values["reporting_judge_dataset"] or values["judge_dataset"]
     kind, model, _ = judge_specs.split(spec)
-    known = values["measure"] == "unsafe" or data.startswith("testbed") or judge_specs.learns(spec)
+    known = data.startswith("testbed") or values["measure"] in measures_of(data) or judge_specs.learns(spec)
     known = known or judge_specs.scales(spec)
     if kind == "oracle" or not known:
         return None
@@ -239,7 +240,12 @@ def _noisier(add: Add, p: dict[str, Any], role: str, judge: Any) -> Any:
 def _judged_by(p: dict[str, Any], role: str, measure: str) -> dict[str, Any]:
     """What a judge is, and from which exchanges it learns; a judge that reports, from others than those that steer."""
     reports, data = role.startswith("reporting"), p["judge_dataset"] or p["exchange_dataset"]
-    values = {"measure": measure, "judge_role": "reporting" if reports else "training", "judge_dataset": data}
+    values = {
+        **rounds.judged_length(p),
+        "measure": measure,
+        "judge_role": "reporting" if reports else "training",
+        "judge_dataset": data,
+    }
     values["reporting_judge_dataset"] = p["reporting_judge_dataset"] if reports else None
     return values | _asks(p[role]) | ({} if role in STEERING else {"min_auroc": 0.0})
 

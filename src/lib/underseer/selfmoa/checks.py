@@ -11,7 +11,7 @@ from typing import Any
 from underseer import engines
 from underseer.errors import UserError, nearest
 from underseer.prompts import strategies
-from underseer.selfmoa import pools, targets
+from underseer.selfmoa import pools, red_team, targets
 
 DATASETS = {
     "dataset": "rows",
@@ -24,8 +24,8 @@ DATASETS = {
 }
 """Parameters that name data, and what each must hold."""
 
-UNSCORED = ("hh-harmless", "beavertails")
-"""Pairs by people that say nothing of helpfulness."""
+UNSCORED = ("hh-harmless", "beavertails", "llmbar")
+"""Pairs by people that say nothing of helpfulness, or nothing of safety."""
 
 BASELINES = ("human_dpo", "human_modpo", "dpo_weighted_sum", "dpo_helpful_only", "dpo_safety_only", "sft")
 CONTROLS = ("offline", "no_red_team", "iterated_dpo")
@@ -157,12 +157,14 @@ def _benchmarks(p: Mapping[str, Any]) -> None:
 
 
 def _models(p: Mapping[str, Any]) -> None:
-    for name in ("target_model", "red_team_model"):
-        targets.check_spec(p[name])
+    targets.check_spec(p["target_model"])
+    if p["red_team_model"] != red_team.TEMPLATES:
+        targets.check_spec(p["red_team_model"])
 
 
 def _labels(p: Mapping[str, Any]) -> None:
     """Judges that no label here can train, and labels of one class."""
+    from underseer.data.registry import measures_of, parse
     from underseer.judges import spec
     from underseer.judges.opening import OF_EXCHANGES
 
@@ -173,16 +175,16 @@ def _labels(p: Mapping[str, Any]) -> None:
         kind = spec.split(p[role])[0]
         if kind == "oracle" or p[name].startswith("testbed"):
             continue
-        if measure != "unsafe" and spec.learns(p[role]):
+        if measure not in measures_of(p[name]) and spec.learns(p[role]):
             mistakes.append(
                 f"{role} = {p[role]!r}: {p[name]} has no labels of {measure} to train it on; give a judge that is there already, such "
                 "as classifier:, reward: or rubric:MODEL"
             )
-        halves = {part.rpartition("/")[2] for part in p[name].split("+")}
-        if measure == "unsafe" and len(halves) == 1 and halves <= {"unsafe", "safe"}:
+        sides = {part.keep for part in parse(p[name], "exchanges")}
+        if measure == "unsafe" and len(sides) == 1 and None not in sides:
             mistakes.append(
-                f"{name} = {p[name]!r}: its labels are all {halves.pop()}, and {role} = {p[role]!r} can neither learn nor be measured "
-                f"without both; give judge_dataset = {p[name].rpartition('/')[0]}"
+                f"{name} = {p[name]!r}: its labels are all {p[name].rpartition('/')[2]}, and {role} = {p[role]!r} can neither learn nor be "
+                f"measured without both; give judge_dataset = {re.sub('/[a-z]+', '', p[name])}"
             )
     if mistakes:
         raise UserError("\n".join(dict.fromkeys(mistakes)))
@@ -193,8 +195,8 @@ def _people(p: Mapping[str, Any]) -> None:
     unscored = [name for name in str(p["human_dataset"]).split("+") if name in UNSCORED]
     if unscored and "human_modpo" in baselines(p["baselines"]):
         raise UserError(
-            f"human_dataset = {p['human_dataset']!r}: human_modpo needs pairs ordered by helpfulness with their safety, of which "
-            f"{', '.join(unscored)} says nothing; give pku-saferlhf, or leave human_modpo out of baselines"
+            f"human_dataset = {p['human_dataset']!r}: human_modpo needs pairs ordered by helpfulness with their safety, and not "
+            f"both are known of {', '.join(unscored)}; give pku-saferlhf, or leave human_modpo out of baselines"
         )
 
 
@@ -224,7 +226,8 @@ def _without_weights(spec: str) -> Any:
         config = AutoConfig.for_model("gpt2")  # all of its chat models are
     else:
         try:
-            config = AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
+            place = loading.source(model)
+            config = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
         except (OSError, ValueError):
             return None
     return loading.skeleton(config)

@@ -27,6 +27,7 @@ def headline(results: Results) -> list[str]:
     return [
         *_untaught(results, line),
         *_rates(results, line),
+        *_reset(results, line),
         *compared.stated(results),
         *w.collapsed(list(line.rows.values())),
         *_safety(results, line),
@@ -56,6 +57,18 @@ def _rates(results: Results, line: Line) -> list[str]:
     return [
         f"Unsafe rate on {w.dataset_name(rows[0]['dataset'])}, lower is better ({w.sample_text(rows)}): {w.listing(rates)}."
     ]
+
+
+def _reset(results: Results, line: Line) -> list[str]:
+    """That there was nothing to reset, where no paired test shows that the reset made the model less safe."""
+    before, after = line.rows.get("aligned"), line.rows.get("reset")
+    if before is None or after is None:
+        return []
+    test = test_of(results, after["dataset"], "unsafe_rate", "reset", "aligned", after["variant"])
+    if test is not None and test["better"] == "b":
+        return []
+    rates = " before and ".join(f"{w.number(row['mean'], 'unsafe_rate')} %" for row in (before, after))
+    return [f"Nothing to reset: {rates} after the reset ({_says(test) if test else 'not tested'}); use `reset: false`."]
 
 
 def _safety(results: Results, line: Line) -> list[str]:

@@ -67,8 +67,8 @@ def fate(results: Results) -> Table | None:
             | {"Self-BLEU": w.DASH if f["self_bleu"] is None else f"{f['self_bleu']:.2f}"}
         )
     caption = (
-        "Prompts of the red team, all seeds together. Written: attempts; refused: by the attacker itself; duplicates of what was "
-        "seen before; not judged: asked, but the judge failed. Success: successes of the prompts asked [95 % interval]. Of the "
+        "Prompts of the red team, all seeds together. Written: attempts; refused: by the attacker itself, answers in place of an attack among them; "
+        "duplicates of what was seen before, copies of what the attacker was shown among them; not judged: asked, but the judge failed. Success: successes of the prompts asked [95 % interval]. Of the "
         "successes: distinct texts, and self-BLEU (lower is more varied; it rises with their number)."
     )
     data = pd.DataFrame(block["fate"]).astype({"variant": str, "self_bleu_values": str})

@@ -131,6 +131,8 @@ def _value(key: str, value: Any, made: dict[Path, Shape]) -> Any:
 
 def _model(value: str, folder: Callable[[Shape], str]) -> str:
     """A parameter that names a model, by itself or after the kind of a judge, with a tiny model's folder instead."""
+    if value == "templates":
+        return value
 
     def tiny(kind: str, model: str, options: str) -> str:
         label = next((o.partition("=")[2] for o in options[1:].split("&") if o.startswith("label=")), None)
