@@ -413,6 +413,18 @@ def test_pairs_add_up_over_iterations(results):
     assert f"{total:,.0f} a seed" in said and f"{2640 / total:.1f} times the loop's" in said
 
 
+@pytest.mark.parametrize(
+    "empty, says",
+    [((0, 1, 2), "Nothing was trained in 3 of 3 seeds: "), ((1,), "Nothing was trained in 1 of 3 seeds: "), ((), None)],
+)
+def test_a_loop_that_learnt_from_nothing_says_so_first(results, empty, says):
+    seeds = sorted({row["seed"] for row in results["pairs"]})
+    none = {seeds[k] for k in empty}
+    pairs = [row | ({"n_pairs": 0} if row["seed"] in none else {}) for row in results["pairs"]]
+    first = headline.headline({**results, "pairs": pairs})[0]
+    assert first.startswith(says or "Unsafe rate on")
+
+
 CONTROLLED = LOOPED | {"offline": (0.5, 0.7, 0.05)} | {f"{n}_{k}": (0.9 / k, 0.7, 0.05) for n in ("no_red_team", "iterated_dpo") for k in (1, 2)}  # fmt: skip
 
 

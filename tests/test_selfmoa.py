@@ -218,6 +218,27 @@ def test_pairs_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
+    ("helpful", "min_margin", "iteration", "holds"),
+    [
+        ((0.88, 0.85, 0.86), 0.1, 1, False),
+        ((0.88, 0.85, 0.86), 0.03, 1, True),
+        ((0.88, 0.85, 0.86), 0.1, 2, True),
+        ((0.5, 0.5, 0.5), 0.0, 1, True),
+        ((0.9, 0.1, float("nan")), 0.1, 1, True),
+        ((float("nan"),) * 3, 0.1, 1, False),
+    ],
+)
+def test_a_judge_whose_scores_min_margin_cannot_use_ends_the_first_iteration(
+    helpful: tuple, min_margin: float, iteration: int, holds: bool
+) -> None:
+    """Answers to one prompt, beside one to another: what sets prompts apart makes no pair."""
+    rows = [("p", f"answer {k}", score, 0.0) for k, score in enumerate(helpful)]
+    given = answers([*rows, ("q", "other", 0.0, 0.0)])
+    found, says = pairs.separable(given, pairs.helpfulness, min_margin, iteration)
+    assert found == holds and f"min_margin = {min_margin:g}; the widest difference" in says
+
+
+@pytest.mark.parametrize(
     ("ordering", "best"), [("helpfulness", "full"), ("safety", "redirect"), ("weighted_sum", "redirect")]
 )
 def test_orderings(ordering: str, best: str) -> None:
@@ -463,6 +484,37 @@ def resolved(*sets: str) -> dict:
     return next(iter(demo(*sets).resolved()))
 
 
+PUBLIC = (
+    "dataset=advbench",
+    "safe_dataset=wts-safety/safe",
+    "exchange_dataset=beavertails/unsafe",
+    "human_dataset=hh-harmless",
+    "evaluation_datasets=xstest",
+)
+
+
+def test_a_judge_that_reports_is_trained_by_a_stage_of_its_own() -> None:
+    before = plan.make(demo("seed=0", "baselines=none"))
+    made = plan.make(demo("seed=0", "baselines=none", "reporting_judge=trained:testbed:gpt2-xs"))
+    cards = {i.parameters["judge_role"]: i for i in made.instances.values() if i.stage == "judges/evaluator"}
+    assert cards["reporting"].parameters["judge"] == "trained:testbed:gpt2-xs"
+    assert {i.key for i in before.instances.values() if i.stage == "judges/evaluator"} <= set(made.instances)
+    for i in made.instances.values():
+        reads = cards["reporting"].key in (key for keys in i.inputs.values() for key in keys)
+        assert reads == (i.stage in ("selfmoa/5_evaluate", "selfmoa/6_report")), i.stage
+
+
+def test_members_of_a_vote_have_stages_and_cards_of_their_own_and_the_loop_reads_the_vote() -> None:
+    alone = plan.make(demo("seed=0", "baselines=none"))
+    made = plan.make(demo("seed=0", "baselines=none", "training_judge=vote:worst:trained:testbed:chat-s+words"))
+    roles = made.variants[0]["roles"]
+    members = [roles[f"training_judge_member_{k}"] for k in (1, 2)]
+    assert made.instances[roles["training_judge"]].inputs["members"] == members
+    assert {made.instances[key].parameters["min_auroc"] for key in members} == {0.0}
+    assert made.instances[roles["red_team_1"]].inputs["training_judge"] == [roles["training_judge"]]
+    assert roles["helpfulness_judge"] == alone.variants[0]["roles"]["helpfulness_judge"]
+
+
 @pytest.mark.parametrize(
     ("sets", "told"),
     [
@@ -473,8 +525,23 @@ def resolved(*sets: str) -> dict:
         (["attack_strategies=mutation"], "add another, such as direct.mutation"),
         (["objective_weights=helpfulnes:1"], "helpfulnes"),
         (["dataset=advbench"], "stands for all data"),
+        (
+            [*PUBLIC, "training_judge=trained:testbed:gpt2-xs"],
+            "exchange_dataset = 'beavertails/unsafe': its labels are all unsafe.*give judge_dataset = beavertails",
+        ),
+        (
+            [*PUBLIC, "judge_dataset=beavertails"],
+            "helpfulness_judge = .*beavertails has no labels of helpful to train it on",
+        ),
+        (
+            [*PUBLIC, "refusal_judge=trained:testbed:gpt2-xs"],
+            "refusal_judge = .* has no labels of refusal to train it on",
+        ),
+        (
+            [*PUBLIC],
+            "human_modpo needs pairs ordered by helpfulness .*not both are known of hh-harmless; give pku-saferlhf",
+        ),
         (["target_model=templates"], "is an attacker and no model"),
-        (["reporting_judge=trained:testbed:chat-s"], "the loop trains no judge that reports"),
         (
             ["baselines=sft+human_dop"],
             "'human_dop' is unknown; did you mean 'human_dpo'.*give all, none, or some of human_dpo, ",

@@ -80,8 +80,7 @@ class Raw:
 def absolute(key: str, value: str, base: Path) -> str:
     """A path parameter made absolute; a model is a path when it begins with '.', '/' or '~', or is a folder there."""
     if key in JUDGES:
-        kind, model, options = judge_specs.split(value)
-        return judge_specs.joined(kind, absolute("weak_model", model, base) if model else "", options)
+        return judge_specs.mapped(value, lambda kind, model, options: absolute("weak_model", model, base))
     if key not in PATHS | MODELS:
         return value
     if key in MODELS and (

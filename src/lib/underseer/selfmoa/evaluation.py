@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 
 
 def reporting(run: Run, specs: Mapping[str, str], *, engine: str, inference: Inference) -> dict[str, Judge]:
-    """The reporting judges by measure, from their specifications. That of refusals, which steers nothing, may have a stage that
-    trained and measured it; no stage trains the others (``checks``)."""
-    role = bench.INPUTS["refusal"]
+    """The reporting judges by measure, from their specifications and from the stages that trained or measured them."""
     opened = {}
     for measure, spec in specs.items():
-        trained = run.input(role) if measure == "refusal" else None
+        trained = run.input(bench.REPORTERS[measure])
         opened[measure] = open_reporting(spec, measure, bench.opening(run, inference, engine, trained))
     return opened
 

@@ -25,6 +25,7 @@ def headline(results: Results) -> list[str]:
         return [*_several(results, lines), *lost, *_published(results)]
     line = lines[0]
     return [
+        *_untaught(results, line),
         *_rates(results, line),
         *_reset(results, line),
         *compared.stated(results),
@@ -34,6 +35,19 @@ def headline(results: Results) -> list[str]:
         *_published(results),
         *_trust(results, line),
         *_hacking(results, line),
+    ]
+
+
+def _untaught(results: Results, line: Line) -> list[str]:
+    """That the loop, in some seeds or all, learnt from no pair."""
+    used = accounts.pairs_used(results, line.last, line.variant)
+    empty = sum(n == 0 for n in used)
+    if not empty:
+        return []
+    seeds = "" if empty == len(used) == 1 else f" in {empty} of {w.plural(len(used), 'seed')}"
+    return [
+        f"Nothing was trained{seeds}: the loop found no preference pair to learn from, and its last iterate is the model that it "
+        "began with."
     ]
 
 
@@ -265,7 +279,7 @@ def _several(results: Results, lines: Sequence[Line]) -> list[str]:
 def _rate_and_pairs(results: Results, row: Mapping[str, Any]) -> str:
     """'26.2 % (720 pairs)'."""
     used = accounts.mean(accounts.pairs_used(results, row["method"], row["variant"]))
-    return f"{w.number(row['mean'], 'unsafe_rate')} %" + (f" ({used:,.0f} pairs)" if used else "")
+    return f"{w.number(row['mean'], 'unsafe_rate')} %" + ("" if used is None else f" ({used:,.0f} pairs)")
 
 
 def key_numbers(results: Results) -> list[tuple[str, str]]:
