@@ -1,17 +1,22 @@
 # The front door. Everything runs in .venv, built from requirements.lock on first use; nothing else is needed but Python 3.11+.
 PYTHON ?= python3
 JOBS   ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+# Where `make lab` and `make mlflow` listen: make lab PORT=8890 IP=0.0.0.0 (in a container whose port is published).
+IP     ?= 127.0.0.1
+PORT   ?=
+ROOT   := $(if $(filter 0,$(shell id -u)),--allow-root)
 BIN    := .venv/bin
 GENERATES = $(if $(wildcard $(VLLM)),.venv-vllm,.venv)/bin/python
 STAMP  := .venv/.installed
 VLLM   := .venv-vllm/.installed
+BROWSER := .venv/.installed-browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-vllm lab mlflow lint format bench readme findings clean
+.PHONY: help setup first demo test test-slow test-vllm test-browser audit lab mlflow lint format bench readme findings clean
 
 help:  ## show this help
 	@echo "underseer: can a language model be aligned from weak supervision alone?"; echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "  .venv/bin/underseer --help    the command line; README.md tells the rest"
 
 setup: $(STAMP)  ## build .venv from requirements.lock
@@ -25,8 +30,12 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+first: $(STAMP)  ## a first result, in at most 3 minutes: one task, one seed, its page; `make demo` reuses its stages
+	@$(BIN)/underseer run params/demo/w2s_safety.yaml --set n_seeds=1 --name first --jobs $(JOBS)
+	@echo "Next: look at that page; make lab, open notebooks/w2s/4_student.ipynb, Run All; make demo for all tasks and seeds."
+
 demo: $(STAMP)  ## run the papers' experiments in the testbed: about half an hour on two CPU cores, no download
-	@$(BIN)/underseer run params/demo/*.yaml --jobs $(JOBS)
+	@$(BIN)/underseer run params/demo --jobs $(JOBS)
 	@if [ -f docs/readme_results.json ]; then $(BIN)/python docs/update_readme.py --compare; fi
 
 test: $(STAMP)  ## run the test suite
@@ -46,11 +55,27 @@ $(VLLM): requirements.lock requirements-vllm.lock pyproject.toml
 test-vllm: $(VLLM)  ## test the vLLM engine, a vllm serve and a rehearsal through vLLM, on a CPU (minutes)
 	.venv-vllm/bin/python -m pytest -m vllm --durations=10 tests/test_engines_vllm.py tests/test_rehearse_vllm.py
 
-lab: $(STAMP)  ## open the notebooks in JupyterLab, on 127.0.0.1
-	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir .
+$(BROWSER): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[browser]'
+	@touch $@
 
-mlflow: $(STAMP)  ## open the MLflow UI on http://127.0.0.1:5000
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$${UNDERSEER_HOME:-$(CURDIR)}/mlflow.db
+# Of each pinned package: what is known to be vulnerable in it. Asks pypi.org, over the network; a package that it does not know fails.
+audit:  ## look for known vulnerabilities in the locks, and say how old they are (needs pypi.org)
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit; }
+	@for lock in requirements.lock requirements-vllm.lock; do \
+	  echo "$$lock: last changed $$(git log -1 --format='%cs, %cr' -- $$lock)"; \
+	  .venv-audit/bin/pip-audit -r $$lock --no-deps --disable-pip --strict --progress-spinner off || exit $$?; \
+	done
+
+
+test-browser: $(BROWSER)  ## test notebooks, MLflow and pages in a real browser: chromium (apt-get install chromium)
+	$(BIN)/python -m pytest -m browser tests/browser
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab (PORT=8888, IP=127.0.0.1)
+	$(BIN)/jupyter lab --ip $(IP) --port $(or $(PORT),8888) $(ROOT) --notebook-dir .
+
+mlflow: $(STAMP)  ## open the MLflow UI on a view of each experiment (PORT=5000, IP=127.0.0.1)
+	@$(BIN)/underseer mlflow --host $(IP) --port $(or $(PORT),5000)
 
 lint: $(STAMP)  ## check code and notebooks
 	$(BIN)/ruff check . && $(BIN)/ruff format --check src tests benchmarks
@@ -70,5 +95,5 @@ readme: $(STAMP)  ## put the demo's figure and table into README.md
 findings: $(STAMP)  ## answer the papers' questions from the experiments that have run: docs/findings.md
 	$(BIN)/python docs/update_findings.py
 
-clean:  ## remove .venv, .venv-vllm and caches; keeps runs/ and reports/
-	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .snakemake
+clean:  ## remove .venv, .venv-vllm, .venv-audit and caches; keeps runs/ and reports/
+	rm -rf .venv .venv-vllm .venv-audit .pytest_cache .ruff_cache .snakemake
