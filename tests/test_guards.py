@@ -200,6 +200,18 @@ def test_arguments_of_a_template_are_passed_and_shown_to_no_template_as_a_messag
     json.dumps(chat)
 
 
+def test_a_template_that_asks_about_two_texts_ends_a_reply_by_the_end_token(wild_guard):
+    """As the prompt of a model card is written: it has no place for a chat of one message."""
+    tokenizer = wild_guard[1]
+    plain = tokenizer.chat_template
+    tokenizer.chat_template = "Human: {{ messages[0].content }}\nAI: {{ messages[1].content }}\nAnswers:"
+    try:
+        assert chats.turn_end(tokenizer) == tokenizer.eos_token_id
+        assert chats.render(tokenizer, guard.chat("p", "a", {})) == "Human: p\nAI: a\nAnswers:"
+    finally:
+        tokenizer.chat_template = plain
+
+
 @pytest.mark.parametrize("name", sorted(BY_NAME))
 def test_a_rehearsal_teaches_each_format_a_reply_that_is_a_verdict(name):
     own = BY_NAME[name]

@@ -10,6 +10,7 @@ text of each message must stand in what it writes, and a template that asks for 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from collections.abc import Mapping, Sequence
@@ -173,8 +174,14 @@ def answer_rows(
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id with which the chat template ends the assistant's turn; the end token where it writes none, or there is no template."""
-    return _turn(tokenizer)[2] if getattr(tokenizer, "chat_template", None) else end_token(tokenizer)
+    """The id with which the chat template ends the assistant's turn; the end token where it writes none, where there is no template,
+    and where the template knows no answer after a prompt: that of a guard asks about both."""
+    from jinja2 import TemplateError
+
+    if getattr(tokenizer, "chat_template", None):
+        with contextlib.suppress(UserError, TemplateError):
+            return _turn(tokenizer)[2]
+    return end_token(tokenizer)
 
 
 def _turn(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, int]:
