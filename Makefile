@@ -5,13 +5,14 @@ BIN    := .venv/bin
 GENERATES = $(if $(wildcard $(VLLM)),.venv-vllm,.venv)/bin/python
 STAMP  := .venv/.installed
 VLLM   := .venv-vllm/.installed
+BROWSER := .venv/.installed-browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-vllm lab mlflow lint format bench readme findings clean
+.PHONY: help setup demo test test-slow test-vllm test-browser audit lab mlflow lint format bench readme findings clean
 
 help:  ## show this help
 	@echo "underseer: can a language model be aligned from weak supervision alone?"; echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "  .venv/bin/underseer --help    the command line; README.md tells the rest"
 
 setup: $(STAMP)  ## build .venv from requirements.lock
@@ -46,6 +47,21 @@ $(VLLM): requirements.lock requirements-vllm.lock pyproject.toml
 test-vllm: $(VLLM)  ## test the vLLM engine, a vllm serve and a rehearsal through vLLM, on a CPU (minutes)
 	.venv-vllm/bin/python -m pytest -m vllm --durations=10 tests/test_engines_vllm.py tests/test_rehearse_vllm.py
 
+$(BROWSER): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[browser]'
+	@touch $@
+
+test-browser: $(BROWSER)  ## test notebooks, MLflow and pages in a real browser: chromium (apt-get install chromium)
+	$(BIN)/python -m pytest -m browser tests/browser
+
+# Of each pinned package: what is known to be vulnerable in it. Asks pypi.org, over the network; a package that it does not know fails.
+audit:  ## look for known vulnerabilities in the locks, and say how old they are (needs pypi.org)
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit; }
+	@for lock in requirements.lock requirements-vllm.lock; do \
+	  echo "$$lock: last changed $$(git log -1 --format='%cs, %cr' -- $$lock)"; \
+	  .venv-audit/bin/pip-audit -r $$lock --no-deps --disable-pip --strict --progress-spinner off || exit $$?; \
+	done
+
 lab: $(STAMP)  ## open the notebooks in JupyterLab, on 127.0.0.1
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir .
 
@@ -70,5 +86,5 @@ readme: $(STAMP)  ## put the demo's figure and table into README.md
 findings: $(STAMP)  ## answer the papers' questions from the experiments that have run: docs/findings.md
 	$(BIN)/python docs/update_findings.py
 
-clean:  ## remove .venv, .venv-vllm and caches; keeps runs/ and reports/
-	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .snakemake
+clean:  ## remove .venv, .venv-vllm, .venv-audit and caches; keeps runs/ and reports/
+	rm -rf .venv .venv-vllm .venv-audit .pytest_cache .ruff_cache .snakemake

@@ -13,12 +13,14 @@ from underseer.runs.plan import Plan
 
 min_version("9.0")
 
-PLAN = Plan.from_json(Path(config["plan"]).read_text(encoding="utf-8"))
+PLAN_FILE = str(paths.home() / config["plan"])
+PLAN = Plan.from_json(Path(PLAN_FILE).read_text(encoding="utf-8"))
 MISSING = PLAN.missing()
 
 
 def manifest(instance):
-    return str(instance.place / "manifest.json")
+    """Below the store, which is Snakemake's folder: braces in the store's own path would be read as wildcards."""
+    return str((instance.place / "manifest.json").relative_to(paths.home()))
 
 
 def manifests_of_inputs(wildcards):
@@ -71,13 +73,13 @@ for stage in sorted({instance.stage for instance in MISSING}):
         input:
             manifests_of_inputs,
         output:
-            str(paths.place(stage, "{key}") / "manifest.json"),
+            f"runs/{stage}/{{key}}/manifest.json",
         priority: PRIORITIES[stage]
         threads: lambda wildcards: PLAN.instances[wildcards.key].runtime.get("threads", 1)
         resources:
             gpu=lambda wildcards: gpus(wildcards.key),
         params:
-            python=sys.executable,
-            plan=config["plan"],
+            python=lambda wildcards: sys.executable,
+            plan=lambda wildcards: PLAN_FILE,
         shell:
-            "{params.python} -m underseer.runs.warm run underseer.runs.execute {params.plan:q} {wildcards.key}"
+            "{params.python:q} -m underseer.runs.warm run underseer.runs.execute {params.plan:q} {wildcards.key}"

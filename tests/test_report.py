@@ -16,7 +16,20 @@ from scipy.special import ndtri
 from conftest import REPORTS
 from underseer.maths import differences, metrics
 from underseer.maths.prevalence import wilson
-from underseer.report import compare, compared, figures, page, scores, tables, tables_ledger, tabulate, tidy, wording
+from underseer.report import (
+    compare,
+    compared,
+    figures,
+    latex,
+    links,
+    page,
+    scores,
+    tables,
+    tables_ledger,
+    tabulate,
+    tidy,
+    wording,
+)
 from underseer.report.headline import headline, key_numbers
 from underseer.report.results import (
     Experiment,
@@ -380,7 +393,26 @@ def test_pages_escape_and_stand_alone(rendered):
     outside = [
         u for u in re.findall(r'(?:src|href)="([^"]+)"', html) if not u.startswith(("#", "data:", "../index.html"))
     ]
-    assert outside and all((rendered / u).is_file() for u in outside)
+    files = {u.partition("#")[0] for u in outside}
+    assert all(
+        (rendered / u).is_file() for u in files - {links.ROWS, links.STAGES}
+    )  # these two are published beside it
+    assert files >= {links.ROWS, links.STAGES, "results.json"}
+
+
+def test_a_number_leads_to_its_rows(results, rendered):
+    """Of a method, a data set and what the number counts; a recovered gap to what the student gained."""
+    html = (rendered / "index.html").read_text()
+    naive = next(r for r in results["rows"] if r["method"] == "w2s_naive" and r["metric"] == "accuracy")
+    place = "rows.html#part=test&method=w2s_naive&is=right&variant=%7B%22voting%22%3A%22none%22%7D"
+    assert links.address(naive) == place
+    number = wording.with_interval(naive, "accuracy")
+    assert f'<a href="{place.replace("&", "&amp;")}">{number}</a>' in html
+    first = html[html.index('<div class="first">') : html.index('id="asked"')]
+    assert re.findall(r"is=(\w+)", first) == ["right", "right", "gained"] and first.count("<img") == 1
+    assert number.split()[0] in first and "Naive W2S against weak supervisor" in first
+    label = results["label_quality"]["rows"][0]
+    assert links.address(label).startswith(f"rows.html#part=transfer&method=vote_{label['method']}")
 
 
 def test_rendering_again_gives_the_same_bytes(rendered, tmp_path, shown):
@@ -446,9 +478,9 @@ def test_profile_page_leads_to_each_experiment(rendered):
 
 def test_escaping_of_tables():
     table = tabulate.Table("x_y", "X", EVIL, pd.DataFrame({"a_b": [EVIL], "n": ["1.0"]}), pd.DataFrame())
-    tex = tabulate.latex(table)
+    tex = latex.latex(table, tabulate.text_columns(table))
     assert r"100\% of \$x\_1 | \{y\} \textbackslash{} \textasciitilde{}\textasciicircum{}\#" in tex
-    assert r"\begin{tabular}{lr}" in tex and r"\toprule" in tex
+    assert "}S[table-format=1.1]}" in tex and r"\toprule" in tex and r"\caption{X.}" in tex
     cell = tabulate.markdown(table).splitlines()[2]
     assert "<script>" not in cell and r"\|" in cell
     html = tabulate.html(table)

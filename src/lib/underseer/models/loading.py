@@ -127,15 +127,25 @@ def _load(
         place, revision = source(model_spec, base), model_spec.revision
         if model_spec.kind == "testbed":
             check_folder(Path(place))
+        safely = {"revision": revision, "trust_remote_code": False}
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
-            model = auto_class.from_pretrained(
-                place, revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **options
-            )
-        except (OSError, ValueError, KeyError) as error:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place, **safely)
+            weights = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+            model, info = auto_class.from_pretrained(place, **weights, **safely, **options)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"model {str(model_spec)!r} cannot be loaded as {auto}: {first}") from error
+    _check_whole(model, model_spec, info["missing_keys"])
     return with_fused_gelu(model), tokenizer
+
+
+def _check_whole(model: PreTrainedModel, spec: ModelSpec, missing: Iterable[str]) -> None:
+    """Raise UserError where weights were not in the file and would be random: all but a classifier's head and its pooler."""
+    of_body = f"{model.base_model_prefix}."
+    new_head = "Classification" in type(model).__name__
+    lost = sorted(k for k in missing if not new_head or (k.startswith(of_body) and ".pooler." not in k))
+    if lost:
+        raise UserError(f"model {str(spec)!r} lacks {len(lost)} of its weights, such as {lost[0]}; fetch it again")
 
 
 def with_fused_gelu(model: PreTrainedModel) -> PreTrainedModel:

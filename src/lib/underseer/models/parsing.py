@@ -38,6 +38,7 @@ DROPOUT = {
     "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
 }
 DEFAULT_SHAPE = {"n_layer": 4, "n_embd": 256, "n_positions": 512, "vocab_size": 8192}
+MOST_WEIGHTS = 10**10  # of a scratch model; what is larger is never trained from random weights here
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -108,6 +109,10 @@ def _scratch_options(text: str, family: str, query: str) -> dict[str, float | in
         raise UserError(
             f"model {text!r}: n_embd={sizes['n_embd']} is not divisible by n_head={sizes['n_head']}; choose a multiple"
         )
+    weights = 12 * sizes["n_layer"] * sizes["n_embd"] ** 2
+    weights += (sizes["vocab_size"] + sizes["n_positions"]) * sizes["n_embd"]
+    if weights > MOST_WEIGHTS:
+        raise UserError(f"model {text!r}: about {weights:.0e} random weights; at most {MOST_WEIGHTS:.0e} are made here")
     if sizes["n_head"] % sizes.get("n_kv_head", 1):
         raise UserError(f"model {text!r}: n_head={sizes['n_head']} is not divisible by n_kv_head={sizes['n_kv_head']}")
     return options

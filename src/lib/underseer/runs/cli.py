@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -14,8 +15,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from underseer import paths
-from underseer.errors import StageError, UserError
+from underseer import paths, store
+from underseer.errors import StageError, UserError, unreadable
+from underseer.runs import cli_pages
 from underseer.runs.warm import AVX2
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_pages.app)
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -88,7 +91,7 @@ def run(
     stages = [stage for text in until for stage in text.split(",")]
     plans = [_make(file, set_, rehearse=rehearse, until=stages, name=name) for file in dict.fromkeys(params)]
     missing = merged(plans).missing()
-    _preflight(plans)
+    _preflight(plans, profile)
     if dry_run:
         console.print(show.instances(missing, "would run"))
         return
@@ -104,9 +107,10 @@ def run(
     console.print("  MLflow: make mlflow, then open http://127.0.0.1:5000", soft_wrap=True)
 
 
-def _preflight(plans: list) -> None:
+def _preflight(plans: list, profile: str | None) -> None:
     """Say what is to run, and look for what can be seen to be wrong before it does."""
     from underseer.runs import workflow
+    from underseer.runs.preflight import preflight
 
     remarks: dict[str, None] = {}
     for p in plans:
@@ -114,7 +118,7 @@ def _preflight(plans: list) -> None:
         counts = f"{len(p.variants)} variants, {len(p.instances)} stages, {len(p.instances) - len(left)} cached"
         scope = f"until {', '.join(p.until)}" if p.until else counts
         console.print(f"{p.name}: {scope}, {len(left)} to run")
-        remarks |= dict.fromkeys(workflow.preflight(p, left)) if left else {}
+        remarks |= dict.fromkeys(preflight(p, left, elsewhere=bool(workflow.profile_folder(profile)))) if left else {}
     for remark in remarks:
         console.print(remark, style="yellow", markup=False)
 
@@ -192,8 +196,6 @@ def verify(
     path: Annotated[Path | None, typer.Argument(help="A folder of the run store; default: all of it.")] = None,
 ) -> None:
     """Recompute every checksum; name what is damaged; exit 1 if anything is."""
-    from underseer import store
-
     count, damaged = store.verify(path.resolve() if path else None)
     for line in damaged:
         errors.print(line, markup=False, soft_wrap=True)
@@ -232,43 +234,21 @@ def sync() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
-def report(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="An experiment's name, such as demo/w2s_safety, or a scratch folder.")
-    ],
-    show_unsafe: Annotated[
-        bool, typer.Option("--show-unsafe", help="Print unsafe texts instead of redacting them.")
-    ] = False,
-) -> None:
-    """Rebuild tables, figures and pages without recomputing; of an exploratory report inside its scratch folder."""
-    from underseer.runs import publish
-
-    if not show_unsafe and (explored := publish.explored(name)):
-        folder = publish.render(explored.file("results.json"), explored.path / "report")
-        console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
-        return
-    output = publish.newest_report(name)
-    texts = None
-    if show_unsafe:
-        errors.print("warning: the report will show unsafe texts; do not publish it", style="yellow")
-        texts = publish.texts(output)
-    folder = publish.republish(output, name, texts=texts)
-    console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
-
-
 def _make(
     params: Path, set_: list[str], *, rehearse: bool = False, until: Sequence[str] = (), name: str | None = None
 ) -> Plan:
     from underseer.runs import plan as planning
     from underseer.runs.params import load
 
-    experiment = load(params, set_, name)
-    if rehearse:
-        from underseer.runs import rehearsal
+    try:
+        experiment = load(params, set_, name)
+        if rehearse:
+            from underseer.runs import rehearsal
 
-        experiment = rehearsal.prepare(experiment)
-    return planning.make(experiment, until)
+            experiment = rehearsal.prepare(experiment)
+        return planning.make(experiment, until)
+    except OSError as error:
+        raise UserError(unreadable(error)) from None
 
 
 def _terminated(number: int, _: object) -> NoReturn:
@@ -279,13 +259,17 @@ def _terminated(number: int, _: object) -> NoReturn:
 def main() -> None:
     """Entry point: a user's mistake is a message and an exit code, never a traceback."""
     signal.signal(signal.SIGTERM, _terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
+        os.environ.update(paths.user())
         app(standalone_mode=True)
     except UserError as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(2)
-    except StageError as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
+    except (StageError, OSError) as error:
+        errors.print(unreadable(error) if isinstance(error, OSError) else str(error), markup=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from underseer.errors import UserError, nearest
+from underseer.errors import UserError, nearest, short
 from underseer.paths import shown
-from underseer.runs import names, seeds
+from underseer.runs import limits, names, seeds
 from underseer.runs.files import (
     STEERING,
     Experiment,
@@ -104,7 +104,7 @@ class Schema(BaseModel):
     # generation and its judges: the toxicity task
     samples: int = _result("sampled continuations of each test prompt, beside the greedy one", ge=1)
     max_new_tokens: int = _result("longest continuation in tokens", ge=1)
-    temperature: float = _result("softmax temperature of sampling", gt=0)
+    temperature: float = _result("softmax temperature of sampling", ge=0.001)
     top_p: float = _result("probability mass that sampling keeps", gt=0, le=1)
     top_k: int = _result("tokens that sampling keeps; 0: all", ge=0)
     no_repeat_ngram: int = _result("n-grams of this length occur once in a sampled continuation; 0: no such rule", ge=0)
@@ -256,13 +256,15 @@ def _check(path: Path, raw: Raw) -> Experiment:
     pipeline = raw.keys.get("pipeline", Source(shown(path), None))
     if not isinstance(pipeline.value, str):
         problems.append(
-            f"{pipeline.where}: pipeline = {pipeline.value!r}: expected the name of a pipeline, such as w2s"
+            f"{pipeline.where}: pipeline = {short(pipeline.value)}: expected the name of a pipeline, such as w2s"
         )
+    description = raw.keys.get("description", Source("", ""))
+    if isinstance(description.value, list | dict) or limits.unfit("", description.value):
+        problems.append(f"{description.where}: description = {short(description.value)}: expected a text")
     if problems:
         raise UserError("\n".join(problems))
-    description = raw.keys.get("description", Source("", "")).value
     return Experiment(
-        name_of(path), path.resolve(), pipeline.value, str(description or "").strip(), parameters, variants
+        name_of(path), path.resolve(), pipeline.value, str(description.value or "").strip(), parameters, variants
     )
 
 
@@ -281,8 +283,9 @@ def problem(key: str, value: Any) -> str | None:
     except ValidationError as error:
         told = {e["msg"].replace("Input should be ", "expected ") for e in error.errors()}
         hint = nearest(value, _choices(key)) if isinstance(value, str) else ""
-        return f"{key} = {value!r}: {' or '.join(sorted(told))} ({Schema.model_fields[key].description}){hint}"
-    return None
+        return f"{key} = {short(value)}: {' or '.join(sorted(told))} ({Schema.model_fields[key].description}){hint}"
+    wrong = limits.unfit(key, value)
+    return f"{key} = {short(value)}: {wrong} ({Schema.model_fields[key].description})" if wrong else None
 
 
 def _choices(key: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from underseer.data.registry import measures_of
+from underseer.errors import UserError
 from underseer.judges import spec as judge_specs
 from underseer.runs import rounds
 from underseer.testbed import chat
@@ -127,6 +128,8 @@ def _replicates(p: dict[str, Any]) -> range:
 
 def _training_judges(add: Add, p: dict[str, Any], data: Any) -> list[Any]:
     """The judges that choose among continuations."""
+    if p["training_judge"] == "oracle":
+        raise UserError("training_judge = 'oracle': the oracle serves evaluation only; give trained:MODEL")
     members = p["judge_members"]
     replicates = range(1, members + 1) if members > 1 else (0,)
     return [_judge(add, p["training_judge"], "training", r, data) for r in replicates]
@@ -161,6 +164,12 @@ def _pretrained(add: Add, model: str) -> Any:
 
 def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     """Self-MOA: reset -> (red team -> preferences -> align -> evaluate), again and again; beside it controls and baselines."""
+    for role in ("target_model", "red_team_model"):
+        kind, _, name = p[role].partition(":")
+        if kind == "scratch" or (kind == "testbed" and name not in chat.CHAT_MODELS):
+            raise UserError(
+                f"{role} = {p[role]!r}: is no chat model; those of the testbed are {', '.join(chat.CHAT_MODELS)}"
+            )
     data, target = add("selfmoa/0_data"), _pretrained(add, p["target_model"])
     attacker = _pretrained(add, p["red_team_model"])
     judges = _loop_judges(add, p)

@@ -13,7 +13,7 @@ def counts(failed: list[dict[str, str]]) -> dict[str, list[int]]:
     """By stage, how many instances of the store are done, run now, and failed when they were last executed."""
     rows: dict[str, list[int]] = {}
     for output in store.outputs():
-        rows.setdefault(output.manifest["stage"], [0, 0, 0])[0] += 1
+        rows.setdefault("/".join(output.path.parts[-3:-1]), [0, 0, 0])[0] += 1
     for folder in paths.runs().glob("*/*/.work-*"):
         rows.setdefault("/".join(folder.parts[-3:-1]), [0, 0, 0])[1] += store.is_working(folder)
     for one in failed:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from underseer import paths
+from underseer import paths, store
 from underseer.runs.mlflow_runs import Copy
 from underseer.runs.plan import Plan
 
@@ -58,7 +58,7 @@ def is_logged(plan: Plan) -> bool:
     note, file = _note(plan), _file(uri())
     if file is not None and not file.exists():
         return False
-    return note.is_file() and json.loads(note.read_text(encoding="utf-8")) == _state(plan)
+    return note.is_file() and note.read_text(encoding="utf-8") == json.dumps(_state(plan))
 
 
 def _one_line(error: Exception, address: str) -> str:
@@ -85,8 +85,7 @@ def _state(plan: Plan) -> list[str]:
 
 
 def _remember(plan: Plan) -> None:
-    _note(plan).parent.mkdir(parents=True, exist_ok=True)
-    _note(plan).write_text(json.dumps(_state(plan)), encoding="utf-8")
+    store.write_text(_note(plan), json.dumps(_state(plan)))
 
 
 @contextmanager

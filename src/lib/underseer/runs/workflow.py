@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -23,57 +22,18 @@ from underseer import paths, store
 from underseer.engines.lifelines import Lifeline
 from underseer.errors import UserError
 from underseer.runs import warm
-from underseer.runs.files import MODELS
 from underseer.runs.plan import Instance, Plan, merged
 
 POLL = 0.5  # seconds between two looks at the store
+FULL = 1 << 20  # bytes left on a disk that is as good as full
+SHARED = (
+    "input-output",
+    "persistence",
+    "software-deployment",
+    "sources",
+    "storage-local-copies",
+)  # all but source-cache
 STOP = 20  # seconds that Snakemake and its jobs have to end
-
-
-def preflight(plan: Plan, missing: Iterable[Instance]) -> list[str]:
-    """Everything that can be seen to be wrong with data, models and judges of the stages that are to run.
-
-    Returns:
-        Remarks that the user should read, such as the last day of a service.
-
-    Raises:
-        UserError: every problem, one line each.
-    """
-    from underseer.models import loading
-
-    keys = {i.key for i in missing}
-    found: dict[str, None] = {}
-    remarks: dict[str, None] = {}
-    for variant in plan.variants:
-        if not keys.intersection(variant["needs"]):
-            continue
-        for look in _looks(plan.pipeline, with_data=variant["roles"].get("data") in keys):
-            p = variant["parameters"]
-            _collect(found, lambda p=p, look=look: remarks.update(dict.fromkeys(look(p) or ())))
-    read = [(n, v) for k in keys for n, v in plan.instances[k].parameters.items() if v is not None]
-    specs = {v for n, v in read if n in MODELS} | {v.removeprefix("trained:") for n, v in read if n == "fluency_model"}
-    for spec in sorted(specs):
-        _collect(found, lambda spec=spec: loading.preflight(spec))
-    if found:
-        raise UserError("\n".join(found))
-    return list(remarks)
-
-
-def _looks(pipeline: str, *, with_data: bool) -> list[Callable[[dict[str, Any]], list[str] | None]]:
-    """What looks at a variant's parameters before it runs; data that were read already are not looked at again."""
-    from underseer import data, judges
-    from underseer.selfmoa import checks
-
-    if pipeline == "selfmoa":
-        return [checks.preflight]
-    return [data.preflight, judges.preflight] if with_data else [judges.preflight]
-
-
-def _collect(found: dict[str, None], look: Callable[[], Any]) -> None:
-    try:
-        look()
-    except UserError as error:
-        found.update(dict.fromkeys(str(error).splitlines()))
 
 
 def run(
@@ -84,11 +44,13 @@ def run(
     Returns:
         For each failed instance its ``stage``, ``key``, ``problem`` and ``notebook``.
     """
-    files = [save(plan) for plan in plans]
-    file = files[0] if len(files) == 1 else _save(merged(plans), paths.plans())
+    store.check_writable()
+    for plan in plans:
+        save(plan)
+    file = _save(merged(plans), paths.plans())
     log = file.with_suffix(".log")
     command = _command(file, jobs, profile)
-    started = time.time()
+    before = _records()
     warmth = warm.serving(missing[0].runtime.get("threads", 1)) if warm.is_safe() else nullcontext({})
     with log.open("w", encoding="utf-8") as out, warmth as env:
         process = subprocess.Popen(
@@ -96,32 +58,42 @@ def run(
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **env},
+            env={**os.environ, **env, "UNDERSEER_HOME": str(paths.home())},
             process_group=0,
         )
         lifeline = Lifeline([-process.pid])  # a SIGKILL of this process ends Snakemake and its jobs too
         try:
-            _watch(process, missing, started, console)
+            _watch(process, missing, time.monotonic(), console)
         except KeyboardInterrupt as stop:
             _stop(process, patience=STOP if not stop.args else 0)
             raise
         finally:
             lifeline.cut()
     keys = {instance.key for instance in missing}  # another run may work in the same store
-    failed = [one for one in failures(started) if one["key"] in keys]
+    new = {record for record, written in _records().items() if before.get(record) != written}
+    failed = [one for one in map(_failure, sorted(new)) if one["key"] in keys]
     if process.returncode != 0 and not failed:
-        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-8:])
-        problem = f"exit code {process.returncode}\n{tail}"
-        failed = [{"stage": "snakemake", "key": "", "problem": problem, "notebook": str(log)}]
+        failed = [{"stage": "snakemake", "key": "", "problem": _ended(process.returncode, log), "notebook": str(log)}]
     return failed
 
 
+def _ended(code: int, log: Path) -> str:
+    """How Snakemake ended by itself: its exit code, the end of its log, and whether the disk is full."""
+    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
+    free = shutil.disk_usage(paths.home()).free
+    full = f"; the store's disk has {free // 1024} KiB left" if free < FULL else ""
+    return f"exit code {code}{full}\n{tail}"
+
+
 def _command(file: Path, jobs: int, profile: str | None) -> list[str]:
-    """Snakemake for a saved plan."""
+    """Snakemake for a saved plan. It reads values of ``--config`` as YAML: the plan is named below the store, in plain letters.
+    It keeps no cache of sources below HOME, which may not be there."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
-    command += ["--directory", str(paths.home()), "--config", f"plan={file}", "--cores", str(jobs)]
+    command += ["--directory", str(paths.home()), "--config", f"plan={file.relative_to(paths.home())}"]
+    command += ["--cores", str(jobs), "--shared-fs-usage", *SHARED]
     command += ["--nolock", "--ignore-incomplete", "--drop-metadata", "--keep-going", "--rerun-triggers", "mtime"]
-    return command + (["--workflow-profile", str(_profile(profile))] if profile else [])
+    folder = profile_folder(profile)
+    return command + (["--workflow-profile", str(folder)] if folder else [])
 
 
 def _stop(process: subprocess.Popen, *, patience: float) -> None:
@@ -153,22 +125,32 @@ def _save(plan: Plan, folder: Path) -> Path:
     file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
-        part = file.with_suffix(f".part{os.getpid()}")
-        part.write_text(text, encoding="utf-8")
-        part.rename(file)
-    file.touch()
+        store.write_text(file, text)
+    newest = max((other.stat().st_mtime_ns for other in folder.glob("*.json")), default=0)
+    moment = max(
+        time.time_ns(), newest + 1
+    )  # the last one to be saved is the newest, also after the clock was set back
+    os.utime(file, ns=(moment, moment))
     return file
 
 
 def saved() -> list[Plan]:
-    """The newest saved plan of every experiment."""
+    """The newest saved plan of every experiment. Raises UserError for a file that holds none."""
     newest: dict[Path, Path] = {}
     for file in sorted(paths.plans().glob("*/*/*.json"), key=lambda f: f.stat().st_mtime):
         newest[file.parent] = file
-    return [Plan.from_json(f.read_text(encoding="utf-8")) for _, f in sorted(newest.items())]
+    plans = []
+    for _, file in sorted(newest.items()):
+        try:
+            plans.append(Plan.from_json(file.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(f"{paths.shown(file)}: not a plan; remove it, and run its experiment again") from None
+    return plans
 
 
-def _profile(name: str) -> Path:
+def profile_folder(name: str | None) -> Path | None:
+    if name is None:
+        return None
     known = sorted(p.parent.name for p in (paths.ROOT / "profiles").glob("*/config.yaml"))
     for folder in (Path(name), paths.ROOT / "profiles" / name):
         if (folder / "config.yaml").is_file():
@@ -178,15 +160,23 @@ def _profile(name: str) -> Path:
     )
 
 
-def failures(since: float = 0.0) -> list[dict[str, str]]:
-    """The stage instances whose newest execution failed, after a moment in seconds since the epoch."""
-    found = []
-    for told in sorted(paths.runs().glob("*/*/failed/*.json")):
-        if told.stat().st_mtime >= since - 1:
-            found.append(
-                {**json.loads(told.read_text(encoding="utf-8")), "notebook": paths.shown(told.with_suffix(".ipynb"))}
-            )
-    return found
+def failures() -> list[dict[str, str]]:
+    """The stage instances whose newest execution failed: of each ``stage``, ``key``, ``problem`` and ``notebook``."""
+    return [_failure(record) for record in sorted(_records())]
+
+
+def _records() -> dict[Path, tuple[int, int]]:
+    """The records of failed executions, each with what changes when it is written anew: no clock decides which is new."""
+    files = ((record, record.stat()) for record in paths.runs().glob("*/*/failed/*.json"))
+    return {record: (facts.st_ino, facts.st_mtime_ns) for record, facts in files}
+
+
+def _failure(record: Path) -> dict[str, str]:
+    stage = "/".join(record.parts[-4:-2])
+    failure = {"stage": stage, "key": record.stem, "problem": "its record cannot be read"}
+    with suppress(OSError, ValueError, TypeError):
+        failure |= json.loads(record.read_text(encoding="utf-8"))
+    return failure | {"notebook": paths.shown(record.with_suffix(".ipynb"))}
 
 
 def _watch(process: subprocess.Popen, missing: list[Instance], started: float, console: Console) -> None:
@@ -217,16 +207,16 @@ def _look(
     """Bring ``left`` and ``running`` up to date for one instance; tell of a change where there is no live table."""
     work = paths.work(instance.stage, instance.key)
     if instance.cached:
-        seconds = time.time() - running.pop(instance.key, time.time())
+        seconds = time.monotonic() - running.pop(instance.key, time.monotonic())
         del left[instance.key]
         if lines:
             console.print(
-                f"[{_clock(time.time() - started)}] done     {instance.stage} {instance.key} ({seconds:.0f} s)",
+                f"[{_clock(time.monotonic() - started)}] done     {instance.stage} {instance.key} ({seconds:.0f} s)",
                 highlight=False,
                 markup=False,
             )
     elif instance.key not in running and (work / "instance.json").is_file() and store.is_working(work):
-        running[instance.key] = time.time()
+        running[instance.key] = time.monotonic()
 
 
 def _table(missing: list[Instance], left: dict, running: dict[str, float], started: float) -> Group:
@@ -237,13 +227,13 @@ def _table(missing: list[Instance], left: dict, running: dict[str, float], start
         keys = [i.key for i in missing if i.stage == stage]
         now = [k for k in keys if k in running]
         waiting = [k for k in keys if k in left and k not in running]
-        longest = _clock(time.time() - min(running[k] for k in now)) if now else ""
+        longest = _clock(time.monotonic() - min(running[k] for k in now)) if now else ""
         table.add_row(
             stage, str(len(keys) - len(now) - len(waiting)), str(len(now) or ""), str(len(waiting) or ""), longest
         )
     done = len(missing) - len(left)
     return Group(
-        table, Text(f"{done} of {len(missing)} stages done, {_clock(time.time() - started)} elapsed", style="bold")
+        table, Text(f"{done} of {len(missing)} stages done, {_clock(time.monotonic() - started)} elapsed", style="bold")
     )
 
 

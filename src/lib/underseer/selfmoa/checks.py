@@ -51,7 +51,7 @@ def own(name: str, value: float | str | None, method: str) -> float | None:
         if (
             baseline not in (*BASELINES, *CONTROLS)
             or not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", number)
-            or not float(number)
+            or not 0 < float(number) < 1e9
         ):
             raise UserError(
                 f"{name} = {value!r}: {baseline}:{number} is not BASELINE:NUMBER with a number above 0; give for example "
