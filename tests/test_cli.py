@@ -63,12 +63,19 @@ def test_empty_store(tmp_path: Path) -> None:
     assert "no exploratory result" in underseer(tmp_path, "promote", "scratch/w2s/1_data/x").stderr
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["run"], ["plan"], ["status"], ["verify"], ["promote"], ["sync"], ["report"], ["rows"], ["export"]]
-)
-def test_help(tmp_path: Path, command: list[str]) -> None:
-    done = underseer(tmp_path, *command, "--help")
+@pytest.mark.parametrize("command", ["", "run", "plan", "status", "show", "diff", "open", "logs", "mlflow", "du", "gc",
+                                     "verify", "promote", "sync", "report", "rows", "export"])  # fmt: skip
+def test_help(tmp_path: Path, command: str) -> None:
+    done = underseer(tmp_path, *command.split(), "--help")
     assert done.returncode == 0 and "Usage" in done.stdout
+
+
+def test_a_folder_stands_for_its_experiments(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert "holds no experiment file" in refused(underseer(tmp_path, "run", tmp_path / "mine"), tmp_path)
+    (tmp_path / "mine/b.yaml").write_text(f"extends: {TEST_PARAMS}\n")
+    done = underseer(tmp_path, "run", tmp_path / "mine", tmp_path / "mine/b.yaml", "--dry-run")
+    assert done.returncode == 0 and done.stdout.count("mine/b: 3 variants") == 1
 
 
 def test_a_failing_stage_is_named_and_its_notebook_kept(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def test_verify_finds_nothing_wrong(finished: Path) -> None:
 
 
 def test_status_and_plan(finished: Path) -> None:
-    assert "w2s/4_student" in underseer(finished, "status").stdout
+    assert "test/w2s_safety  13 " in underseer(finished, "status").stdout
+    assert "w2s/4_student" in underseer(finished, "status", "--stages").stdout
     rows = json.loads(underseer(finished, "plan", TEST_PARAMS, "--json").stdout)
     assert all(row["cached"] for row in rows) and set(rows[0]) == {"key", "stage", "parameters", "inputs", "cached"}
     more = json.loads(underseer(finished, "plan", TEST_PARAMS, "--json", "--set", "seed=[0, 1]").stdout)
@@ -219,7 +220,13 @@ def test_mlflow_holds_what_people_compare(finished: Path) -> None:
         assert run.data.params["voting"] in ("none", "hard", "soft") and "student_accuracy" in run.data.metrics
         assert run.data.tags["synthetic"] == "True"
     for run in kinds["configuration"]:
-        assert {"student_accuracy", "student_accuracy.ci95_low", "n_seeds"} <= set(run.data.metrics)
+        assert {"student_accuracy", "student_accuracy.half_width", "n_seeds"} <= set(run.data.metrics)
+        assert run.data.metrics["all/student_accuracy.ci95_low"] <= run.data.metrics["student_accuracy"] <= 1
+        assert run.data.tags["task"] == "safety" and "underseer run params/test" in run.data.tags["mlflow.note.content"]
+        held = {
+            f.path for folder in ("report", "report/figures") for f in client.list_artifacts(run.info.run_id, folder)
+        }
+        assert {"report/index.html", "report/figures/scores.png"} <= held
     student = next(r for r in kinds["stage"] if r.data.tags["mlflow.runName"] == "w2s/4_student")
     assert client.get_metric_history(student.info.run_id, "curve.train_loss")
     assert "notebook.ipynb" in {f.path for f in client.list_artifacts(student.info.run_id)}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, underseer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -63,3 +69,45 @@ def shoot() -> Callable[..., Path]:
         return file
 
     return shot
+
+
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    """A store with the demo's experiments for one seed: ``UNDERSEER_BROWSER_STORE``, or ``.browser/store``, made once (minutes)."""
+    store = Path(os.environ.get("UNDERSEER_BROWSER_STORE") or SCREENS / "store").resolve()
+    done = underseer(store, "run", "params/demo", "--set", "n_seeds=1", timeout=7200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return store
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[..., str]]:
+    """Starts a server of pages (a module with arguments, ``PORT`` among them, and variables of the environment), and waits until
+    it answers; returns its address. It ends with the session."""
+    with contextlib.ExitStack() as servers:
+
+        def started(*command: str, seconds: float = 300, **env: str) -> str:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = str(free.getsockname()[1])
+            argv = [sys.executable, "-m", *(part.replace("PORT", port) for part in command)]
+            process = subprocess.Popen(argv, env={**os.environ, **env}, cwd=ROOT, start_new_session=True)
+            servers.callback(_stop, process)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end and process.poll() is None:
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
+                    return f"http://127.0.0.1:{port}"
+                time.sleep(0.5)
+            raise AssertionError(f"{' '.join(argv)}: does not answer on port {port}")
+
+        yield started
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End a server with all its workers."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, 15)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)

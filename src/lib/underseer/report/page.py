@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,8 +197,11 @@ def opened(given: str) -> Page:
     return Page(told["results"], Path(told["folder"]), told["texts"])
 
 
-def write_index(reports: Path, profile: str) -> None:
-    """Write reports/<profile>/index.html, which leads to every experiment of a profile, and reports/index.html."""
+def write_index(reports: Path, profile: str, running: Sequence[str] = ()) -> None:
+    """Write reports/<profile>/index.html, which leads to every experiment of a profile, and reports/index.html.
+
+    running: a line for each experiment that still runs.
+    """
     folder = Path(reports) / profile
     folder.mkdir(parents=True, exist_ok=True)
     files = [f for f in sorted(folder.glob("*/results.json")) if not f.parent.name.startswith(".")]
@@ -206,14 +209,14 @@ def write_index(reports: Path, profile: str) -> None:
     rehearsal = [w.REHEARSAL] * bool(entries and all(w.is_rehearsal(e["results"]) for e in entries))
     synthetic = [w.SYNTHETIC] * bool(entries and all(e["results"]["synthetic"] for e in entries))
     title = f"Experiments of the profile {profile}"
-    _index(folder, title, entries=entries, banners=[*rehearsal, *synthetic], profiles=[])
+    _index(folder, title, entries=entries, banners=[*rehearsal, *synthetic], profiles=[], running=running)
     write_top(reports)
 
 
 def write_top(reports: Path) -> None:
     """Write reports/index.html, which leads to every profile that has a page."""
     profiles = sorted(p.parent.name for p in Path(reports).glob("*/index.html"))
-    _index(Path(reports), "Reports", entries=[], banners=[], profiles=profiles)
+    _index(Path(reports), "Reports", entries=[], banners=[], profiles=profiles, running=())
 
 
 def _index(folder: Path, title: str, **values: Any) -> None:

@@ -1,4 +1,4 @@
-"""The command line: run, plan, status, verify, promote, sync, report. Exit codes: 0 done, 1 a stage failed, 2 the input was wrong."""
+"""The command line. Exit codes: 0 done, 1 a stage failed, 2 the input was wrong. Commands about the store: ``cli_store``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from underseer import paths, store
+from underseer import paths
 from underseer.errors import StageError, UserError, unreadable
-from underseer.runs import cli_pages
+from underseer.runs import cli_pages, cli_store
+from underseer.runs.console import console, errors, say
 from underseer.runs.warm import AVX2
 
 if TYPE_CHECKING:
@@ -29,15 +29,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_pages.app)
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+app.add_typer(cli_store.app)
 
 Params = Annotated[
     Path, typer.Argument(metavar="PARAMS.yaml", help="An experiment file, such as params/demo/w2s_safety.yaml.")
 ]
 Files = Annotated[
     list[Path],
-    typer.Argument(metavar="PARAMS.yaml...", help="Experiment files, such as params/demo/*.yaml; they share stages."),
+    typer.Argument(
+        metavar="PARAMS.yaml...", help="Experiment files, or folders of them: params/demo. They share stages."
+    ),
 ]
 Set = Annotated[
     list[str],
@@ -89,7 +90,8 @@ def run(
 
     started = time.monotonic()
     stages = [stage for text in until for stage in text.split(",")]
-    plans = [_make(file, set_, rehearse=rehearse, until=stages, name=name) for file in dict.fromkeys(params)]
+    files = _files(params)
+    plans = [_make(file, set_, rehearse=rehearse, until=stages, name=name) for file in files]
     missing = merged(plans).missing()
     _preflight(plans, profile)
     if dry_run:
@@ -97,14 +99,35 @@ def run(
         return
     try:
         failed = workflow.run(plans, missing, jobs=jobs, profile=profile, console=console) if missing else []
-    except KeyboardInterrupt:
-        errors.print("stopped; the same command continues")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        _stopped(plans, by_hand=not stop.args)
     _close(plans, failed)
-    console.print(f"done in {show.minutes(time.monotonic() - started)}" if missing else "nothing to do")
-    for p in plans if not until else ():
-        console.print(f"  report: {paths.shown(paths.home() / 'reports' / p.name / 'index.html')}", soft_wrap=True)
-    console.print("  MLflow: make mlflow, then open http://127.0.0.1:5000", soft_wrap=True)
+    say(f"done in {show.minutes(time.monotonic() - started)}" if missing else "nothing to do")
+    show.places(() if until else plans)
+
+
+def _files(given: Sequence[Path]) -> list[Path]:
+    """Experiment files, each once, and a line that names them; a folder stands for the experiment files in it."""
+    files: dict[Path, None] = {}
+    for path in given:
+        inside = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"{paths.shown(path)}: holds no experiment file (*.yaml); `ls params` shows the folders")
+        files |= dict.fromkeys(inside)
+    say(f"planning {', '.join(paths.shown(file) for file in files)}")
+    return list(files)
+
+
+def _stopped(plans: list, *, by_hand: bool) -> NoReturn:
+    """After a Ctrl-C, log to MLflow what finished, unless there is a second one; after another signal end at once."""
+    from underseer.runs import show
+
+    say("stopped; the same command continues", failed=True)
+    if by_hand and any(i.cached for p in plans for i in p.instances.values()):
+        say("logging what finished to MLflow; Ctrl-C once more leaves that out", failed=True)
+        with suppress(KeyboardInterrupt):
+            show.synced(plans, console, errors)
+    raise typer.Exit(130)
 
 
 def _preflight(plans: list, profile: str | None) -> None:
@@ -118,7 +141,9 @@ def _preflight(plans: list, profile: str | None) -> None:
         counts = f"{len(p.variants)} variants, {len(p.instances)} stages, {len(p.instances) - len(left)} cached"
         scope = f"until {', '.join(p.until)}" if p.until else counts
         console.print(f"{p.name}: {scope}, {len(left)} to run")
-        remarks |= dict.fromkeys(preflight(p, left, elsewhere=bool(workflow.profile_folder(profile)))) if left else {}
+        if left:
+            say("  looking at its data, models and judges")
+            remarks |= dict.fromkeys(preflight(p, left, elsewhere=bool(workflow.profile_folder(profile))))
     for remark in remarks:
         console.print(remark, style="yellow", markup=False)
 
@@ -165,44 +190,6 @@ def plan(
         typer.echo(json.dumps(rows, indent=1))
         return
     console.print(show.instances(list(made.instances.values()), "plan"))
-
-
-@app.command()
-def status() -> None:
-    """Show what has run, what runs now, and what failed and where its notebook is."""
-    from underseer.runs import show, workflow
-
-    failed = workflow.failures()
-    counts = show.counts(failed)
-    if not counts:
-        console.print(
-            f"nothing has run in {paths.shown(paths.runs())} yet; begin with: underseer run params/demo/w2s_safety.yaml"
-        )
-        return
-    table = Table("stage", "done", "running", "failed", box=None, pad_edge=False)
-    for stage, row in sorted(counts.items()):
-        table.add_row(stage, *(str(n or "") for n in row))
-    console.print(table)
-    for one in failed:
-        console.print(
-            f"failed: {one['stage']} {one['key']}: {one['problem']}\n  notebook: {one['notebook']}",
-            markup=False,
-            soft_wrap=True,
-        )
-
-
-@app.command()
-def verify(
-    path: Annotated[Path | None, typer.Argument(help="A folder of the run store; default: all of it.")] = None,
-) -> None:
-    """Recompute every checksum; name what is damaged; exit 1 if anything is."""
-    count, damaged = store.verify(path.resolve() if path else None)
-    for line in damaged:
-        errors.print(line, markup=False, soft_wrap=True)
-    if damaged:
-        errors.print("Delete the folders named above and run the experiment again: only they are made anew.")
-        raise typer.Exit(1)
-    console.print(f"{count} stage outputs verified, all as their manifests say")
 
 
 @app.command()

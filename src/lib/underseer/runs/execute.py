@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from underseer import paths, store
+from underseer import paths, progress, store
 from underseer.errors import unreadable
 from underseer.runs.keys import edited, read_notebook
 from underseer.runs.plan import Instance, Plan
@@ -59,8 +59,8 @@ def _execute(plan: Plan, instance: Instance, folder: Path, notes: dict[str, Any]
     if problem is not None:
         return problem
     record = json.loads((folder / PENDING).read_text(encoding="utf-8"))
-    for name in (PENDING, "instance.json"):
-        (folder / name).unlink()
+    for name in (PENDING, "instance.json", progress.FILE):
+        (folder / name).unlink(missing_ok=True)
     store.seal(folder, instance.place, {**record, **notes, "provenance": provenance()})
     return None
 

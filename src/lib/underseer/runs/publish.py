@@ -7,28 +7,35 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from underseer import paths, store
 from underseer.errors import StageError, UserError
 from underseer.runs.plan import Plan
 
+FILES = ("results.json", "notebook.ipynb")
+"""What stands beside a published page."""
+
 
 def publish(plan: Plan) -> Path:
-    """Put the report that a finished plan made into ``reports/<name>/``, its page from the executed notebook; returns its folder."""
+    """Put the report that a finished plan made into ``reports/<name>/``; returns its folder."""
+    output = store.Output(plan.report.place)
+    return _place(plan.name, lambda fresh: write(output, fresh), output)
+
+
+def write(output: store.Output, folder: Path) -> None:
+    """Write a finished report into a folder, its page from the executed notebook: no unsafe text is in it."""
     import nbformat
 
     from underseer.report import page
 
-    output = store.Output(plan.report.place)
-
-    def fill(fresh: Path) -> None:
-        # Content alone is copied: what the store holds is read-only, and a published report may be edited.
-        shutil.copytree(output.file("report"), fresh, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        page.write(nbformat.read(output.file("notebook.ipynb"), 4), fresh)
-
-    return _place(plan.name, fill, output)
+    # Content alone is copied: what the store holds is read-only, and a published report may be edited.
+    for file in FILES:
+        if (output.path / file).is_file():
+            shutil.copyfile(output.path / file, folder / file)
+    shutil.copytree(output.file("report"), folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    page.write(nbformat.read(output.file("notebook.ipynb"), 4), folder)
 
 
 def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
@@ -87,21 +94,27 @@ def explore(explored: store.Output) -> Path:
 def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> Path:
     """Fill ``reports/<name>/`` anew and whole, with the page of its rows, and rebuild the page that leads to all of its profile."""
     from underseer.look import viewer
-    from underseer.report import page
 
     folder = paths.home() / "reports" / name
     fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    for file in ("results.json", "notebook.ipynb"):
+    for file in FILES:
         if (output.path / file).is_file():
             shutil.copyfile(output.path / file, fresh / file)
     fill(fresh)
     viewer.write(output, fresh, command(name))
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
-    page.write_index(paths.home() / "reports", name.split("/")[0])
+    write_index(name.split("/")[0])
     return folder
+
+
+def write_index(profile: str, running: Sequence[str] = ()) -> None:
+    """Rebuild the page that leads to all reports of a profile; ``running``: a line for each experiment that still runs."""
+    from underseer.report import page
+
+    page.write_index(paths.home() / "reports", profile, running)
 
 
 def explored(name: str) -> store.Output | None:
@@ -123,7 +136,7 @@ def newest_report(name: str) -> store.Output:
         names = sorted({o.parameters["name"] for o in reports})
         there = f"there are {', '.join(names)}" if names else "none has run yet"
         raise UserError(
-            f"{name}: no finished report of that name; {there}. Make it with: underseer run params/{name.split('@')[0]}.yaml"
+            f"{name}: no finished report of that name; {there}. Make it with: .venv/bin/underseer run params/{name.split('@')[0]}.yaml"
         )
     return max(named, key=lambda o: o.manifest["finished"])
 

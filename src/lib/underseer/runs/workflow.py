@@ -13,18 +13,15 @@ import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from underseer import paths, store
 from underseer.engines.lifelines import Lifeline
 from underseer.errors import UserError
-from underseer.runs import warm
+from underseer.runs import live, warm
 from underseer.runs.plan import Instance, Plan, merged
+from underseer.runs.watch import Watch
 
-POLL = 0.5  # seconds between two looks at the store
 FULL = 1 << 20  # bytes left on a disk that is as good as full
 SHARED = (
     "input-output",
@@ -45,14 +42,13 @@ def run(
         For each failed instance its ``stage``, ``key``, ``problem`` and ``notebook``.
     """
     store.check_writable()
-    for plan in plans:
-        save(plan)
+    files = [save(plan) for plan in plans]
     file = _save(merged(plans), paths.plans())
     log = file.with_suffix(".log")
     command = _command(file, jobs, profile)
     before = _records()
     warmth = warm.serving(missing[0].runtime.get("threads", 1)) if warm.is_safe() else nullcontext({})
-    with log.open("w", encoding="utf-8") as out, warmth as env:
+    with log.open("w", encoding="utf-8") as out, warmth as env, live.beside(plans, files):
         process = subprocess.Popen(
             command,
             stdout=out,
@@ -63,7 +59,7 @@ def run(
         )
         lifeline = Lifeline([-process.pid])  # a SIGKILL of this process ends Snakemake and its jobs too
         try:
-            _watch(process, missing, time.monotonic(), console)
+            Watch(missing, console, jobs).follow(process)
         except KeyboardInterrupt as stop:
             _stop(process, patience=STOP if not stop.args else 0)
             raise
@@ -177,66 +173,3 @@ def _failure(record: Path) -> dict[str, str]:
     with suppress(OSError, ValueError, TypeError):
         failure |= json.loads(record.read_text(encoding="utf-8"))
     return failure | {"notebook": paths.shown(record.with_suffix(".ipynb"))}
-
-
-def _watch(process: subprocess.Popen, missing: list[Instance], started: float, console: Console) -> None:
-    """Show the stages until Snakemake ends: a live table on a terminal, a line a stage elsewhere."""
-    left = {i.key: i for i in missing}
-    running: dict[str, float] = {}
-    live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
-    if live:
-        live.start()
-    try:
-        while True:
-            ended = process.poll() is not None
-            for instance in list(left.values()):
-                _look(instance, left, running, started, console, lines=not live)
-            if live:
-                live.update(_table(missing, left, running, started))
-            if ended:
-                return
-            time.sleep(POLL)
-    finally:
-        if live:
-            live.stop()
-
-
-def _look(
-    instance: Instance, left: dict, running: dict[str, float], started: float, console: Console, *, lines: bool
-) -> None:
-    """Bring ``left`` and ``running`` up to date for one instance; tell of a change where there is no live table."""
-    work = paths.work(instance.stage, instance.key)
-    if instance.cached:
-        seconds = time.monotonic() - running.pop(instance.key, time.monotonic())
-        del left[instance.key]
-        if lines:
-            console.print(
-                f"[{_clock(time.monotonic() - started)}] done     {instance.stage} {instance.key} ({seconds:.0f} s)",
-                highlight=False,
-                markup=False,
-            )
-    elif instance.key not in running and (work / "instance.json").is_file() and store.is_working(work):
-        running[instance.key] = time.monotonic()
-
-
-def _table(missing: list[Instance], left: dict, running: dict[str, float], started: float) -> Group:
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "done", "running", "left", "longest running"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
-    for stage in dict.fromkeys(i.stage for i in missing):
-        keys = [i.key for i in missing if i.stage == stage]
-        now = [k for k in keys if k in running]
-        waiting = [k for k in keys if k in left and k not in running]
-        longest = _clock(time.monotonic() - min(running[k] for k in now)) if now else ""
-        table.add_row(
-            stage, str(len(keys) - len(now) - len(waiting)), str(len(now) or ""), str(len(waiting) or ""), longest
-        )
-    done = len(missing) - len(left)
-    return Group(
-        table, Text(f"{done} of {len(missing)} stages done, {_clock(time.monotonic() - started)} elapsed", style="bold")
-    )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"
