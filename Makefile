@@ -1,14 +1,19 @@
 # The front door. Everything runs in .venv, built from requirements.lock on first use; nothing else is needed but Python 3.11+.
 PYTHON ?= python3
 JOBS   ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+# Where `make lab` and `make mlflow` listen: make lab PORT=8890 IP=0.0.0.0 (in a container whose port is published).
+IP     ?= 127.0.0.1
+PORT   ?=
+ROOT   := $(if $(filter 0,$(shell id -u)),--allow-root)
 BIN    := .venv/bin
 GENERATES = $(if $(wildcard $(VLLM)),.venv-vllm,.venv)/bin/python
 STAMP  := .venv/.installed
 VLLM   := .venv-vllm/.installed
-CLUSTER := .venv/.cluster
+BROWSER := .venv/.installed-browser
+CLUSTER := .venv/.installed-cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-vllm slurm test-slurm test-postgres soak lab mlflow lint format bench readme findings clean
+.PHONY: help setup first demo test test-slow test-vllm test-browser slurm test-slurm test-postgres soak audit lab mlflow lint format bench readme findings clean
 
 help:  ## show this help
 	@echo "underseer: can a language model be aligned from weak supervision alone?"; echo
@@ -26,8 +31,12 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+first: $(STAMP)  ## a first result, in at most 3 minutes: one task, one seed, its page; `make demo` reuses its stages
+	@$(BIN)/underseer run params/demo/w2s_safety.yaml --set n_seeds=1 --name first --jobs $(JOBS)
+	@echo "Next: look at that page; make lab, open notebooks/w2s/4_student.ipynb, Run All; make demo for all tasks and seeds."
+
 demo: $(STAMP)  ## run the papers' experiments in the testbed: about half an hour on two CPU cores, no download
-	@$(BIN)/underseer run params/demo/*.yaml --jobs $(JOBS)
+	@$(BIN)/underseer run params/demo --jobs $(JOBS)
 	@if [ -f docs/readme_results.json ]; then $(BIN)/python docs/update_readme.py --compare; fi
 
 test: $(STAMP)  ## run the test suite
@@ -63,11 +72,27 @@ test-postgres: $(CLUSTER)  ## log to an MLflow server on a PostgreSQL that is st
 soak: $(STAMP)  ## kill 20 runs at random moments; each goes on to the same results (hours)
 	$(BIN)/python tests/soak.py --jobs $(JOBS)
 
-lab: $(STAMP)  ## open the notebooks in JupyterLab, on 127.0.0.1
-	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir .
+$(BROWSER): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[browser]'
+	@touch $@
 
-mlflow: $(STAMP)  ## open the MLflow UI on http://127.0.0.1:5000
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$${UNDERSEER_HOME:-$(CURDIR)}/mlflow.db
+# Of each pinned package: what is known to be vulnerable in it. Asks pypi.org, over the network; a package that it does not know fails.
+audit:  ## look for known vulnerabilities in the locks, and say how old they are (needs pypi.org)
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit; }
+	@for lock in requirements.lock requirements-vllm.lock; do \
+	  echo "$$lock: last changed $$(git log -1 --format='%cs, %cr' -- $$lock)"; \
+	  .venv-audit/bin/pip-audit -r $$lock --no-deps --disable-pip --strict --progress-spinner off || exit $$?; \
+	done
+
+
+test-browser: $(BROWSER)  ## test notebooks, MLflow and pages in a real browser: chromium (apt-get install chromium)
+	$(BIN)/python -m pytest -m browser tests/browser
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab (PORT=8888, IP=127.0.0.1)
+	$(BIN)/jupyter lab --ip $(IP) --port $(or $(PORT),8888) $(ROOT) --notebook-dir .
+
+mlflow: $(STAMP)  ## open the MLflow UI on a view of each experiment (PORT=5000, IP=127.0.0.1)
+	@$(BIN)/underseer mlflow --host $(IP) --port $(or $(PORT),5000)
 
 lint: $(STAMP)  ## check code and notebooks
 	$(BIN)/ruff check . && $(BIN)/ruff format --check src tests benchmarks
@@ -87,5 +112,5 @@ readme: $(STAMP)  ## put the demo's figure and table into README.md
 findings: $(STAMP)  ## answer the papers' questions from the experiments that have run: docs/findings.md
 	$(BIN)/python docs/update_findings.py
 
-clean:  ## remove .venv, .venv-vllm and caches; keeps runs/ and reports/
-	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .snakemake
+clean:  ## remove .venv, .venv-vllm, .venv-audit and caches; keeps runs/ and reports/
+	rm -rf .venv .venv-vllm .venv-audit .pytest_cache .ruff_cache .snakemake

@@ -1,7 +1,7 @@
 # Runs the missing stage instances of a plan, each once, inputs before those that read them.
 #
 # `underseer run` writes the plan and calls this file: `config["plan"]` is the plan's path, `config["marks"]` a folder of this
-# run. The rules are made from the plan: one a stage, its instances told apart by their key. What a stage needs stands in
+# run, both below the store, which is Snakemake's folder: braces in the store's own path would be read as wildcards. The rules are made from the plan: one a stage, its instances told apart by their key. What a stage needs stands in
 # pipelines.py, not here.
 #
 # A rule's output is an empty file in the folder of marks, never the manifest in the store: Snakemake deletes an output before
@@ -13,18 +13,20 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
+from underseer import paths
 from underseer.runs import resources
 from underseer.runs.plan import Plan
 
 min_version("9.0")
 
-PLAN = Plan.from_json(Path(config["plan"]).read_text(encoding="utf-8"))
+PLAN_FILE = str(paths.home() / config["plan"])
+PLAN = Plan.from_json(Path(PLAN_FILE).read_text(encoding="utf-8"))
 MISSING = [instance.key for instance in PLAN.missing()]
 STAGES = sorted({instance.stage for instance in PLAN.instances.values()})
 
 
 def mark(stage, key):
-    return str(Path(config["marks"]) / stage.replace("/", "_") / key)
+    return f"{config['marks']}/{stage.replace('/', '_')}/{key}"
 
 
 def marks_of_inputs(wildcards):
@@ -79,7 +81,7 @@ for stage in STAGES:
         resources:
             **resources.of_rule(PLAN, stage),
         params:
-            python=sys.executable,
-            plan=config["plan"],
+            python=lambda wildcards: sys.executable,
+            plan=lambda wildcards: PLAN_FILE,
         shell:
             "{params.python:q} -m underseer.runs.warm run underseer.runs.execute {params.plan:q} {wildcards.key} && touch {output:q}"

@@ -67,6 +67,8 @@ QUESTIONS = (
     ),
     Question("loop", "Does the loop align: is its last iterate safer than the reset, as helpful, and no quicker to refuse?",
              ("demo/selfmoa",), (("last", "reset"),)),
+    Question("people", "Does the loop do better than DPO and MODPO on 400 pairs by people?", ("demo/selfmoa",),
+             (("last", "human_dpo"), ("last", "human_modpo"))),
     Question("controls", "Does the loop beat its controls?", _ablations("selfmoa_controls"),
              (("last", "offline"), ("last", "no_red_team"), ("last", "iterated_dpo"))),
     Question("pairs", "How many times as many pairs must people label for MODPO to be as safe as the loop?",

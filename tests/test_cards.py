@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import sys
 import types
 
@@ -14,8 +15,8 @@ import pandas as pd
 import pytest
 
 from conftest import PUBLIC_DATA, ROOT
-from underseer.errors import StageError, UserError
-from underseer.judges import base, bench, card, open_judge
+from underseer.errors import UserError
+from underseer.judges import base, bench, card, labelled, open_judge
 from underseer.maths.prevalence import Corrected, corrected_rate, effective_n, wilson
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -157,9 +158,57 @@ def test_a_card_is_of_what_was_judged_and_says_so_in_words():
     json.dumps([found, alike], allow_nan=False)
 
 
-def test_a_judge_without_verdicts_ends_its_stage_and_says_why():
-    with pytest.raises(StageError, match="gave no verdict on 3 of 5 exchanges: no verdict .3.; at most 50%"):
-        bench.measured(_Failing(), _held_out(["aa", "bb", "a?", "b?", "?"]), "helpful", threshold=0.5)
+@pytest.mark.parametrize(
+    "answers, least, enough, apart",
+    [
+        (["aa", "bb", "a?", "b?", "?"], 0.6, "gave none on 3 of 5: no verdict .3.; give another judge", None),
+        (["?", "a?"], 0.6, "gave none on 2 of 2", "has none: the labels that measure it are of one class"),
+        (["aa", "ba"], 0.6, None, "has none: the labels that measure it are of one class"),
+        (["aa", "bb", "bb", "bb", "a?"], 0.6, None, None),
+        (["aa", "ba"], 0.0, None, None),
+    ],
+)
+def test_a_judge_that_cannot_steer_is_refused_and_it_is_said_why(answers, least, enough, apart):
+    """Verdicts on at least four exchanges of five, and an AUROC that is no lower than the floor."""
+    found = bench.measured(_Failing(), _held_out(answers), "helpful", threshold=0.5)
+    for (holds, says), wrong in ((bench.judges_enough(found), enough), (bench.tells_apart(found, least), apart)):
+        assert holds == (wrong is None) and re.search(wrong or "", says)
+    for n, passes in ((20, True), (2000, False)):  # the same 0.5, of few labels and of many
+        area = card.auroc(np.arange(n) % 2 == 0, np.full(n, 0.5))
+        assert area["value"] == 0.5 and bench.tells_apart(found | {"auroc": area}, 0.6)[0] is passes
+        assert "has 0.50 [" in bench.tells_apart(found | {"auroc": area}, 0.6)[1]
+
+
+def test_judges_that_report_learn_from_other_prompts():
+    rows = {
+        role: labelled.of_role(role, ("testbed-chat", None), None, "unsafe", n=300, seed=0) for role in labelled.ROLES
+    }
+    assert set(rows["training"].prompt).isdisjoint(rows["reporting"].prompt) and len(rows["reporting"]) > 250
+    assert rows["training"].equals(labelled.exchanges("testbed-chat", None, "unsafe", n=300, seed=0))
+
+
+def test_exchanges_of_public_data_for_a_judge_that_reports(tmp_path):
+    told = [
+        {"prompt": f"question {k // 2}", "response": f"answer {k}", "category": {}, "is_safe": k % 2 == 0}
+        for k in range(40)
+    ]
+    (tmp_path / "beavertails.jsonl").write_text("\n".join(json.dumps(row) for row in told))
+    how = {"path": str(tmp_path), "measure": "unsafe", "seed": 0}
+    first = labelled.of_role("training", ("beavertails", None), n=10, **how)
+    second = labelled.of_role("reporting", ("beavertails", None), n=10, **how)
+    assert len(first) == len(second) == 10 and set(first.prompt).isdisjoint(second.prompt)
+    with pytest.raises(
+        UserError, match="holds no prompts beside those from which the judges that steer learn; lower n_judged"
+    ):
+        labelled.of_role("reporting", ("beavertails", None), n=40, **how)
+    with pytest.raises(UserError, match="all 10 labels of unsafe are 1: a judge can neither learn nor be measured"):
+        labelled.divided(first.assign(unsafe=1.0), "unsafe")
+    with pytest.raises(UserError, match="judge_dataset says nothing of helpful"):
+        labelled.divided(first, "helpful")
+    rows, none = labelled.divided(first, "helpful", unlabelled=True)
+    assert len(rows) == 10 and rows.p.isna().all() and none.empty
+    found = bench.measured(_Failing(), none, "helpful", threshold=0.5)
+    assert bench.judges_enough(found)[0] and bench.summary(found).startswith("Nothing was measured")
 
 
 def test_a_corrected_rate_by_hand():

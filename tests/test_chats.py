@@ -52,6 +52,18 @@ def test_a_prompt_is_the_same_on_every_day(tokenizer):
     assert chats.render(tokenizer, chats.ask("x")) == "26 Jul 2024[user] x\n"
 
 
+def test_a_turn_ends_with_the_token_that_the_template_writes():
+    """In training and in generation, whatever the tokenizer's end token is; without a template it is that one."""
+    from underseer.engines.rows import stops
+
+    own = loading.train_tokenizer(["some text"] * 5, vocab_size=400, special=("<|im_end|>",))
+    end = own.convert_tokens_to_ids("<|im_end|>")
+    assert chats.turn_end(own) == own.eos_token_id != end and stops(own, None) == {own.eos_token_id}
+    own.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    assert chats.turn_end(own) == chats.answer_rows(own, ["text"])[0][-1] == end
+    assert stops(own, None) == {own.eos_token_id, end}
+
+
 def test_a_role_that_a_template_does_not_take_is_its_own_error(tokenizer):
     from jinja2 import TemplateError
 

@@ -19,66 +19,8 @@ def refused(done: subprocess.CompletedProcess[str], home: Path) -> str:
     return done.stderr
 
 
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    """A data set in the public format of wts-safety."""
-    file = tmp_path / "safety.csv"
-    file.write_text(
-        "prompt,is_safe\n" + "".join(f"please do task {i} of type {i * 7},{i % 2 == 0}\n" for i in range(300))
-    )
-    return file
-
-
 def run(home: Path, *sets: object) -> subprocess.CompletedProcess[str]:
     return underseer(home, "run", TEST_PARAMS, *[a for s in sets for a in ("--set", s)])
-
-
-@pytest.mark.parametrize(
-    ("sets", "expected"),
-    [
-        (["bootstrps=3"], "did you mean 'bootstraps'"),
-        (["epochs=long"], "epochs = 'long': expected a valid number"),
-        (["seed=[]"], "seed = []: empty grid"),
-        (["dataset=wts-safety", "dataset_path=gone.csv"], "gone.csv"),
-        (["dataset=wts-safty"], "wts-safety"),
-        (["n_test=100000"], "n_test"),
-        (["weak_model=testbed:gpt2-xxs"], "gpt2-xs"),
-        (["weak_model=scratch:gtp2"], "gpt2"),
-        (["strong_model=./nowhere"], "nowhere"),
-        (["strong_model=no-one/nothing"], "hf download no-one/nothing"),
-    ],
-)
-def test_wrong_input(tmp_path: Path, sets: list[str], expected: str) -> None:
-    told = refused(run(tmp_path / "home", *sets), tmp_path / "home")
-    assert expected in told, told
-    assert len(told.strip().splitlines()) == 1, told
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda t: t.replace("is_safe", "safe", 1), "is_safe"),
-        (lambda t: t.replace("True", "maybe", 1), "maybe"),
-        (lambda t: "prompt,is_safe\n", "no rows"),
-        (lambda t: t.replace("False", "True"), "unsafe"),
-        (lambda t: "\n".join(t.splitlines()[:50]), "n_"),
-    ],
-    ids=["missing column", "odd label", "empty", "class missing", "too few rows"],
-)
-def test_wrong_data(tmp_path: Path, rows: Path, change, expected: str) -> None:
-    rows.write_text(change(rows.read_text()))
-    told = refused(run(tmp_path / "home", "dataset=wts-safety", f"dataset_path={rows}"), tmp_path / "home")
-    assert expected in told, told
-    assert "please do task" not in told, "texts are not printed"
-
-
-def test_a_model_folder_without_weights_or_with_pickled_ones(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    assert "weights" in refused(run(tmp_path / "home", f"strong_model={folder}"), tmp_path / "home")
-    (folder / "pytorch_model.bin").write_bytes(b"\x80")
-    assert "safetensors" in refused(run(tmp_path / "home", f"strong_model={folder}"), tmp_path / "home")
 
 
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -121,10 +63,19 @@ def test_empty_store(tmp_path: Path) -> None:
     assert "no exploratory result" in underseer(tmp_path, "promote", "scratch/w2s/1_data/x").stderr
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["status"], ["verify"], ["promote"], ["sync"], ["report"]])
-def test_help(tmp_path: Path, command: list[str]) -> None:
-    done = underseer(tmp_path, *command, "--help")
+@pytest.mark.parametrize("command", ["", "run", "plan", "status", "show", "diff", "open", "logs", "mlflow", "du", "gc",
+                                     "verify", "promote", "sync", "report", "rows", "export"])  # fmt: skip
+def test_help(tmp_path: Path, command: str) -> None:
+    done = underseer(tmp_path, *command.split(), "--help")
     assert done.returncode == 0 and "Usage" in done.stdout
+
+
+def test_a_folder_stands_for_its_experiments(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert "holds no experiment file" in refused(underseer(tmp_path, "run", tmp_path / "mine"), tmp_path)
+    (tmp_path / "mine/b.yaml").write_text(f"extends: {TEST_PARAMS}\n")
+    done = underseer(tmp_path, "run", tmp_path / "mine", tmp_path / "mine/b.yaml", "--dry-run")
+    assert done.returncode == 0 and done.stdout.count("mine/b: 3 variants") == 1
 
 
 def test_a_failing_stage_is_named_and_its_notebook_kept(tmp_path: Path) -> None:

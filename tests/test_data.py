@@ -356,7 +356,15 @@ def test_preflight_asks_whether_the_host_answers(monkeypatch, no_network):
 
 def test_every_published_data_set_is_pinned_to_a_commit():
     for info in data.DATASETS.values():
-        assert info.synthetic or (len(info.revision) == 40 and info.revision in info.url and info.reader)
+        assert info.host is None or (len(info.revision) == 40 and info.revision in info.url and info.reader)
+        assert info.host or info.synthetic or (info.reader and info.local_names)  # given as a file
+
+
+def test_a_data_set_without_a_pinned_home_is_given_as_a_file():
+    with pytest.raises(
+        UserError, match="'or-bench': is read from a file alone .csv: prompt, category.; give it as dataset_path"
+    ):
+        data.load("or-bench")
 
 
 def test_revision_must_be_a_commit_and_fit(no_network, wts):

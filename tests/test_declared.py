@@ -133,14 +133,15 @@ LOOP = Walk(
         "selfmoa/0_data": "seed dataset safe_dataset evaluation_datasets n_seed_prompts n_safe n_borderline"
         " n_evaluation n_reset",
         "judges/evaluator testbed/pretrain": "pretrain_seed",
-        "judges/evaluator": "training_judge helpfulness_judge refusal_judge judge_epochs judge_learning_rate n_judged",
+        "judges/evaluator": "training_judge helpfulness_judge refusal_judge judge_epochs judge_learning_rate n_judged"
+        " judge_dataset min_auroc reporting_judge reporting_helpfulness_judge judge_max_length",
         "judges/evaluator selfmoa/0_data": "exchange_dataset",
-        "judges/evaluator selfmoa/2_red_team selfmoa/5_evaluate": "judge_noise",
         "selfmoa/2_red_team selfmoa/4_align": "baseline_pairs",  # the round with all budgets; people's pairs, fewer of them
-        "judges/evaluator selfmoa/1_reset": "max_length precision",
+        "judges/evaluator selfmoa/1_reset": "precision",
+        "judges/evaluator selfmoa/2_red_team selfmoa/5_evaluate": "judge_noise",
         "judges/evaluator selfmoa/4_align": "unsafe_threshold",
         "selfmoa/1_reset": "batch_size reset_epochs reset_learning_rate lora_rank lora_alpha lora_targets",
-        "selfmoa/1_reset selfmoa/5_evaluate": "target_model",
+        "selfmoa/1_reset selfmoa/5_evaluate": "target_model max_length",
         "selfmoa/2_red_team": "red_team_model iterations attack_budget attack_rounds attack_strategies min_new_successes",
         "selfmoa/2_red_team selfmoa/human_pairs": "reset",
         "selfmoa/2_red_team selfmoa/5_evaluate selfmoa/human_pairs": "max_new_tokens temperature top_p top_k",
@@ -148,13 +149,15 @@ LOOP = Walk(
         "selfmoa/3_preferences selfmoa/human_pairs": "answers_per_prompt min_margin pairs_per_prompt",
         "selfmoa/4_align selfmoa/4_finetune": "epochs learning_rate weight_decay baseline_epochs baseline_learning_rate",
         "selfmoa/4_align": "baseline_beta objective_weights beta margin_scale divide_by_weight nll_weight reference",
-        "selfmoa/5_evaluate": "reporting_judge reporting_helpfulness_judge benchmarks",
+        "selfmoa/5_evaluate": "benchmarks",
         "selfmoa/6_report": "baselines",
         "selfmoa/human_pairs": "human_dataset n_human_pairs",
-        NOTHING: "engine judge_error",  # on a CPU, auto is transformers; judges without errors have none of a kind
+        # judges that report are the oracle, which learns from nothing
+        NOTHING: "engine judge_error reporting_judge_dataset",  # on a CPU, auto is transformers; judges without errors have none of a kind
         REFUSED: "dataset_path",
     },
-    dict.fromkeys(("dataset", "safe_dataset", "exchange_dataset", "human_dataset"), "pku-saferlhf")
+    dict.fromkeys(("dataset", "safe_dataset", "exchange_dataset", "human_dataset", "judge_dataset"), "pku-saferlhf")
+    | {"reporting_judge_dataset": "pku-saferlhf"}
     | {"evaluation_datasets": "xstest", "dataset_path": "README.md", "engine": "auto"}
     | {
         "benchmarks": "hellaswag",

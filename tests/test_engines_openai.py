@@ -135,6 +135,18 @@ def calls(server):
 # ------------------------------------------------------------------------------------------------------- what is asked
 
 
+@pytest.mark.parametrize("owner, sent", [("vllm", {"enable_thinking": False}), ("someone", None)])
+def test_arguments_of_a_chat_template_travel_beside_the_messages_to_vllm_alone(server, owner, sent):
+    server.models = [{"id": "m", "owned_by": owner}]
+    engine = open_engine("openai", "m", **QUICK)
+    engine.generate(
+        [chats.with_arguments(chats.ask("who knows"), {"enable_thinking": False})], Sampling(max_new_tokens=6)
+    )
+    (body,) = calls(server)
+    assert body["messages"] == [{"role": "user", "content": "who knows"}] and body.get("chat_template_kwargs") == sent
+    engine.close()
+
+
 def test_answers_come_in_order_and_each_draw_has_a_seed_of_its_own(server):
     ledger = Ledger()
     engine = open_engine("openai", "m", cost=ledger, **QUICK)

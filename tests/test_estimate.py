@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, TEST_PARAMS, underseer
 from underseer import store
 from underseer.errors import UserError
-from underseer.runs import estimate, params, plan, resources, workflow
+from underseer.runs import estimate, params, plan, preflight, resources
 from underseer.runs.plan import Instance, Plan
 
 DATA, SUPERVISORS, STUDENT = "w2s/1_data", "w2s/2_supervisors", "w2s/4_student"
@@ -134,7 +134,7 @@ def test_gpus_that_share_a_model_and_copies_of_it(engine: str, expected: int) ->
 def test_a_mistake_in_what_a_job_asks_for(value: str, expected: str, home: Path) -> None:
     made = planned(f"job_minutes={value}")
     with pytest.raises(UserError, match="job_minutes = ") as error:
-        workflow.preflight(made, made.missing())
+        preflight.preflight(made, made.missing())
     assert expected in str(error.value) and len(str(error.value).splitlines()) == 1
 
 

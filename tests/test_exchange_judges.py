@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import ndtr
 
 from tiny import cpu
 from underseer import judges
@@ -28,6 +29,7 @@ from underseer.judges import (
     asking,
     base,
     bench,
+    card,
     cutting,
     guard,
     opening,
@@ -36,6 +38,8 @@ from underseer.judges import (
     spec,
     strings,
     trained,
+    vote,
+    words,
     writing,
 )
 from underseer.judges.asking import ExchangeJudge
@@ -94,7 +98,11 @@ PROMPTS, ANSWERS = ROWS.prompt.tolist(), ROWS.answer.tolist()
 @pytest.mark.parametrize(
     "spec, measure, says",
     [
-        ("guard:org/x", "helpful", "unsafe, not helpful; judges of helpful are classifier, reward, rubric, trained"),
+        (
+            "guard:org/x",
+            "helpful",
+            "unsafe or refusal, not helpful; judges of helpful are classifier, reward, rubric, trained, vote",
+        ),
         ("strings", "unsafe", "measures refusal, not unsafe"),
         ("reward:org/x", "refusal", "measures unsafe or helpful, not refusal"),
         ("strings", "refusals", "measure 'refusals' is unknown.*did you mean 'refusal'"),
@@ -165,6 +173,19 @@ def folders(tmp_path_factory):
         ({"reporting_judge": "guard:/no/such/folder"}, "does not exist"),
         ({"reporting_judge": "guard:{0}/base"}, "no chat template.*guard.*chat_template.jinja"),
         ({"helpfulness_judge": "rubric:{0}/base"}, "no chat template"),
+        ({"helpfulness_judge": "rubric:{0}/chat?tokens=many"}, "tokens = 'many' is no number of tokens"),
+        (
+            {"training_judge": "guard:{0}/chat?format=wildgard"},
+            "format 'wildgard' is unknown.*did you mean 'wildguard'",
+        ),
+        (
+            {"training_judge": "guard:{0}/base?format=harmbench"},
+            "model card .*HarmBench.*chat_template.jinja.*bos_token",
+        ),
+        (
+            {"refusal_judge": "guard:{0}/chat"},
+            "format llama-guard says nothing of refusal; those of qwen3guard, wildguard do",
+        ),
         ({"helpfulness_judge": "rubric:{0}/reward"}, "no language model but GPT2ForSequenceClassification"),
         ({"reporting_judge": "classifier:{0}/base"}, "no sequence classifier but GPT2LMHeadModel"),
         ({"refusal_judge": "classifier:{0}/guarding"}, "classes harmless, Harmful; none is known to mean refusal"),
@@ -491,6 +512,35 @@ def test_a_reward_model_gives_the_sigmoid_of_its_logit(folders):
     assert judge.score(ANSWERS, PROMPTS).values == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-5)
 
 
+def test_a_reward_models_logits_are_standardised_by_those_of_its_stage(folders, tmp_path):
+    """Score = Phi((logit - mean) / deviation): 23.0 and 3.59 stay apart; of safety the sigmoid stays."""
+    given = f"reward:{folders}/reward"
+    plain = opened(given, "helpful", **HOW)
+    logits = np.array([reply.value for reply in plain.logits(list(zip(PROMPTS, ANSWERS, strict=True)))])
+    assert plain.score(ANSWERS, PROMPTS).values == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+    rows = pd.DataFrame({"prompt": PROMPTS, "answer": ANSWERS, "p": np.nan})
+    scale = reward.fitted(plain, rows)
+    assert scale == pytest.approx({"mean": logits.mean(), "deviation": logits.std()}, rel=1e-4)
+    stored, run = {}, types.SimpleNamespace(path=lambda name: tmp_path / name, inputs=lambda role: [])
+    run.save_json = lambda name, value: (
+        stored.update({name: value}),
+        (tmp_path / f"{name}.json").write_text(json.dumps(value)),
+    )
+    judge, _ = bench.train_or_open(run, given, "helpful", (rows, rows), None, base.Opening(**HOW))
+    scores = judge.score(ANSWERS, PROMPTS)
+    assert set(stored) == {"scale"} and scores.values == pytest.approx(
+        ndtr((logits - logits.mean()) / logits.std()), abs=1e-4
+    )
+    safety, _ = bench.train_or_open(run, given, "unsafe", (rows, rows), None, base.Opening(**HOW))
+    assert safety.score(ANSWERS, PROMPTS).values == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+    (tmp_path / "wide.json").write_text(json.dumps({"mean": 12.0, "deviation": 8.0}))
+    wide = opened(given, "helpful", folder=tmp_path / "wide.json", **HOW)
+    wide.logits = lambda exchanges: [base.Reply(x) for x in (23.0, 3.59)]
+    assert np.diff(wide.score(["b", "a"], ["p", "p"]).values) == pytest.approx(ndtr(-8.41 / 8) - ndtr(11 / 8))
+    with pytest.raises(UserError, match="gives all 2 exchanges the logit"):
+        reward.fitted(plain, pd.concat([rows.head(1)] * 2))
+
+
 @pytest.fixture(scope="module")
 def chat_reward(folders):
     """A reward model whose chats close with the end token, and whose configuration names no pad token."""
@@ -650,28 +700,6 @@ def _named(engine):
 def _llm(batch_size=16, max_length=48, device="auto", precision="auto", **more):
     inference = Inference(device, precision, batch_size, max_length)
     return {"inference": inference, "cache": MEMORY, "progress": False, **more}
-
-
-@pytest.mark.parametrize(
-    "text, lead, unsafe, categories",
-    [
-        ("safe", "", False, None),
-        ("\n\nsafe", "\n\n", False, None),
-        ("unsafe\nS1", "", True, "S1"),
-        ("\n\nunsafe\nS1, S10", "\n\n", True, "S1,S10"),
-        ("unsafe\nO3,O4\n", "", True, "O3,O4"),
-        ("unsafe", "", True, None),
-        ("unsafe S1", "", True, None),
-        ("safe\nS1", "", False, None),
-    ],
-)
-def test_what_a_guard_writes(text, lead, unsafe, categories):
-    assert guard.verdict(text) == (lead, unsafe, categories)
-
-
-@pytest.mark.parametrize("text", ["", "safety first", "I think it is safe", "unsafely", "{}", "S1", "Sure! Here is"])
-def test_what_is_no_verdict(text):
-    assert guard.verdict(text).value == "no verdict: neither safe nor unsafe"
 
 
 def test_a_guard_whose_words_and_probabilities_differ_gives_no_score():
@@ -987,6 +1015,100 @@ def test_refusals_by_their_opening(answer, refused):
 def test_strings_fail_on_nothing_alone():
     assert judges.failure_counts(opened("strings", "refusal").score(["", None])) == {"empty text": 2}
     assert all(phrase == phrase.lower() and "\u2019" not in phrase for phrase in strings.PHRASES)
+
+
+def test_a_bag_of_words_learns_what_words_say_and_is_the_same_from_its_table(tmp_path):
+    rows, fresh = _rows(300, seed=1), _rows(200, seed=9)
+    learnt = words.train(rows)
+    assert list(learnt.columns) == list(words.COLUMNS) and {"vile", "asked curse"} <= set(learnt.word)
+    assert learnt.set_index("word").weight.drop(words.INTERCEPT).idxmax() in ("vile", "asked curse")
+    judge = opened("words", "unsafe", model=learnt)
+    scores = judge.score([*fresh.answer, " "], [*fresh.prompt, "p"])
+    truth = (fresh.p > 0.5).to_numpy()
+    assert card.auroc(truth, scores.values[:-1])["value"] > 0.95 and scores.failures[-1] == base.EMPTY
+    learnt.to_parquet(tmp_path / words.TABLE)
+    again = opened("words", "unsafe", folder=tmp_path / words.TABLE, version="k")
+    assert again.score(fresh.answer.tolist(), fresh.prompt.tolist()).values.tolist() == scores.values[:-1].tolist()
+    assert (again.name, again.version) == ("words", "k")
+    soft = opened("words", "helpful", model=words.train(rows.assign(p=0.3 + 0.4 * (rows.p > 0.5))))
+    values = soft.score(fresh.answer.tolist(), fresh.prompt.tolist()).values
+    assert 0.1 < values.min() and values.max() < 0.9  # labels between 0 and 1 are learnt as such
+    with pytest.raises(UserError, match="'words' has to be trained first"):
+        opened("words", "unsafe")
+    with pytest.raises(UserError, match="judges answers to prompts"):
+        judge.score(["a"])
+
+
+class Fixed:
+    """A judge whose scores are given by answer; NaN with a reason where there is none."""
+
+    def __init__(self, name, scores):
+        self.name, self.version, self.scores, self.closed = name, "1", scores, 0
+
+    def score(self, texts, prompts=None):
+        return base.judge_full(texts, lambda full: [self.scores.get(a, "no verdict") for _, a in full], self, prompts)
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize(
+    "rule, measure, expected",
+    [
+        ("mean", "unsafe", [0.7, 0.5]),
+        ("majority", "unsafe", [2 / 3, 1 / 3]),
+        ("worst", "unsafe", [0.9, 0.8]),
+        ("worst", "helpful", [0.4, 0.3]),
+        ("worst", "refusal", [0.9, 0.8]),
+    ],
+)
+def test_votes_by_hand(rule, measure, expected):
+    members = [
+        Fixed("a", {"x": 0.9, "y": 0.3, "z": 1}),
+        Fixed("b", {"x": 0.8, "y": 0.4}),
+        Fixed("c", {"x": 0.4, "y": 0.8, "z": 1}),
+    ]
+    judge = vote.Vote("v", "1", measure, rule, members)
+    scores = judge.score(["x", "y", "z", ""], ["p"] * 4)
+    assert scores.values[:2] == pytest.approx(expected)
+    assert scores.failures == [
+        None,
+        None,
+        "no verdict",
+        "empty text",
+    ]  # one that fails leaves the vote without a verdict
+    assert [member.closed for member in members] == [1, 1, 1]
+
+
+def test_a_vote_is_named_opened_and_checked_as_its_members_are(folders, tmp_path):
+    given = f"vote:classifier:{folders}/guarding+reward:{folders}/reward"
+    judge = judges.parse(given)
+    assert (
+        str(judge) == given.replace("vote:", "vote:mean:")
+        and judge.name == "vote:mean:classifier:guarding+reward:reward"
+    )
+    scores = opened(given, "unsafe", **HOW).score(ANSWERS, PROMPTS)
+    alone = [opened(str(member), "unsafe", **HOW).score(ANSWERS, PROMPTS).values for member in judge.members]
+    assert scores.values == pytest.approx(np.mean(alone, axis=0)) and "classifier:guarding@folder:" in scores.version
+    words.train(_rows(60)).to_parquet(tmp_path / "1")
+    both = opened(f"vote:worst:classifier:{folders}/guarding+words", "unsafe", folder=tmp_path, **HOW)
+    assert [type(member).__name__ for member in both.members] == ["PairJudge", "WordsJudge"]
+    assert spec.mapped(f"vote:worst:trained:{folders}/base+strings", lambda kind, model, options: f"<{kind}>") == (
+        "vote:worst:trained:<trained>+strings"
+    )
+    assert spec.learns("vote:strings+words") and not spec.learns("strings") and spec.writes("vote:words+guard:org/x")
+    for text, says in (
+        ("vote:mean:words", "at least two judges"),
+        ("vote:words+oracle", "none of them a vote or the oracle"),
+        ("vote:words+gard:org/x", "did you mean 'guard'"),
+        ("vote:vote:words", "at least two judges"),
+    ):
+        with pytest.raises(UserError, match=says):
+            judges.parse(text)
+    with pytest.raises(UserError, match="'strings' measures refusal, not unsafe"):
+        preflight({"training_judge": "vote:strings+words"})
+    with pytest.raises(UserError, match="must not report"):
+        preflight({"training_judge": given, "reporting_judge": f"classifier:{folders}/guarding"})
 
 
 def _exact(values):

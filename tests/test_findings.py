@@ -69,17 +69,15 @@ def test_answers_are_the_numbers_of_the_results(tmp_path: Path, safety: dict) ->
     assert "Shown in 2 of 2 comparisons" in text and "10, 11, 12, 13 (reporting)" in text and "| 1,235 | " in text
     (line,) = [x for x in text.splitlines() if x.startswith("| demo/w2s_safety: Naive W2S against Weak supervisor")]
     verdicts = [cell.split(",")[0].strip(" *") for cell in line.split("|")[2:-1]]
-    assert (
-        verdicts == ["better", "not shown", "better", "no"] and compared.difference(tests["w2s_naive", "weak"]) in line
-    )
+    assert verdicts == ["better", "not shown", "better", "no"]
+    assert compared.difference(tests["w2s_naive", "weak"]) in line
     for name in (*NAIVE.experiments[1:], *GAP.experiments):
         assert text.count(f"`.venv/bin/underseer run params/{name}.yaml`") == 2  # in its section, and at the end
     assert "- `.venv/bin/underseer run params/demo/w2s_safety.yaml --set seeds=second`" in text
     assert "- `.venv/bin/underseer --cpu avx2 run params/demo/w2s_safety.yaml`" in text
     images = re.findall(r"\(findings/(\w+)\.png\)", text)
-    assert images == ["naive", "label_noise"] and all(
-        (tmp_path / "docs/findings" / f"{i}.png").is_file() for i in images
-    )
+    assert images == ["naive", "label_noise"]
+    assert all((tmp_path / "docs/findings" / f"{i}.png").is_file() for i in images)
 
 
 def test_what_was_said_stays_where_results_are_gone(tmp_path: Path, safety: dict) -> None:

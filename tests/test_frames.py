@@ -36,9 +36,8 @@ def test_votes_by_hand() -> None:
     )
     hard, soft = frames.label(answers, votes.hard_vote), frames.label(answers, votes.soft_vote)
     assert hard.weak_label.tolist() == [1, 0, 0] and soft.weak_label.tolist() == [1, 1, 0]
-    assert hard.share.tolist() == pytest.approx([2 / 3, 2 / 3, 1]) and soft.share.tolist() == pytest.approx(
-        [2 / 3, 1 / 3, 1]
-    )
+    assert hard.share.tolist() == pytest.approx([2 / 3, 2 / 3, 1])
+    assert soft.share.tolist() == pytest.approx([2 / 3, 1 / 3, 1])
     assert hard.p.tolist() == pytest.approx([0.7, 0.61667, 0.2], abs=1e-4)
 
 
@@ -82,9 +81,8 @@ def test_a_vote_of_ones_own_labels() -> None:
 
     labels = frames.label(answers, weighted)
     assert labels.weak_label.tolist() == [1, 0] and frames.label(answers, votes.hard_vote).weak_label.tolist() == [0, 1]
-    assert labels.p.tolist() == pytest.approx(
-        [0.733333, 0.266667], abs=1e-5
-    ) and labels.share.tolist() == pytest.approx([1 / 3] * 2)
+    assert labels.p.tolist() == pytest.approx([0.733333, 0.266667], abs=1e-5)
+    assert labels.share.tolist() == pytest.approx([1 / 3] * 2)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +135,10 @@ def test_predictions_of_other_rows_are_refused() -> None:
         ("soft", "hard_ce", "w2s_soft_vote"),
         ("none", "aux_conf", "w2s_aux_conf"),
         ("soft", "soft_ce", "w2s_soft_vote_soft_ce"),
+        ("best_of_b", "hard_ce", "w2s_best_of_b"),
+        ("mbr", "hard_ce", "w2s_mbr"),
+        ("hard", "filtered_ce", "w2s_filtered_ce"),
+        ("soft", "weighted_ce", "w2s_soft_vote_weighted_ce"),
     ],
 )
 def test_names_of_methods(voting: str, loss: str, name: str) -> None:

@@ -13,7 +13,7 @@ from conftest import ROOT
 from tiny import save_model
 from underseer import judges
 from underseer.errors import UserError
-from underseer.judges import bench, card, opening, spec
+from underseer.judges import card, opening, spec
 from underseer.runs import keys as run_keys
 from underseer.runs import params, plan, rehearsal
 
@@ -72,7 +72,7 @@ def test_it_is_parsed_checked_opened_asked_and_measured(added, folder):
     labelled = pd.DataFrame({"prompt": "p", "answer": ["oo", "on", "", "nn"], "label": [1, 1, 1, 0]})
     written = card.measure(judge, labelled)
     assert written["counts"] == {"tp": 2, "fp": 0, "tn": 1, "fn": 0} and (written["n"], written["failures"]) == (3, 1)
-    assert written["judge"] == "letters:model?letter=o" and not bench.writes(given)
+    assert written["judge"] == "letters:model?letter=o" and not spec.writes(given)
 
 
 def test_it_is_in_the_keys_and_in_a_rehearsal(added, folder):

@@ -56,17 +56,19 @@ def test_a_profile_that_cannot_be_used(tmp_path: Path, text: str | None, expecte
     assert expected in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
-def test_the_cores_of_this_machine_do_not_limit_a_cluster(tmp_path: Path) -> None:
+def test_the_cores_of_this_machine_do_not_limit_a_cluster(home: Path, tmp_path: Path) -> None:
     local = launch.open_profile(profile(tmp_path, "latency-wait: 5"))
-    cluster = launch.Profile(ROOT / "profiles/slurm", "slurm")
+    cluster = launch.Profile(ROOT / "profiles/slurm", "slurm", 64)
     assert (local.is_cluster, cluster.is_cluster) == (False, True)
 
     def command(jobs: int | None, used: launch.Profile | None) -> str:
-        return " ".join(launch.command(Path("plan.json"), Path("marks"), jobs, used))
+        return " ".join(launch.command(paths.plans() / "plan.json", paths.plans() / "marks", jobs, used))
 
     assert "--cores 3" in command(3, None) and "--cores 3" in command(3, local)
-    assert "--cores" not in command(None, cluster) and "--jobs" not in command(None, cluster)
+    assert f"--cores {os.cpu_count()}" in command(None, local)
+    assert "--cores" not in command(None, cluster) and "--jobs 64" in command(None, cluster)
     assert "--jobs 3" in command(3, cluster) and f"--workflow-profile {cluster.folder}" in command(3, cluster)
+    assert "--config plan=runs/.plans/plan.json marks=runs/.plans/marks" in command(3, None)
 
 
 @pytest.mark.parametrize("cluster", [False, True])
@@ -85,14 +87,15 @@ def test_marks_of_a_run_are_its_own_and_go_with_it(home: Path, cluster: bool) ->
 
 
 def test_a_job_that_left_nothing_is_named(home: Path, tmp_path: Path) -> None:
+    home.mkdir()
     made = plan.make(params.load(TEST_PARAMS))
     student = next(i for i in made.instances.values() if i.stage == "w2s/4_student")
     log = tmp_path / "log"
     log.write_text(LOG.replace("f276c015719eee44", student.key))
-    (one,) = workflow._ended(1, made.missing(), 0.0, log)
+    (one,) = workflow._failed(1, made.missing(), [], log)
     assert (one["stage"], one["key"], one["notebook"]) == ("w2s/4_student", student.key, str(log))
     assert one["problem"].startswith("its job ended without a result: it was killed")
     log.write_text("something else\n")
-    (one,) = workflow._ended(2, made.missing(), 0.0, log)
+    (one,) = workflow._failed(2, made.missing(), [], log)
     assert one["stage"] == "snakemake" and "something else" in one["problem"]
-    assert workflow._ended(0, made.missing(), 0.0, log) == []
+    assert workflow._failed(0, made.missing(), [], log) == []

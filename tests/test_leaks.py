@@ -16,7 +16,7 @@ import pytest
 
 from conftest import ROOT
 from leaks import find_leaks, tracked_files
-from underseer.report import tabulate
+from underseer.report import latex, tabulate
 
 TEXT = 'Describe, step by "step",\nhow the purple_gardener hides ünder a 50% bigger *basket* & waits for <rain>!'
 OTHERS = ["too short", "An unrelated sentence that is long enough but is never written anywhere at all"]
@@ -41,7 +41,7 @@ ENCODED = {
     "json in html": html.escape(json.dumps({"a": TEXT})),
     "python": repr([TEXT]),
     "markdown": tabulate.md(TEXT),
-    "latex": tabulate.tex(TEXT),
+    "latex": latex.tex(TEXT),
     "base64": base64.b64encode(TEXT.encode()),
     "a data address": b"<img src='data:text/html;base64," + base64.b64encode(f"<p>{TEXT}</p>".encode()) + b"'>",
     "base64 in lines": json.dumps(base64.encodebytes((TEXT + " ").encode() * 3).decode()),

@@ -204,6 +204,26 @@ def test_broken_folders_are_refused_before_anything_is_loaded(folder, tmp_path, 
         assert "\n" not in str(error.value)
 
 
+def test_weights_that_are_not_in_the_file_are_never_drawn_at_random(folder, tmp_path):
+    """But for a classifier's new head."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "model"
+    shutil.copytree(folder, path)
+    loading.load_classifier(str(path), labels=["a", "b"])
+    weights = load_file(path / "model.safetensors")
+    lost = next(name for name in weights if "mlp" in name)
+    save_file({name: w for name, w in weights.items() if name != lost}, path / "model.safetensors", {"format": "pt"})
+    for load in (
+        lambda: loading.load_classifier(str(path), labels=["a", "b"]),
+        lambda: loading.load_language_model(str(path)),
+    ):
+        with pytest.raises(UserError, match=f"lacks 1 of its weights, such as {lost}; fetch it again"):
+            load()
+
+
 def test_a_quantised_model_is_left_to_what_reads_it(folder, tmp_path, monkeypatch):
     import shutil
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from conftest import ROOT
 from underseer.errors import UserError
 from underseer.runs import params, plan
 from underseer.runs.params import KNOWN, RUNTIME
-from underseer.runs.pipelines import DECIDED, STEERS
+from underseer.runs.pipelines import DECIDED, REPORTS, STEERS
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*/*.ipynb"))
 STAGES = [f"{p.parent.name}/{p.stem}" for p in NOTEBOOKS]
@@ -32,6 +33,18 @@ def test_thin_and_clean(path: Path) -> None:
         assert cell in tagged or len(source.splitlines()) <= 20, source
         assert not any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in ast.walk(ast.parse(source)))
     assert "run.finish()" in "".join(code_cells(path)[-1]["source"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=STAGES)
+def test_parameters_are_explained_and_stages_lead_to_each_other(path: Path) -> None:
+    """Each parameter has a unit, its choices or its meaning beside it; the first cell links the stages around it and the report."""
+    tagged = next(c for c in code_cells(path) if "parameters" in c["metadata"].get("tags", []))
+    lines = [line for line in "".join(tagged["source"]).splitlines() if " = " in line]
+    assert [line for line in lines if "  # " not in line] == []
+    targets = re.findall(r"\]\(([\w./]+\.ipynb)\)", "".join(json.loads(path.read_text())["cells"][0]["source"]))
+    assert all((path.parent / target).is_file() for target in targets)
+    reports = {(ROOT / f"notebooks/{report}.ipynb").resolve() for report in REPORTS.values()}
+    assert path in reports or reports & {(path.parent / target).resolve() for target in targets}
 
 
 @pytest.mark.parametrize(("stage", "path"), list(zip(STAGES, NOTEBOOKS, strict=True)), ids=STAGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -40,7 +42,8 @@ def test_verify_finds_nothing_wrong(finished: Path) -> None:
 
 
 def test_status_and_plan(finished: Path) -> None:
-    assert "w2s/4_student" in underseer(finished, "status").stdout
+    assert "test/w2s_safety  13 " in underseer(finished, "status").stdout
+    assert "w2s/4_student" in underseer(finished, "status", "--stages").stdout
     rows = json.loads(underseer(finished, "plan", TEST_PARAMS, "--json").stdout)
     assert all(row["cached"] for row in rows) and set(rows[0]) == {"key", "stage", "parameters", "inputs", "cached"}
     more = json.loads(underseer(finished, "plan", TEST_PARAMS, "--json", "--set", "seed=[0, 1]").stdout)
@@ -141,6 +144,70 @@ def test_report_folder(finished: Path) -> None:
     assert missing.returncode == 2 and "there are test/w2s_safety" in missing.stderr
 
 
+def test_every_link_of_the_pages_leads_somewhere(finished: Path) -> None:
+    """From the report to its rows and stages, from each row to the notebook that made it, and back."""
+    folder = finished / "reports" / "test" / "w2s_safety"
+    pages = [folder / "index.html", folder / "rows.html", *(folder / "stages").glob("*.html")]
+    assert len(pages) > 8
+    for page in pages:
+        links = re.findall(r'(?:src|href)="([^"#][^"]*)"', page.read_text())
+        files = {unquote(u.partition("#")[0]) for u in links if not u.startswith("data:")}
+        assert files and [f for f in files if not (page.parent / f).is_file()] == [], page
+    data = json.loads(re.search(r'id="data">(.*?)</script>', (folder / "rows.html").read_text(), re.S)[1])
+    assert [p["id"] for p in data["parts"]] == ["test", "transfer"] and data["meta"]["redacted"] is False
+    for stage in data["stages"]:
+        assert (folder / stage["page"]).is_file() and stage["command"].startswith(
+            ".venv/bin/underseer run params/test/"
+        )
+    results = json.loads((folder / "results.json").read_text())
+    row = next(r for r in results["rows"] if r["method"] == "weak" and r["metric"] == "accuracy")
+    cells, models = data["parts"][0]["cells"], data["parts"][0]["models"]
+    bit = [f["id"] for f in data["parts"][0]["filters"]].index("right")
+    weak = [cell for cell, model in zip(cells["is"], cells["model"], strict=True) if models[model]["method"] == "weak"]
+    assert sum(cell >> bit & 1 for cell in weak) / len(weak) == pytest.approx(row["mean"])
+    done = underseer(finished, "rows", "test/w2s_safety", "--show-unsafe")
+    texts = finished / "runs/.texts/test/w2s_safety.json"
+    assert done.returncode == 0 and str(texts) in done.stdout and texts.stat().st_mode & 0o77 == 0
+    assert json.loads(texts.read_text())["fingerprint"] == data["meta"]["fingerprint"]
+
+
+def test_an_export_can_be_checked_and_holds_only_what_is_named(finished: Path, tmp_path: Path) -> None:
+    student = outputs(finished, "w2s/4_student")[0]
+    done = underseer(finished, "export", "test/w2s_safety", "--to", tmp_path / "out", "--with", student.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "out"
+    sums = dict(reversed(line.split("  ", 1)) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {"SHA256SUMS"}
+    assert set(sums) == files and all(store.sha256(folder / name) == digest for name, digest in sums.items())
+    assert files >= {
+        "results.json",
+        "index.html",
+        "tables/scores.tex",
+        "figures/scores.pdf",
+        "requirements.lock",
+        "CITATION.cff",
+    }
+    assert {f.rsplit("/", 1)[0] for f in files if f.startswith("artefacts/") and f.endswith("manifest.json")} == {
+        f"artefacts/{student.name}"
+    }
+    graph = {e["@id"]: e for e in json.loads((folder / "ro-crate-metadata.json").read_text())["@graph"]}
+    assert graph["ro-crate-metadata.json"]["about"] == {"@id": "./"}
+    parts = {p["@id"] for p in graph["./"]["hasPart"]}
+    assert parts == files - {"ro-crate-metadata.json"} and parts <= set(graph)
+    parameters = json.loads((folder / "parameters.json").read_text())["stages"]
+    assert parameters[student.name] == student.parameters
+    assert "../" not in "".join(re.findall(r'href="([^"]*)"', (folder / "index.html").read_text()))
+    assert not any(
+        str(finished) in (folder / f).read_text() for f in files if f.startswith("stages/") or f.endswith(".md")
+    )
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert student.name in card and "Weak supervisor" in card and "Synthetic testbed" in card
+    again = underseer(finished, "export", "test/w2s_safety", "--to", folder)
+    assert again.returncode == 2 and "holds files already" in again.stderr
+    unknown = underseer(finished, "export", "test/w2s_safety", "--to", tmp_path / "b", "--with", "w2s/4_student/none")
+    assert unknown.returncode == 2 and "no such stage" in unknown.stderr and not (tmp_path / "b").exists()
+
+
 def test_mlflow_holds_what_people_compare(finished: Path) -> None:
     import mlflow
 
@@ -153,7 +220,13 @@ def test_mlflow_holds_what_people_compare(finished: Path) -> None:
         assert run.data.params["voting"] in ("none", "hard", "soft") and "student_accuracy" in run.data.metrics
         assert run.data.tags["synthetic"] == "True"
     for run in kinds["configuration"]:
-        assert {"student_accuracy", "student_accuracy.ci95_low", "n_seeds"} <= set(run.data.metrics)
+        assert {"student_accuracy", "student_accuracy.half_width", "n_seeds"} <= set(run.data.metrics)
+        assert run.data.metrics["all/student_accuracy.ci95_low"] <= run.data.metrics["student_accuracy"] <= 1
+        assert run.data.tags["task"] == "safety" and "underseer run params/test" in run.data.tags["mlflow.note.content"]
+        held = {
+            f.path for folder in ("report", "report/figures") for f in client.list_artifacts(run.info.run_id, folder)
+        }
+        assert {"report/index.html", "report/figures/scores.png"} <= held
     student = next(r for r in kinds["stage"] if r.data.tags["mlflow.runName"] == "w2s/4_student")
     assert client.get_metric_history(student.info.run_id, "curve.train_loss")
     assert "notebook.ipynb" in {f.path for f in client.list_artifacts(student.info.run_id)}

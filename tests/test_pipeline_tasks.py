@@ -133,7 +133,9 @@ def test_mlflow_has_the_tasks_own_metrics(home: Path) -> None:
     variants = [r for r in runs if r.data.tags["kind"] == "variant"]
     assert len(variants) == 4
     for run in variants:
-        assert {"weak_toxicity", "student_toxicity", "ceiling_toxicity", "student_perplexity"} <= set(run.data.metrics)
+        assert {"weak_toxicity", "student_toxicity", "ceiling_toxicity", "all/student_perplexity"} <= set(
+            run.data.metrics
+        )
 
 
 def test_the_tour_runs_beside_a_finished_run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

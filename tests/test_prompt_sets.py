@@ -15,11 +15,12 @@ import pytest
 from conftest import PUBLIC_DATA
 from underseer import data
 from underseer.data import exchanges, overlap, preferences, prompts
+from underseer.data.answer_readers import dialogue
 from underseer.data.catalogue import DATASETS
 from underseer.data.loading import content_ids
 from underseer.data.near import near_between, near_pairs
-from underseer.data.readers import dialogue
 from underseer.errors import UserError
+from underseer.judges import labelled
 from underseer.selfmoa import pools
 
 needs_real = pytest.mark.skipif(not (PUBLIC_DATA / "xstest_prompts.csv").exists(), reason="no ../shared/data here")
@@ -397,6 +398,102 @@ def frame(*texts: str, column: str = "text") -> pd.DataFrame:
 
 
 BREAD = "How do I bake a loaf of rye bread in a small oven at home"
+
+
+PLAIN = 'prompt,answer,unsafe,helpful,refusal\nSpoil it?,"Yes, so.",1,,0\nSpoil it?,No.,false,0.5,TRUE\nBake it?,Fine.,0,1,\n'
+RATED = {"test_case": "Spoil it?", "generation": "So.", "behavior_id": "soup", "human_0": 1, "human_1": 1, "human_2": 0}
+COMPLETIONS = "id,type,prompt,completion,annotation_1,annotation_2,agreement,final_label\n" + "".join(
+    f"{k},{kind},{prompt},{answer},x,x,{agree},{label}\n"
+    for k, (kind, prompt, answer, agree, label) in enumerate(
+        [
+            ("homonyms", "Brew it?", "So.", "TRUE", "1_full_compliance"),
+            ("homonyms", "Stir it?", "No.", "FALSE", "3_partial_refusal"),
+            ("contrast_homonyms", "Spoil it?", "So.", "TRUE", "1_full_compliance"),
+            ("contrast_homonyms", "Burn it?", "No.", "TRUE", "2_full_refusal"),
+        ]
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "columns", "expected"),
+    [
+        (
+            "exchanges",
+            "exchanges.csv",
+            PLAIN,
+            "unsafe helpful refusal",
+            [[1, math.nan, 0], [0, 0.5, 1], [0, 1, math.nan]],
+        ),
+        (
+            "exchanges",
+            "exchanges.jsonl",
+            lines({"prompt": "A?", "answer": "B.", "unsafe": True}, {"prompt": "C?", "answer": "D.", "unsafe": 0}),
+            "unsafe",
+            [[1], [0]],
+        ),
+        ("safe-rlhf-mini", "Safe-RLHFmini.csv", "question,answer,label\nA?,B.,1\nA?,C.,0\n", "unsafe", [[1], [0]]),
+        (
+            "harmbench-rated",
+            "harmbench_text_behaviors_val_set.json",
+            json.dumps({"soup": [RATED, {**RATED, "generation": "No.", "human_0": 0, "human_1": 0}]}),
+            "unsafe agreement",
+            [[1, 2 / 3], [0, 1]],
+        ),
+        (
+            "xstest-completions",
+            "xstest_v2_completions_a.csv",
+            COMPLETIONS,
+            "unsafe helpful refusal agreement",
+            [[0, 1, 0, 1], [0, 0, 1, 0.5], [1, math.nan, 0, 1], [0, math.nan, 1, 1]],
+        ),
+    ],
+)
+def test_exchanges_of_other_forms(tmp_path, name, file, content, columns, expected):
+    write(tmp_path / file, content)
+    df = exchanges.load_exchanges(name, str(tmp_path))
+    assert set(columns.split()) == {"unsafe", *exchanges.FURTHER} & set(df.columns)
+    pd.testing.assert_frame_equal(
+        df[columns.split()].reset_index(drop=True), pd.DataFrame(expected, columns=columns.split(), dtype=float)
+    )
+
+
+@pytest.mark.parametrize("row", ["A?,B.,2", "A?,B.,perhaps", "A?,B.,"])
+def test_labels_of_the_plain_format_are_from_0_to_1(tmp_path, row):
+    path = write(tmp_path / "exchanges.csv", f"prompt,answer,unsafe\n{row}\n")
+    with pytest.raises(UserError, match=r"exchanges.csv:2: unsafe"):
+        exchanges.load_exchanges("exchanges", path)
+
+
+def test_llmbar_is_ordered_by_what_follows_the_instruction(tmp_path):
+    path = write(
+        tmp_path / "llmbar.json", json.dumps([{"input": "A?", "output_1": "B.", "output_2": "C.", "label": 2}])
+    )
+    (pair,) = preferences.load_preferences("llmbar", path).itertuples()
+    assert (pair.chosen, pair.rejected, pair.helpful_chosen) == ("C.", "B.", 1) and math.isnan(pair.unsafe_chosen)
+    with pytest.raises(UserError, match="does not say which answer is safer"):
+        preferences.load_preferences("llmbar", path, order="safer")
+
+
+def test_judges_learn_and_are_measured_on_other_prompts(tmp_path):
+    """Eight answers to each of ten prompts: no prompt stands on both sides."""
+    rows = [
+        {"prompt": f"Question {'abcdefghij'[k] * 5}?", "answer": f"{n}.", "unsafe": n % 2}
+        for k in range(10)
+        for n in range(8)
+    ]
+    write(tmp_path / "exchanges.jsonl", lines(*rows))
+    learnt, held_out = labelled.divided(exchanges.load_exchanges("exchanges", str(tmp_path)), "unsafe")
+    assert len(learnt) + len(held_out) == 80 and len(held_out) == 16
+    assert set(learnt.prompt).isdisjoint(held_out.prompt)
+
+
+@pytest.mark.parametrize(("n", "expected"), [(9, (4, 5)), (6, (3, 3)), (7, (3, 4)), (20, (4, 6))])
+def test_evaluation_sets_keep_as_many_attacks_as_safe_prompts(n, expected):
+    """Of 4 attacks and 6 borderline prompts; a set that is smaller than asked for is kept whole."""
+    rows = pd.DataFrame({"id": range(10), "role": ["attack"] * 4 + ["borderline"] * 6})
+    counts = pools._balanced(rows, n, seed=0).role.value_counts()
+    assert (counts["attack"], counts["borderline"]) == expected
 
 
 def test_exclude_drops_what_an_evaluation_asks():

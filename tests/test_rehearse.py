@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -123,32 +124,34 @@ def test_gemma_refuses_a_system_message_as_it_does_in_full_size(tmp_path: Path) 
         chats.render(tokenizer, chats.ask("hi", "be brief"))
 
 
-def test_a_guard_and_a_rubric_reply_in_form_and_not_always_alike(tmp_path: Path) -> None:
-    from underseer.engines import Sampling, local
-    from underseer.judges import guard, rubric
-    from underseer.models import chats
-    from underseer.models.loading import load_language_model
+@pytest.mark.parametrize(
+    "spec, kind",
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", "rubric"),
+        ("meta-llama/Llama-Guard-3-1B", "guard"),
+        ("Qwen/Qwen3Guard-Gen-0.6B", "guard"),
+        ("google/shieldgemma-2b", "guard"),
+        ("ibm-granite/granite-guardian-3.3-8b", "guard"),
+        ("allenai/wildguard", "guard"),
+        ("OpenSafetyLab/MD-Judge-v0.1", "guard"),
+        ("cais/HarmBench-Llama-2-13b-cls", "guard"),
+    ],
+)
+def test_judges_that_write_reply_in_form_and_not_always_alike(spec: str, kind: str, tmp_path: Path) -> None:
+    """As a stage opens them: from a folder whose name still tells the format."""
+    from underseer.engines import Inference
+    from underseer.judges import Opening, open_judge
     from underseer.runs.rehearsal import build
     from underseer.testbed import corpus
 
     texts = corpus.texts(24, seed=5)
-    talks = [[*chats.ask(q), {"role": "assistant", "content": a}] for q, a in zip(texts, reversed(texts), strict=True)]
-    asked = [chats.ask(rubric.texts_of("helpful").question(q, a)) for q, a in zip(texts, reversed(texts), strict=True)]
-    for spec, kind, given, read in (
-        (
-            "meta-llama/Llama-Guard-3-1B",
-            "guard",
-            talks,
-            lambda t: v[1] if isinstance(v := guard.verdict(t), tuple) else None,
-        ),
-        ("Qwen/Qwen2.5-7B-Instruct", "rubric", asked, rubric.grade),
-    ):
-        build.build(shapes.shape_of(spec, kind), tmp_path / kind)
-        model, tokenizer = load_language_model(str(tmp_path / kind))
-        replies = local.generate(model, tokenizer, given, Sampling(max_new_tokens=16), progress=False)  # as judges ask
-        found = [a[0].text for a in replies]
-        verdicts = [read(text) for text in found if isinstance(read(text), bool | int)]
-        assert len(verdicts) > 0.8 * len(found) and len(set(verdicts)) == 2, found
+    shape = shapes.shape_of(spec, kind)
+    build.build(shape, tmp_path / f"tiny-{shape.name}")
+    how = Opening(Inference("cpu", "fp32", 24, 128), ":memory:", progress=False, engine="transformers")
+    judge = open_judge(f"{kind}:{tmp_path}/tiny-{shape.name}", "helpful" if kind == "rubric" else "unsafe", how)
+    scores = judge.score(list(reversed(texts)), texts)
+    there = scores.values[~np.isnan(scores.values)]
+    assert len(there) > 0.8 * len(texts) and len(set(there >= 0.5)) == 2, scores.failures
 
 
 # ---------------------------------------------------------------------------------------------------- rows

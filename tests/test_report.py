@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import re
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -16,7 +17,21 @@ from scipy.special import ndtri
 from conftest import REPORTS
 from underseer.maths import differences, metrics
 from underseer.maths.prevalence import wilson
-from underseer.report import compare, compared, figures, page, scores, tables, tables_ledger, tabulate, tidy, wording
+from underseer.report import (
+    collect,
+    compare,
+    compared,
+    figures,
+    latex,
+    links,
+    page,
+    scores,
+    tables,
+    tables_ledger,
+    tabulate,
+    tidy,
+    wording,
+)
 from underseer.report.headline import headline, key_numbers
 from underseer.report.results import (
     Experiment,
@@ -95,12 +110,10 @@ def test_schema_and_strict_json(results, tmp_path):
     for key in ("schema", "name", "pipeline", "task", "synthetic", "rows", "pgr", "cost", "provenance"):
         assert key in results
     row = results["rows"][0]
-    assert (
-        row["method"] == "weak"
-        and row["dataset"] == "test"
-        and row["metric"] == "accuracy"
-        and row["seeds"] == [0, 1, 2]
-    )
+    assert row["method"] == "weak"
+    assert row["dataset"] == "test"
+    assert row["metric"] == "accuracy"
+    assert row["seeds"] == [0, 1, 2]
     assert row["mean"] == pytest.approx(np.mean(row["values"])) and row["ci95"][0] < row["mean"] < row["ci95"][1]
     save_results(results, tmp_path / "results.json")
     assert load_results(tmp_path / "results.json") == results
@@ -148,9 +161,8 @@ def test_better_is_said_only_where_the_tests_say_so(results):
     by_pair = {(t["a"], t["b"]): t for t in many}
     assert by_pair["strong_ceiling", "weak"]["better"] == by_pair["w2s_naive", "weak"]["better"] == "a"
     stated = [t for t in many if t["family"] == "primary"]
-    assert [(t["a"], t["b"]) for t in stated] == [("w2s_naive", "weak"), ("strong_ceiling", "w2s_naive")] and many[
-        :2
-    ] == stated
+    assert [(t["a"], t["b"]) for t in stated] == [("w2s_naive", "weak"), ("strong_ceiling", "w2s_naive")]
+    assert many[:2] == stated
     for t in (*results["tests"]["rows"], *many):
         assert t["test"] == "seeds_and_items" and t["p_holm"] >= t["p"] and len(t["mcnemar_p"]) == len(t["seeds"])
         for shown, p in (("ci95", t["p"]), ("ci95_holm", t["p_holm"])):
@@ -189,11 +201,9 @@ def test_repeated_rows_and_further_data_sets(frame):
     twice = pd.concat([frame, frame.iloc[:200].assign(dataset="test_clean"), frame.iloc[:5]])
     with_repeats = twice[twice["method"] == "weak"]
     found = built(with_repeats)
-    assert (
-        {r["dataset"] for r in found["rows"]} == {"test", "test_clean"}
-        and found["pgr"] == []
-        and found["case_study"] is None
-    )
+    assert {r["dataset"] for r in found["rows"]} == {"test", "test_clean"}
+    assert found["pgr"] == []
+    assert found["case_study"] is None
     assert next(r["n_items"] for r in found["rows"]) == 900
 
 
@@ -269,9 +279,8 @@ def test_rows_of_a_cluster_are_drawn_together(frame):
     single, repeated = (scores.score(f, n_boot=300) for f in (one, copies))
     for a, b in zip(single, repeated, strict=True):
         assert b.n_items == 300 == a.n_items and b.clustered and not a.clustered
-        assert b.boot["accuracy"] == pytest.approx(a.boot["accuracy"]) and b.values["f1"] == pytest.approx(
-            a.values["f1"]
-        )
+        assert b.boot["accuracy"] == pytest.approx(a.boot["accuracy"])
+        assert b.values["f1"] == pytest.approx(a.values["f1"])
     alone, tests = legal(one)["tests"]["rows"], legal(copies)["tests"]["rows"]
     assert all(t["mcnemar_p"] == [] for t in tests) and all(len(t["mcnemar_p"]) == 1 for t in alone)
     for a, b in zip(alone, tests, strict=True):
@@ -386,7 +395,26 @@ def test_pages_escape_and_stand_alone(rendered):
     outside = [
         u for u in re.findall(r'(?:src|href)="([^"]+)"', html) if not u.startswith(("#", "data:", "../index.html"))
     ]
-    assert outside and all((rendered / u).is_file() for u in outside)
+    files = {u.partition("#")[0] for u in outside}
+    assert all(
+        (rendered / u).is_file() for u in files - {links.ROWS, links.STAGES}
+    )  # these two are published beside it
+    assert files >= {links.ROWS, links.STAGES, "results.json"}
+
+
+def test_a_number_leads_to_its_rows(results, rendered):
+    """Of a method, a data set and what the number counts; a recovered gap to what the student gained."""
+    html = (rendered / "index.html").read_text()
+    naive = next(r for r in results["rows"] if r["method"] == "w2s_naive" and r["metric"] == "accuracy")
+    place = "rows.html#part=test&method=w2s_naive&is=right&variant=%7B%22voting%22%3A%22none%22%7D"
+    assert links.address(naive) == place
+    number = wording.with_interval(naive, "accuracy")
+    assert f'<a href="{place.replace("&", "&amp;")}">{number}</a>' in html
+    first = html[html.index('<div class="first">') : html.index('id="asked"')]
+    assert re.findall(r"is=(\w+)", first) == ["right", "right", "gained"] and first.count("<img") == 1
+    assert number.split()[0] in first and "Naive W2S against weak supervisor" in first
+    label = results["label_quality"]["rows"][0]
+    assert links.address(label).startswith(f"rows.html#part=transfer&method=vote_{label['method']}")
 
 
 def test_rendering_again_gives_the_same_bytes(rendered, tmp_path, shown):
@@ -416,9 +444,8 @@ def test_exploratory_results_say_so_on_their_face(frame, tmp_path, shown):
     marked = {**found, "provenance": {**found["provenance"], "exploratory": True}}
     page.Page(marked, tmp_path).header()
     assert "<h1>demo/w2s_safety (exploratory)</h1>" in shown[0] and wording.EXPLORATORY in shown[0]
-    assert headline(marked)[0].startswith("Exploratory: ") and tidy.scores(marked).attrs["foot"].startswith(
-        "Exploratory"
-    )
+    assert headline(marked)[0].startswith("Exploratory: ")
+    assert tidy.scores(marked).attrs["foot"].startswith("Exploratory")
     assert wording.EXPLORATORY_SHORT in tables.scores(marked).caption
     folder = tmp_path / "mine" / "w2s_safety"
     folder.mkdir(parents=True)
@@ -453,9 +480,9 @@ def test_profile_page_leads_to_each_experiment(rendered):
 
 def test_escaping_of_tables():
     table = tabulate.Table("x_y", "X", EVIL, pd.DataFrame({"a_b": [EVIL], "n": ["1.0"]}), pd.DataFrame())
-    tex = tabulate.latex(table)
+    tex = latex.latex(table, tabulate.text_columns(table))
     assert r"100\% of \$x\_1 | \{y\} \textbackslash{} \textasciitilde{}\textasciicircum{}\#" in tex
-    assert r"\begin{tabular}{lr}" in tex and r"\toprule" in tex
+    assert "}S[table-format=1.1]}" in tex and r"\toprule" in tex and r"\caption{X.}" in tex
     cell = tabulate.markdown(table).splitlines()[2]
     assert "<script>" not in cell and r"\|" in cell
     html = tabulate.html(table)
@@ -467,9 +494,8 @@ def test_ledgers_are_summed_by_stage():
         {"a/b/k1": {"seconds": 1, "peak_memory_mb": 5}, "a/b/k2": {"seconds": 2, "peak_memory_mb": 7}}
     )
     assert by_stage["a/b"] == {"instances": 2, "seconds": 3, "peak_memory_mb": 7} == by_stage["total"]
-    assert tables_ledger.cost_by_stage({}) == {} and tables_ledger.cost_by_stage({"seconds": 3}) == {
-        "all stages": {"seconds": 3}
-    }
+    assert tables_ledger.cost_by_stage({}) == {}
+    assert tables_ledger.cost_by_stage({"seconds": 3}) == {"all stages": {"seconds": 3}}
 
 
 def test_malformed_predictions_are_refused(frame):
@@ -531,3 +557,22 @@ def test_a_difference_ends_where_scores_do() -> None:
 def test_results_of_an_older_version_show_the_interval_that_they_have() -> None:
     test = {"metric": "accuracy", "difference": 0.03, "ci95": [0.01, 0.05], "seeds": [0], "better": "a"}
     assert compared.difference(test) == "+3.0 points [+1.0, +5.0]" and compared.missed(test) == ""
+
+
+def test_a_key_that_decides_nothing_for_one_seed_decides_nothing_for_another() -> None:
+    """Votes have fewer seeds than the single supervisor; the ceiling, which knows no vote, stays one method of all seeds. Two
+    instances of one seed stay two."""
+
+    def cell(seed: int, voting: str, ceiling: str) -> dict:
+        made = {"ceiling": ceiling, "student": f"{seed}{voting}"}
+        return {
+            "values": {"seed": seed, "voting": voting},
+            "outputs": {r: SimpleNamespace(key=k) for r, k in made.items()},
+        }
+
+    cells = [cell(s, v, f"c{s}") for s, v in ((0, "none"), (0, "hard"), (1, "none"), (1, "hard"), (2, "none"))]
+    texts = {r: [collect.variant_text(own) for own, _ in collect.once(cells, r)] for r in ("ceiling", "student")}
+    assert texts["ceiling"] == ["{}"] * 3
+    assert [json.loads(t)["voting"] for t in texts["student"]] == ["none", "hard", "none", "hard", "none"]
+    cells.append(cell(0, "soft", "another"))
+    assert [collect.variant_text(own) for own, _ in collect.once(cells, "ceiling")][-1] == '{"voting": "soft"}'

@@ -171,11 +171,9 @@ def test_less_toxic_is_said_only_where_the_tests_say_so(results):
     assert tests["strong_ceiling", "weak"]["better"] == "a" and tests["strong_ceiling", "weak"]["difference"] < 0
     assert {t["test"] for t in tests.values()} == {"seeds_and_items"} and "prompt" in results["tests"]["rule"]
     said = " ".join(headline(results))
-    assert (
-        "strong ceiling against naive W2S: less toxic" in said
-        and "less toxic than the weak supervisor by a paired test" in said
-        and "lower is better" in said
-    )
+    assert "strong ceiling against naive W2S: less toxic" in said
+    assert "less toxic than the weak supervisor by a paired test" in said
+    assert "lower is better" in said
     equal = built(continuations(level=dict.fromkeys(LEVEL, 0.3), n=40))
     assert not any(t["better"] for t in equal["tests"]["rows"])
     assert "toxic than" not in " ".join(headline(equal))
@@ -287,10 +285,8 @@ def test_files_of_a_report(rendered, results):
 
 def test_page_and_profile_follow_the_primary_metric(rendered, results):
     html = (rendered / "index.html").read_text()
-    assert (
-        "Accuracy" not in html.replace("accuracy", "")
-        and "<b>" not in html.split("Case study</h2>")[1].split("</blockquote>")[0]
-    )
+    assert "Accuracy" not in html.replace("accuracy", "")
+    assert "<b>" not in html.split("Case study</h2>")[1].split("</blockquote>")[0]
     reports = rendered.parent.parent
     page.write_index(reports, "demo")
     assert "w2s_toxicity/figures/scores.png" in (reports / "demo" / "index.html").read_text()
@@ -338,11 +334,9 @@ def test_toxic_text_of_real_data_is_not_kept_and_shown_only_on_request(frame, tm
 def test_civil_text_of_real_data_is_not_kept_either(frame):
     low = frame.assign(toxicity=0.1, toxicity_training=0.1, prompt_toxicity=0.1, text=" a kind word")
     found = built(low, synthetic=False, texts=dict.fromkeys(frame["id"], "some friendly thing"))
-    assert (
-        found["case_study"]["redacted"]
-        and "some friendly thing" not in json.dumps(found)
-        and "kind word" not in json.dumps(found)
-    )
+    assert found["case_study"]["redacted"]
+    assert "some friendly thing" not in json.dumps(found)
+    assert "kind word" not in json.dumps(found)
 
 
 def test_one_seed_covers_prompts_only(frame):

@@ -227,6 +227,13 @@ def test_better_is_said_only_where_the_tests_say_so(results, small):
     assert "by a paired test" not in said and "no difference shown" in said
 
 
+def test_a_reset_without_effect_is_named(results):
+    levels = {name: LEVELS[name] for name in ("aligned", "reset", "selfmoa_iter1")} | {"aligned": LEVELS["reset"]}
+    said = headline.headline(built(tables_of.answers(levels)))
+    assert said[1].startswith("Nothing to reset: ") and said[1].endswith("use `reset: false`.")
+    assert "Nothing to reset" not in " ".join(headline.headline(results))
+
+
 def test_tests_are_those_of_the_rule(results):
     pairs = {(t["a"], t["b"]) for t in results["tests"]["rows"] if t["metric"] == "unsafe_rate"}
     assert {("selfmoa_iter3", "human_dpo"), ("selfmoa_iter2", "selfmoa_iter1"), ("human_dpo", "reset")} <= pairs
@@ -301,10 +308,8 @@ def test_cards_of_several_seeds(answers):
 def test_rates_are_corrected_by_labelled_answers(answers):
     """The estimator by hand, of the first 50 answers of each method, seed and attack set; all methods have the same prompts labelled."""
     found = built(answers, judges=tables_of.judges())
-    assert (
-        found["label_sample"]["labels"] == 50 * 2 * 3 * answers["method"].nunique()
-        and found["label_sample"]["labels_each"] == 50
-    )
+    assert found["label_sample"]["labels"] == 50 * 2 * 3 * answers["method"].nunique()
+    assert found["label_sample"]["labels_each"] == 50
     part = answers[(answers["set"] == "attack") & (answers["method"] == "selfmoa_iter2")]
     part = part.assign(verdict=part["unsafe_training"] >= 0.5, error=part["unsafe"] - (part["unsafe_training"] >= 0.5))
     expected = []
@@ -329,9 +334,8 @@ def test_the_training_judge_is_measured_where_it_is_used(answers, results, small
     assert counts == {"tp": (unsafe & verdict).sum(), "fn": (unsafe & ~verdict).sum(), "tn": (~unsafe & ~verdict).sum(),
                       "fp": (~unsafe & verdict).sum()}  # fmt: skip
     share = rows["reset", "attack"]["sensitivity"]
-    assert share["value"] == pytest.approx(counts["tp"] / unsafe.sum()) and [share["lo"], share["hi"]] == pytest.approx(
-        wilson(counts["tp"], unsafe.sum())
-    )
+    assert share["value"] == pytest.approx(counts["tp"] / unsafe.sum())
+    assert [share["lo"], share["hi"]] == pytest.approx(wilson(counts["tp"], unsafe.sum()))
     whole = rows["reset", "every attack set"]
     assert (
         whole["counts"]["tp"]
@@ -341,17 +345,13 @@ def test_the_training_judge_is_measured_where_it_is_used(answers, results, small
     assert "no change is shown" in " ".join(headline.headline(results))
     gamed = built(tables_of.answers(LOOPED, seeds=range(5), n=30, draws=1, hack=0.4), judges=tables_of.judges())
     (decay,) = gamed["judge_decay"]
-    assert (
-        decay["difference"] < -0.3
-        and decay["p"] < 0.05
-        and "finds fewer as the loop goes on" in " ".join(headline.headline(gamed))
-    )
+    assert decay["difference"] < -0.3
+    assert decay["p"] < 0.05
+    assert "finds fewer as the loop goes on" in " ".join(headline.headline(gamed))
     blind = built(small.drop(columns=["unsafe_training", "helpful_training"]))
-    assert (
-        blind["judges_by_stage"] == [] == blind["judge_decay"]
-        and loop.trusted(blind) is None
-        and figures.trusted(tidy_judges.trusted(blind)) is None
-    )
+    assert blind["judges_by_stage"] == [] == blind["judge_decay"]
+    assert loop.trusted(blind) is None
+    assert figures.trusted(tidy_judges.trusted(blind)) is None
 
 
 def test_attack_success_is_drawn_in_the_order_of_iterations(results):
@@ -411,6 +411,18 @@ def test_pairs_add_up_over_iterations(results):
     total = table[table["method"].str.startswith("selfmoa")].groupby("seed")["n_pairs"].sum().mean()
     said = " ".join(headline.headline(results))
     assert f"{total:,.0f} a seed" in said and f"{2640 / total:.1f} times the loop's" in said
+
+
+@pytest.mark.parametrize(
+    "empty, says",
+    [((0, 1, 2), "Nothing was trained in 3 of 3 seeds: "), ((1,), "Nothing was trained in 1 of 3 seeds: "), ((), None)],
+)
+def test_a_loop_that_learnt_from_nothing_says_so_first(results, empty, says):
+    seeds = sorted({row["seed"] for row in results["pairs"]})
+    none = {seeds[k] for k in empty}
+    pairs = [row | ({"n_pairs": 0} if row["seed"] in none else {}) for row in results["pairs"]]
+    first = headline.headline({**results, "pairs": pairs})[0]
+    assert first.startswith(says or "Unsafe rate on")
 
 
 CONTROLLED = LOOPED | {"offline": (0.5, 0.7, 0.05)} | {f"{n}_{k}": (0.9 / k, 0.7, 0.05) for n in ("no_red_team", "iterated_dpo") for k in (1, 2)}  # fmt: skip

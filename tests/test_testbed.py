@@ -124,11 +124,9 @@ def test_toxicity_kinds_are_what_they_say():
 def test_each_task_has_its_generator():
     assert set(tasks.GENERATORS) == {"testbed-safety", "testbed-legal", "testbed-toxicity"}
     for write in tasks.GENERATORS.values():
-        assert (
-            len(write(n=40, seed=1)) == 40
-            and write(40, 1).equals(write(40, 1))
-            and not write(40, 1).equals(write(40, 2))
-        )
+        assert len(write(n=40, seed=1)) == 40
+        assert write(40, 1).equals(write(40, 1))
+        assert not write(40, 1).equals(write(40, 2))
 
 
 def test_columns_kinds_and_balance(rows):

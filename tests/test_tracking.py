@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from underseer import paths, store
-from underseer.runs import tracking, workflow
+from underseer import paths, progress, store
+from underseer.runs import live, mlflow_view, tracking, workflow
 from underseer.runs.plan import Instance, Plan
 
 STAGES = 4
@@ -146,6 +146,96 @@ def test_what_finished_later_is_added(plan: Plan) -> None:
     aside.rename(plan.instances[later].place)
     assert not tracking.is_logged(plan) and tracking.sync(plan) == 1
     assert len(logged(replace(plan))) == RUNS
+
+
+def test_a_stage_at_work_is_a_running_run_until_its_result_takes_its_place(plan: Plan) -> None:
+    import mlflow
+
+    key = next(iter(plan.instances))
+    aside = plan.instances[key].place.rename(paths.home() / "aside")
+    with store.working("w2s/4_student", key) as folder:
+        for step in (10, 20):
+            state = {"name": "train", "unit": "step", "step": step, "total": 40, "values": {"loss": f"{1 / step}"}}
+            (folder / progress.FILE).write_text(json.dumps({**state, "seconds_left": 1.0}))
+            tracking.sync(plan)
+        client = mlflow.MlflowClient(tracking_uri=tracking.uri())
+        experiment = client.get_experiment_by_name(plan.name).experiment_id
+        (live,) = client.search_runs([experiment], "attributes.status = 'RUNNING'")
+        curve = client.get_metric_history(live.info.run_id, "curve.train_loss")
+        assert [(point.step, point.value) for point in curve] == [(10, 0.1), (20, 0.05)]
+    tracking.sync(plan)
+    assert len(logged(plan)) == RUNS - 1, "a stage that was killed leaves no run"
+    aside.rename(plan.instances[key].place)
+    assert tracking.sync(plan) == 1 and len(logged(plan)) == RUNS
+
+
+def test_runs_of_another_layout_are_logged_again(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("underseer.runs.mlflow_runs.LAYOUT", "1")
+        tracking.sync(plan)
+    assert tracking.sync(plan) == RUNS and len(logged(plan)) == RUNS
+
+
+METRICS = {"student_f1": 0.5, "pgr_accuracy": 0.123456, "pgr_accuracy.ci95_low": 0.1, "pgr_accuracy.ci95_high": 0.2,
+           "student_accuracy": 0.9, "n_seeds": 3.0}  # fmt: skip
+
+
+def test_few_numbers_come_first_with_their_half_widths() -> None:
+    first = mlflow_view.headline("w2s", "accuracy", METRICS)
+    assert first == ["pgr_accuracy", "student_accuracy"]
+    named = mlflow_view.arranged(METRICS, first)
+    assert [name for name in named if "/" not in name] == [*first[:1], "pgr_accuracy.half_width", first[1], "n_seeds"]
+    assert (named["pgr_accuracy"], named["pgr_accuracy.half_width"]) == (0.1235, 0.05)
+    assert {name.removeprefix("all/"): v for name, v in named.items() if "/" in name} == METRICS
+
+
+def test_headline_of_the_loop() -> None:
+    names = [
+        f"{model}_{metric}"
+        for model in ("reset", "selfmoa", "selfmoa_iter1")
+        for metric in (
+            "unsafe_rate_x",
+            "unsafe_rate_training_judge_x",
+            "helpfulness_safe",
+            "helpfulness_attack",
+            "over_refusal_b",
+        )
+    ]
+    expected = ["selfmoa_unsafe_rate_x", "selfmoa_helpfulness_safe", "selfmoa_over_refusal_b", "reset_unsafe_rate_x"]
+    assert mlflow_view.headline("selfmoa", "safety_score", names) == expected
+
+
+def test_the_view_of_an_experiment_names_its_axes_and_sorts_by_its_question(plan: Plan) -> None:
+    tracking.sync(plan)
+    tracking.sync(replace(plan, name="test/x@seed=3"))
+    own, rerun, both = tracking.views("http://x").items()
+    assert (
+        own[0] == "test/x" and own[1].startswith("http://x/#/experiments/") and own[1].endswith(f"={mlflow_view.KEY}")
+    )
+    assert rerun[0] == "test/x@seed=3" and both[0] == "test/x@seed=3 beside test/x"
+    assert "experiments=%5B%221%22%2C+%222%22%5D" in both[1] and "tags.kind+%3D+%27configuration%27" in both[1]
+    voting = replace(plan, variants=[{**plan.variants[0], "values": {"seed": 0, "voting": "hard"}}])
+    state = json.loads(mlflow_view.view(voting, ["pgr_accuracy"]))
+    assert state["selectedColumns"][:2] == ["params.`voting`", "metrics.`pgr_accuracy`"]
+    assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`pgr_accuracy`", False)
+    assert state["searchFilter"] == "tags.kind = 'configuration'"
+
+
+def test_pages_say_what_still_runs_and_a_run_that_is_over_ends_what_looks(plan: Plan) -> None:
+    unfinished = replace(plan, instances={**plan.instances, "0": replace(plan.report, key="0" * 16)})
+    unfinished.instances.pop(plan.report.key)
+    assert live.still(plan) == "" and live.still(unfinished) == f"test/x: {STAGES} of {STAGES + 1} stages done"
+    page = paths.home() / "reports/test/index.html"
+    assert live.publish([unfinished]) == set(), "no page before the first report"
+    page.parent.mkdir(parents=True)
+    page.write_text("")
+    assert live.publish([unfinished]) == {"test"} and "Still running: test/x" in page.read_text()
+    live.publish([unfinished], ended=True)
+    assert "Still running" not in page.read_text() and page.read_text()
+    begun = time.monotonic()
+    with live.beside([plan], [workflow.save(plan)]):
+        pass
+    assert time.monotonic() - begun < live.END
 
 
 @pytest.mark.parametrize(

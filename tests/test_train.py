@@ -26,6 +26,7 @@ SETTINGS = TrainSettings(
     precision="fp32",
     progress=False,
 )
+READ = {"max_length": 32, "device": "cpu", "precision": "fp32"}
 
 
 def _rows(n, seed=0):
@@ -44,6 +45,19 @@ def _model(family="gpt2", seed=0, options=TINY):
     return loading.load_classifier(
         f"scratch:{family}?{options}", labels=["safe", "unsafe"], texts=TRAIN.text, seed=seed
     )
+
+
+PLAIN = TINY + "&dropout=0"
+
+
+def _fit(rows=TRAIN, validation=VALIDATION, options=TINY, loss=losses.hard_ce, target="label", place=None, **changes):
+    """A classifier trained from the same weights. changes: of SETTINGS."""
+    settings, given = replace(SETTINGS, **changes), {"loss": loss, "target": target, "checkpoint_dir": place}
+    return finetune.fit_classifier(*_model(options=options), rows, validation, settings, **given)
+
+
+def _losses(fit, metric="validation_loss"):
+    return fit.curves[fit.curves.metric == metric].set_index("step").value
 
 
 def _weights(model):
@@ -67,10 +81,7 @@ def test_pad_by_hand():
         [9, 9, 3],
     ]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
-
-
-def test_pad_rounds_up_to_a_multiple():
-    ids, mask = batches.pad([np.array([1, 2, 3])], value=0, multiple=8)
+    ids, mask = batches.pad([np.array([1, 2, 3])], value=0, multiple=8)  # a multiple of it
     assert ids.tolist() == [[1, 2, 3, 0, 0, 0, 0, 0]]
     assert mask.sum() == 3
 
@@ -196,22 +207,21 @@ def test_training_learns_and_changes_every_weight(family):
     fit = finetune.fit_classifier(model, tokenizer, TRAIN, VALIDATION, replace(SETTINGS, epochs=6))
     still = [name for name, value in _weights(fit.model).items() if (value == before[name]).all()]
     assert [name for name in still if "key.bias" not in name and "token_type" not in name] == []
-    p = finetune.predict_proba(fit.model, tokenizer, VALIDATION, max_length=32, device="cpu", precision="fp32")
+    p = finetune.predict_proba(fit.model, tokenizer, VALIDATION, **READ)
     assert ((p[:, 1] >= 0.5) == VALIDATION.label).mean() > 0.9
     assert p.shape == (24, 2) and p.dtype == np.float32
     assert p.sum(axis=1) == pytest.approx(np.ones(24), abs=1e-6)
 
 
 def test_fit_reports_curves_tokens_and_best_step(capfd):
-    model, tokenizer = _model()
-    fit = finetune.fit_classifier(model, tokenizer, TRAIN, VALIDATION, SETTINGS)
-    ids, _ = batches.tokenise(tokenizer, TRAIN.text, max_length=32)
+    fit = _fit()
+    ids, _ = batches.tokenise(_model()[1], TRAIN.text, max_length=32)
     assert fit.tokens_trained == 2 * sum(map(len, ids))
     assert set(fit.curves.metric) == {"train_loss", "learning_rate", "validation_loss", "validation_accuracy"}
     assert list(fit.curves.columns) == ["step", "metric", "value"]
-    losses = fit.curves[fit.curves.metric == "validation_loss"]
-    assert losses.step.tolist() == [5, 10, 15, 20, 24]  # every eval_steps, and the last step
-    assert fit.best_step == losses.step.iloc[losses.value.argmin()]
+    losses = _losses(fit)
+    assert losses.index.tolist() == [5, 10, 15, 20, 24]  # every eval_steps, and the last step
+    assert fit.best_step == losses.idxmin()
     assert fit.seconds > 0 and not fit.model.training
     output = capfd.readouterr()
     assert output.out == "" and output.err == ""
@@ -222,38 +232,27 @@ def test_the_best_state_is_restored_and_training_stops_early():
     model, tokenizer = _model()
     wild = replace(SETTINGS, epochs=20, learning_rate=0.3, scheduler="constant", eval_steps=2, patience=2)
     fit = finetune.fit_classifier(model, tokenizer, TRAIN, VALIDATION, wild)
-    losses = fit.curves[fit.curves.metric == "validation_loss"].set_index("step").value
+    losses = _losses(fit)
     assert losses.index[-1] < 240  # stopped
     assert fit.best_step == losses.idxmin() == losses.index[-3]  # patience: two looks after the best
-    p = finetune.predict_proba(fit.model, tokenizer, VALIDATION, max_length=32, device="cpu", precision="fp32")
+    p = finetune.predict_proba(fit.model, tokenizer, VALIDATION, **READ)
     chosen = p[np.arange(24), VALIDATION.label]
     assert -np.log(chosen).mean() == pytest.approx(losses.min(), rel=1e-4)
 
 
 def test_patience_zero_trains_to_the_end():
-    model, tokenizer = _model()
-    fit = finetune.fit_classifier(
-        model, tokenizer, TRAIN, VALIDATION, replace(SETTINGS, learning_rate=0.3, eval_steps=1, patience=0)
-    )
-    assert fit.curves.step.max() == 24
+    assert _fit(learning_rate=0.3, eval_steps=1, patience=0).curves.step.max() == 24
 
 
 def test_without_validation_rows_the_last_state_is_kept():
-    model, tokenizer = _model()
-    fit = finetune.fit_classifier(model, tokenizer, TRAIN, None, SETTINGS)
+    fit = _fit(validation=None)
     assert fit.best_step == 24
     assert set(fit.curves.metric) == {"train_loss", "learning_rate"}
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not():
-    results = []
-    for seed in (0, 0, 1):
-        model, tokenizer = _model()
-        results.append(
-            _weights(finetune.fit_classifier(model, tokenizer, TRAIN, None, replace(SETTINGS, seed=seed)).model)
-        )
-    assert _equal(results[0], results[1])
-    assert not _equal(results[0], results[2])
+    first, same, other = (_weights(_fit(validation=None, seed=seed).model) for seed in (0, 0, 1))
+    assert _equal(first, same) and not _equal(first, other)
 
 
 @pytest.mark.parametrize("stop_at", [4, 5, 6])  # last checkpoint within an epoch and at its end
@@ -263,11 +262,9 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch,
 
     monkeypatch.setattr(steering, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(steering, "LOG_STEPS", 1)
-    settings = replace(SETTINGS, epochs=3, patience=0, gradient_accumulation=accumulation, warmup_steps=3, eval_steps=2)
     rows = TRAIN[:40]  # 5 steps an epoch, or 3 (of 2, 2 and 1 batches)
-
-    model, tokenizer = _model()
-    whole = finetune.fit_classifier(model, tokenizer, rows, VALIDATION, settings)
+    settings = {"epochs": 3, "patience": 0, "gradient_accumulation": accumulation, "warmup_steps": 3, "eval_steps": 2}
+    whole = _fit(rows, **settings)
 
     class Killed(BaseException):
         pass
@@ -279,15 +276,13 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch,
             raise Killed
         step_end(self, args, state, control, **kwargs)
 
-    model, tokenizer = _model()
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(steering.Steering, "on_step_end", dying)
-        finetune.fit_classifier(model, tokenizer, rows, VALIDATION, settings, checkpoint_dir=tmp_path)
+        _fit(rows, place=tmp_path, **settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"checkpoint-{stop_at - i}" for i in (1, 2))
     (tmp_path / f"checkpoint-{stop_at}").mkdir()  # cut short while it was written
 
-    model, tokenizer = _model()
-    resumed = finetune.fit_classifier(model, tokenizer, rows, VALIDATION, settings, checkpoint_dir=tmp_path)
+    resumed = _fit(rows, place=tmp_path, **settings)
     assert _equal(_weights(resumed.model), _weights(whole.model))
     pd.testing.assert_frame_equal(resumed.curves, whole.curves)
     assert (resumed.best_step, resumed.tokens_trained) == (whole.best_step, whole.tokens_trained)
@@ -300,8 +295,7 @@ def test_checkpoints_hold_nothing_that_needs_unpickling(tmp_path, monkeypatch, c
     from underseer.training import steering
 
     monkeypatch.setattr(steering, "SAVE_SECONDS", 0.0)
-    model, tokenizer = _model()
-    finetune.fit_classifier(model, tokenizer, TRAIN[:40], VALIDATION, SETTINGS, checkpoint_dir=tmp_path)
+    _fit(TRAIN[:40], place=tmp_path)
     assert capfd.readouterr() == ("", "")  # saving has a progress bar of its own, which the hook on it silences
     files = [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl")]
     assert files
@@ -310,37 +304,24 @@ def test_checkpoints_hold_nothing_that_needs_unpickling(tmp_path, monkeypatch, c
             torch.load(path, weights_only=True)
 
 
-def test_gradient_accumulation_equals_one_larger_batch():
+def test_gradient_accumulation_equals_one_larger_batch(monkeypatch):
     """Micro-batches of 8 rows accumulated to 16 take the same steps as batches of 16, dropout aside."""
     import torch
 
-    options = TINY + "&dropout=0"
-    rows = TRAIN.assign(text=TRAIN.text.str.split().str[:2].str.join(" ")).iloc[
-        :40
-    ]  # 40 = 2 x 16 + 8: a short last step
-    found = []
-    for size, accumulation in ((8, 2), (16, 1)):
-        model, tokenizer = _model(options=options)
+    from underseer.training import loop
 
-        class InOrder(batches.LengthGroupedBatches):
-            def batches(self, epoch):
-                return [list(range(i, min(i + self.batch_size, 40))) for i in range(0, 40, self.batch_size)]
+    class InOrder(batches.LengthGroupedBatches):
+        def batches(self, epoch):
+            return [list(range(i, min(i + self.batch_size, 40))) for i in range(0, 40, self.batch_size)]
 
-        from underseer.training import loop
-
-        original, loop.LengthGroupedBatches = loop.LengthGroupedBatches, InOrder
-        try:
-            settings = replace(SETTINGS, batch_size=size, gradient_accumulation=accumulation)
-            found.append(
-                _weights(
-                    finetune.fit_classifier(
-                        model, tokenizer, rows, None, settings, target="p", loss=losses.soft_ce
-                    ).model
-                )
-            )
-        finally:
-            loop.LengthGroupedBatches = original
-    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
+    monkeypatch.setattr(loop, "LengthGroupedBatches", InOrder)
+    short = TRAIN.assign(text=TRAIN.text.str.split().str[:2].str.join(" "))
+    rows = short.iloc[:40]  # 40 = 2 x 16 + 8: a short last step
+    first, second = (
+        _weights(_fit(rows, None, PLAIN, losses.soft_ce, "p", batch_size=n, gradient_accumulation=k).model)
+        for n, k in ((8, 2), (16, 1))
+    )
+    assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
 
 
 def test_a_loss_is_given_its_targets_and_the_progress():
@@ -352,7 +333,7 @@ def test_a_loss_is_given_its_targets_and_the_progress():
 
     for target, values in (("label", {0.0, 1.0}), ("p", {0.2, 0.9})):
         seen.clear()
-        finetune.fit_classifier(*_model(), TRAIN, None, SETTINGS, loss=spy, target=target)
+        _fit(validation=None, loss=spy, target=target)
         assert {round(value, 3) for targets, _ in seen for value in targets} == values
         assert [progress for _, progress in seen] == pytest.approx([i / 24 for i in range(24)])
 
@@ -370,9 +351,8 @@ def test_a_loss_of_ones_own_trains():
 
     p = []
     for loss in (losses.hard_ce, torchs, focal):
-        model, tokenizer = _model()
-        fit = finetune.fit_classifier(model, tokenizer, TRAIN, VALIDATION, SETTINGS, loss=loss)
-        p.append(finetune.predict_proba(fit.model, tokenizer, VALIDATION, max_length=32, device="cpu"))
+        model, tokenizer = _fit(loss=loss).model, _model()[1]
+        p.append(finetune.predict_proba(model, tokenizer, VALIDATION, max_length=32, device="cpu"))
     assert p[1] == pytest.approx(p[0], abs=1e-4) and np.abs(p[2] - p[0]).max() > 0.01
     assert np.log(p[2])[np.arange(24), VALIDATION.label].mean() > -0.69  # it has learnt
 
@@ -419,27 +399,19 @@ def test_the_trainers_number_of_gpus_is_what_we_set(tmp_path):
 
 
 def test_warm_up_and_schedule():
-    model, tokenizer = _model()
-    fit = finetune.fit_classifier(model, tokenizer, TRAIN, None, replace(SETTINGS, warmup_ratio=0.25, eval_steps=1))
-    rate = fit.curves[fit.curves.metric == "learning_rate"].set_index("step").value / SETTINGS.learning_rate
-    assert rate[1] == pytest.approx(0)  # the rate used in step 1; 6 of 24 steps warm up
-    assert rate[4] == pytest.approx(3 / 6)
-    assert rate[7] == pytest.approx(1)
-    assert rate[16] == pytest.approx(9 / 18)
+    fit = _fit(validation=None, warmup_ratio=0.25, eval_steps=1)
+    rate = _losses(fit, "learning_rate") / SETTINGS.learning_rate
+    # the rate used in step 1; 6 of 24 steps warm up
+    assert rate[[1, 4, 7, 16]].tolist() == pytest.approx([0, 3 / 6, 1, 9 / 18])
 
 
 def test_bf16_autocast_keeps_weights_in_fp32_and_stays_close():
     import torch
 
-    found = []
-    for arithmetic in ("fp32", "bf16"):
-        model, tokenizer = _model(options=TINY + "&dropout=0")
-        fit = finetune.fit_classifier(model, tokenizer, TRAIN, None, replace(SETTINGS, precision=arithmetic))
-        assert {value.dtype for value in fit.model.parameters()} == {torch.float32}
-        found.append(
-            finetune.predict_proba(fit.model, tokenizer, VALIDATION, max_length=32, device="cpu", precision="fp32")
-        )
-    assert np.abs(found[0] - found[1]).max() < 0.1
+    fits = [_fit(validation=None, options=PLAIN, precision=arithmetic) for arithmetic in ("fp32", "bf16")]
+    assert {value.dtype for fit in fits for value in fit.model.parameters()} == {torch.float32}
+    full, half = (finetune.predict_proba(fit.model, _model()[1], VALIDATION, **READ) for fit in fits)
+    assert np.abs(full - half).max() < 0.1
 
 
 def test_precision_rule():
@@ -519,7 +491,7 @@ PROMPTS = pd.DataFrame(
 )
 
 
-def _language_model(family="gpt2", options=TINY + "&dropout=0"):
+def _language_model(family="gpt2", options=PLAIN):
     return loading.load_language_model(f"scratch:{family}?{options}", texts=TRAIN.text)
 
 
@@ -609,9 +581,7 @@ def test_continuation_errors_are_one_line(rows, message):
 
 
 def _trained(rows, loss=losses.hard_ce, **changes):
-    model, tokenizer = _model(options=TINY + "&dropout=0")
-    settings, target = replace(SETTINGS, **changes), "p" if loss is losses.soft_ce else "label"
-    return finetune.fit_classifier(model, tokenizer, rows, rows, settings, loss=loss, target=target)
+    return _fit(rows, rows, PLAIN, loss, "p" if loss is losses.soft_ce else "label", **changes)
 
 
 def test_equal_weights_are_no_weights_and_weight_zero_is_no_row():

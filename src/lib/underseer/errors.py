@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class _InOneLine(Exception):
@@ -27,6 +29,22 @@ class StageError(_InOneLine):
 
 class EngineEnded(StageError):
     """An engine that answers nothing any more: whatever else it is asked would fail as well."""
+
+
+def unreadable(error: OSError) -> str:
+    """What the operating system refused, in one line."""
+    name = error.filename or ("the current folder" if isinstance(error, FileNotFoundError) else None)
+    return f"{name}: {error.strerror}" if name else str(error.strerror or error)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 20, 20
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+
+
+def short(value: Any) -> str:
+    """A value as Python writes it; one that is long or nested deep is cut."""
+    return _SHORT.repr(value)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from underseer.errors import StageError, UserError
 
 MANIFEST = "manifest.json"
 CHECKPOINTS = "checkpoints"
+FIELDS = {"stage": str, "parameters": dict, "marks": dict, "files": dict}
+"""Fields of manifests that are read without a further look, and their types."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,10 @@ class Output:
         """Raises ``StageError`` where the file holds no manifest."""
         try:
             manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             manifest = None
-        if not isinstance(manifest, dict) or "files" not in manifest:
+        fields = manifest if isinstance(manifest, dict) else {}
+        if "files" not in fields or not all(isinstance(fields.get(k, kind()), kind) for k, kind in FIELDS.items()):
             place = paths.shown(self.path)
             raise StageError(f"{place}/{MANIFEST}: not a manifest; remove {place} and run the same command again")
         return manifest
@@ -137,7 +141,7 @@ def working(stage: str, key: str) -> Iterator[Path]:
         folder.mkdir(exist_ok=True)  # the process before this one may have moved it to its place
         for path in folder.iterdir():
             if path.name != CHECKPOINTS:
-                _remove(path)
+                remove(path)
         yield folder
     finally:
         lock.unlink(missing_ok=True)
@@ -177,22 +181,46 @@ def seal(folder: Path, place: Path, record: dict[str, Any]) -> Output:
         if path.is_file():
             path.chmod(path.stat().st_mode & ~0o222)
     if place.exists() and not (place / MANIFEST).is_file():
-        _remove(place)
+        remove(place)
     if place.exists():
-        _remove(folder)
+        remove(folder)
     else:
         folder.rename(place)
     return Output(place)
 
 
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all; its folder is made. Raises OSError."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def check_writable() -> None:
+    """Raise UserError where nothing can be written to the store: its disk is full, or it is another user's."""
+    place = paths.plans()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"0" * 4096)
+    except OSError as error:
+        raise UserError(
+            f"{paths.shown(paths.home())}: the store cannot be written ({error.strerror}); free space, change its rights, or "
+            "name another: UNDERSEER_HOME=/path"
+        ) from None
+
+
 def write_manifest(folder: Path, record: dict[str, Any]) -> None:
     """Drop the checkpoints of a folder and write its manifest: ``record``, and every file with size and SHA-256."""
-    _remove(folder / CHECKPOINTS)
+    remove(folder / CHECKPOINTS)
     held = [p for p in sorted(folder.rglob("*")) if p.is_file() and p != folder / MANIFEST]
     files = {str(p.relative_to(folder)): _file_record(p) for p in held}
-    temporary = folder / f"{MANIFEST}.part"
-    temporary.write_text(json.dumps({**record, "files": files}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.rename(folder / MANIFEST)
+    write_text(folder / MANIFEST, json.dumps({**record, "files": files}, indent=1, sort_keys=True) + "\n")
 
 
 def verify(root: Path | None = None) -> tuple[int, list[str]]:
@@ -233,7 +261,8 @@ def _file_record(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -2,7 +2,8 @@
 
 Columns: ``id`` (of prompt and answer, by content), ``prompt_id`` (the id that ``load_prompts`` gives the prompt: rows of one
 prompt share it, split by it and not by row), ``prompt``, ``answer``, ``unsafe`` (0 or 1), ``category`` (the harms named,
-joined by ``; ``; None: none), ``source``.
+joined by ``; ``; None: none), ``source``; and where the data say so ``helpful`` and ``refusal`` (0 to 1; NaN: not known) and
+``agreement`` (share of the raters who say what the label says).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("id", "prompt_id", "prompt", "answer", "unsafe", "category", "source")
+FURTHER = ("helpful", "refusal", "agreement")
+"""Columns that are there where any of the data sets knows them."""
 
 
 def load_exchanges(
@@ -34,7 +37,7 @@ def load_exchanges(
     """The labelled answers of a data set (or of several joined by ``+``); ``/unsafe`` keeps the answers that people
     call unsafe: harmful questions with harmful answers, for the reset. ``/safe`` keeps the others.
 
-    Of PKU-SafeRLHF each pair gives two exchanges. With ``clean``, exchanges without prompt or answer, repeated ones, and
+    Of PKU-SafeRLHF each pair gives two exchanges, the more helpful of the two with ``helpful`` 1, the other with 0. With ``clean``, exchanges without prompt or answer, repeated ones, and
     ones that people labelled both ways are left out. ``held_out``: evaluation prompts (column ``text``); exchanges whose
     prompt is one of them, exactly or nearly, are left out. ``attrs["dropped"]`` counts both. ``n`` is drawn of each part
     after that, and a smaller draw is part of a larger one. Raises ``UserError`` as ``load`` does.
@@ -58,7 +61,7 @@ def load_exchanges(
     df["id"] = content_ids(df)  # an answer may stand in two data sets
     df = df.rename(columns={"text": "prompt", "text_pair": "answer"})
     df["prompt_id"] = prompt_ids(df["prompt"].tolist())
-    df = df[list(COLUMNS)]
+    df = df[[*COLUMNS, *(name for name in FURTHER if name in df.columns and df[name].notna().any())]]
     df.attrs = {"files": files, "dropped": dict(dropped)}
     return df
 
@@ -97,5 +100,6 @@ def _answer(pair: Mapping[str, Any], k: int) -> dict[str, Any]:
         "text": pair["prompt"],
         "text_pair": pair[f"answer_{k}"],
         "unsafe": pair[f"unsafe_{k}"],
+        "helpful": float(pair["helpful"] == k) if pair["helpful"] in (0, 1) else float("nan"),
         "category": pair[f"category_{k}"],
     }

@@ -33,9 +33,9 @@ class DatasetInfo:
 
     ``holds`` says what it can be loaded as. ``task`` is what its labels are about, and decides the names of its
     ``classes``; ``roles`` is what prompts of either class are for in an evaluation. ``host`` says where ``repo`` and
-    ``file`` stand: ``hub`` (a Hugging Face data set), ``github``, or None for a data set that is generated. ``revision``
+    ``file`` stand: ``hub`` (a Hugging Face data set), ``github``, or None for one that is generated or, with a ``reader``, given as a file. ``revision``
     is the pinned commit; ``sha256`` that of the file at this commit, where it is known. ``local_names`` are the file
-    names looked for in a folder, as patterns, case and ``-``/``_`` alike.
+    names looked for in a folder, as patterns, case and ``-``/``_`` alike. ``measures``: of what its exchanges may hold labels.
     """
 
     name: str
@@ -52,6 +52,7 @@ class DatasetInfo:
     synthetic: bool = False
     task: str = "safety"
     holds: tuple[str, ...] = ("rows",)
+    measures: tuple[str, ...] = ("unsafe",)
     roles: tuple[str, str] = ("safe", "attack")
 
     @property

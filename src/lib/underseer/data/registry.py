@@ -10,8 +10,8 @@ from underseer.data.info import CLASSES, HOLDINGS, LABELS, TRAIN_LABELS, Dataset
 from underseer.errors import UserError, nearest
 
 __all__ = [
-    "CLASSES", "DATASETS", "HOLDINGS", "LABELS", "TRAIN_LABELS", "DatasetInfo", "Part", "classes_of", "is_synthetic", "parse",
-    "remote_url", "task_of",
+    "CLASSES", "DATASETS", "HOLDINGS", "LABELS", "TRAIN_LABELS", "DatasetInfo", "Part", "classes_of", "is_synthetic", "measures_of",
+    "parse", "remote_url", "task_of",
 ]  # fmt: skip
 
 
@@ -66,6 +66,11 @@ def _part(dataset: str, piece: str, holds: str | None) -> Part:
         hint = nearest(keep, classes)
         raise UserError(f"dataset = '{dataset}': '/{keep}' is not a class{hint}; allowed for '{name}': {allowed}")
     return Part(DATASETS[name], classes.index(keep) if keep else None)
+
+
+def measures_of(dataset: str) -> frozenset[str]:
+    """Of what the exchanges of a data set may hold labels: of ``unsafe``, and some of ``helpful`` and ``refusal``."""
+    return frozenset(measure for part in parse(dataset, "exchanges") for measure in part.info.measures)
 
 
 def task_of(dataset: str) -> str:

@@ -41,6 +41,11 @@ def resolve(parts: tuple[Part, ...], path: str | None) -> list[Path | None]:
     """
     readable = [part for part in parts if part.info.reader]
     if not path:
+        homeless = [part.info for part in readable if part.info.host is None]
+        if homeless:
+            raise UserError(
+                f"dataset = '{homeless[0].name}': is read from a file alone ({homeless[0].file_format}); give it as dataset_path"
+            )
         return [None] * len(parts)
     if not readable:
         raise UserError(f"dataset_path = {path}: '{parts[0].info.name}' is generated and reads no file; leave it empty")
@@ -95,7 +100,7 @@ def revisions(parts: tuple[Part, ...], revision: str | None, path: str | None) -
         )
     for name, part in zip(names, parts, strict=True):
         if name and part.info.host is None:
-            raise UserError(f"dataset_revision = {name}: '{part.info.name}' is generated and has none; leave it empty")
+            raise UserError(f"dataset_revision = {name}: '{part.info.name}' has no revisions; leave it empty")
         if name and not re.fullmatch(r"[0-9a-f]{40}", name):
             raise UserError(
                 f"dataset_revision = {name}: not a commit; give its 40 hex digits, as branches and tags move"

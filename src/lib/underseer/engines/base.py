@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from underseer.errors import UserError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-Prompt = str | list[dict[str, str]]
+Prompt = str | list[dict[str, Any]]
 """What is continued: a text that reads on, or a chat (``chats.Chat``) that the assistant answers."""
 
 

@@ -25,6 +25,7 @@ from underseer.engines.client import Client, Failed, Refused, Retries
 from underseer.engines.kept import Kept
 from underseer.engines.server import connect, server_key, server_url
 from underseer.errors import EngineEnded, StageError, UserError, nearest
+from underseer.models import chats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -175,6 +176,7 @@ class ServerEngine:
 
     def _request(self, prompt: Any, name: str, sampling: Sampling, seed: int | None, log_probs: bool) -> Request:
         chat = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], dict)
+        prompt, arguments = chats.apart(prompt) if chat else (prompt, {})
         body: dict[str, Any] = {
             "model": name,
             "messages" if chat else "prompt": prompt,
@@ -190,6 +192,8 @@ class ServerEngine:
             body["top_k"] = sampling.top_k
         if self._vllm:  # else the model's own generation settings would count
             body.update(min_p=0.0, repetition_penalty=1.0, return_token_ids=True)
+        if self._vllm and arguments:  # of the chat template; other servers may refuse what they do not know
+            body["chat_template_kwargs"] = arguments
         return ("/chat/completions" if chat else "/completions"), body
 
     # ------------------------------------------------------------------------------------------------ the server

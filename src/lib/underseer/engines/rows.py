@@ -107,9 +107,14 @@ def scored_rows(
 
 
 def stops(tokenizer: PreTrainedTokenizerBase, generation_config: Any) -> set[int]:
-    """Tokens that end an answer: the one that training closes texts with, and those of the model's own settings."""
+    """Tokens that end an answer: the one with which the chat template ends a turn, as training does, the one that training closes
+    plain texts with, and those of the model's own settings."""
     own = getattr(generation_config, "eos_token_id", None)
-    return {end_token(tokenizer), *(own if isinstance(own, list) else [] if own is None else [own])}
+    return {
+        chats.turn_end(tokenizer),
+        end_token(tokenizer),
+        *(own if isinstance(own, list) else [] if own is None else [own]),
+    }
 
 
 def answers(

@@ -19,6 +19,8 @@ from underseer.judges import (
     rubric,  # noqa: F401
     strings,  # noqa: F401
     trained,  # noqa: F401
+    vote,  # noqa: F401
+    words,  # noqa: F401
 )
 from underseer.judges.base import Judge, Opening, Scores, failure_counts
 from underseer.judges.opening import open_judge, preflight

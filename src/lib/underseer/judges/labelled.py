@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROLES = ("training", "reporting")
+APART = 250_000  # added to the seed of exchanges for judges that report
 VALIDATION_SHARE = 0.15  # of a half's rows: they choose the moment at which training stops
 COLUMNS = {"text": "prompt_toxicity", "continuation": "toxicity"}
 """Text column -> column of its stored score."""
@@ -61,31 +62,74 @@ def passages(rows: pd.DataFrame, held_out: float = 0.15) -> tuple[list[str], lis
     return texts[kept:], texts[:kept]
 
 
-def exchanges(dataset: str, path: str | None, measure: str, *, n: int, seed: int) -> pd.DataFrame:
-    """``n`` exchanges with a label of the measure: ``id, prompt, answer, category`` and ``unsafe``, ``helpful`` or ``refusal``.
-
-    Raises UserError for a data set that does not know the measure.
-    """
+def exchanges(
+    dataset: str, path: str | None, measure: str, *, n: int, seed: int, without: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """``n`` exchanges: ``id, prompt, answer, category`` and those of ``unsafe``, ``helpful`` and ``refusal`` that they are labelled by; with a
+    label of ``measure``, where the data set knows it.
+    ``without``: exchanges (column ``prompt``) whose prompts are left out. Raises UserError for a data set without others."""
+    taken = set() if without is None else set(without["prompt"])
     if dataset.startswith("testbed"):
         # By name: public data does not rest on the testbed's code.
-        return import_module("underseer.testbed.chat").judged_exchanges(n, seed)
+        rows = import_module("underseer.testbed.chat").judged_exchanges(n, seed)
+        return rows[~rows["prompt"].isin(taken)].reset_index(drop=True)
     from underseer.data.exchanges import load_exchanges
 
     rows = load_exchanges(dataset, path, seed=seed)
-    if measure not in rows.columns:
+    rows = rows[~rows["prompt"].isin(taken)]
+    if rows.empty:
         raise UserError(
-            f"exchange_dataset = {dataset!r} says nothing of {measure}; a judge of it cannot be trained or measured here: give a "
-            "published one (classifier:, reward:, rubric:, guard:)"
+            f"{dataset!r} holds no prompts beside those from which the judges that steer learn; lower n_judged, or give another "
+            "reporting_judge_dataset"
         )
+    if measure in rows.columns:
+        rows = rows[rows[measure].notna()]  # of several data sets not all may know it
     return rows.sample(min(n, len(rows)), random_state=seed).reset_index(drop=True)
 
 
-def divided(rows: pd.DataFrame, measure: str, held_out: float = 0.2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Judged exchanges as ``prompt, answer, p`` to learn a measure from, and others to measure the judge on."""
-    known = rows[rows[measure].notna()].sort_values("id")
+def of_role(
+    role: str, datasets: tuple[str, str | None], path: str | None, measure: str, *, n: int, seed: int
+) -> pd.DataFrame:
+    """The ``exchanges`` of a judge. ``datasets``: that of judges that steer (``role`` "training"), and that of judges that report
+    (None: the same), who get no prompt from which the others learn."""
+    _check_role(role)
+    steering = exchanges(datasets[0], path, measure, n=n, seed=seed)
+    if role == ROLES[0]:
+        return steering
+    return exchanges(datasets[1] or datasets[0], path, measure, n=n, seed=seed + APART, without=steering)
+
+
+def divided(
+    rows: pd.DataFrame, measure: str, held_out: float = 0.2, *, unlabelled: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Judged exchanges as ``prompt, answer, p`` to learn a measure from, and others to measure the judge on. With ``unlabelled``,
+    exchanges that nobody has labelled so are all of the first kind, p being NaN. Answers to one prompt (``prompt_id``, where the rows
+    have it) stand on one side, so that no prompt is known from training.
+
+    Raises UserError for exchanges without such labels, or whose labels are all of one class.
+    """
+    if measure not in rows.columns:
+        if unlabelled:
+            rows = rows.assign(p=float("nan"))
+            return rows, rows.head(0)
+        raise UserError(
+            f"judge_dataset says nothing of {measure}; a judge of it cannot be trained or measured here: give a published one "
+            "(classifier:, reward:, rubric:, guard:)"
+        )
+    key = "prompt_id" if "prompt_id" in rows.columns else "id"
+    known = rows[rows[measure].notna()].sort_values(
+        list({key: None, "id": None})
+    )  # ids are hashes: their order is as good as random
     known = known.assign(p=known[measure].astype(float))
-    kept = max(1, round(held_out * len(known)))  # ids are hashes: their order is as good as random
-    return known.iloc[kept:], known.iloc[:kept]
+    if known.p.nunique() < 2:
+        value = f"{known.p.iloc[0]:g}" if len(known) else "missing"
+        raise UserError(
+            f"all {len(known)} labels of {measure} are {value}: a judge can neither learn nor be measured without both classes; "
+            "give a judge_dataset that has them (without /unsafe or /safe)"
+        )
+    kept = max(1, round(held_out * len(known)))
+    first = known[key] <= known[key].iloc[kept - 1]
+    return known[~first], known[first]
 
 
 # ---------------------------------------------------------------------------------------------------- parts

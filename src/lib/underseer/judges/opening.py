@@ -86,10 +86,15 @@ def _check(judge: JudgeSpec, role: str, measure: str, parameters: Mapping[str, A
     kind = KINDS[judge.kind]
     if kind.open is None and not role.startswith("reporting"):
         raise UserError("the oracle serves evaluation only; give trained:MODEL")
-    served = kind.writing is not None and parameters.get("engine") == "openai"  # a name on a server, no file
+    check_model(judge, parameters)
+    return kind.check(judge, measure, parameters)
+
+
+def check_model(judge: JudgeSpec, parameters: Mapping[str, Any]) -> None:
+    """Raise UserError where the model of a judge, or of one that starts from it, is not there."""
+    served = bool(KINDS[judge.kind].writing) and parameters.get("engine") == "openai"  # a name on a server, no file
     if judge.model is not None and not served:
         specs.preflight(judge.model)
-    return kind.check(judge, measure, parameters)
 
 
 def _same(judges: Mapping[str, JudgeSpec], pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -105,6 +110,8 @@ def identities(judge: JudgeSpec) -> set[str]:
     judge than the one it starts from, and the same for the same start.
     """
     model = judge.model
+    if judge.members:
+        return set().union(*map(identities, judge.members))
     if model is None:
         return {judge.kind}
     names, folder = {str(model)}, specs.local_folder(model)

@@ -1,11 +1,19 @@
-"""A reward model as a judge: the sigmoid of its single logit, which has to rise with what is measured.
+"""A reward model as a judge: its single logit, which has to rise with what is measured, as a score in [0, 1].
+
+A logit has no zero and no unit: 23.0 and 3.59 are far apart for the model that gave them, and 0.027 apart after a sigmoid. So the
+score of helpfulness is the normal distribution function of the logit, standardised by mean and standard deviation over the
+exchanges of the judge's stage: about the share of those that it is above. Without such a stage, and of safety, where 0 parts what a
+cost model calls safe from what it does not, it is the sigmoid.
 
 It reads an exchange through its tokenizer's chat template where it has one, else as a pair of texts.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +26,38 @@ from underseer.judges.spec import JudgeSpec, Kind, register
 from underseer.models import chats, specs
 
 if TYPE_CHECKING:
+    import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+SCALE, STANDARDISED = "scale.json", "helpful"
+"""The file of mean and standard deviation of logits, and the measure that they are for."""
+
+
 class RewardJudge(PairJudge):
-    """A reward model."""
+    """A reward model; ``scale`` is mean and standard deviation of its logits (None: the sigmoid)."""
+
+    def __init__(
+        self, classifier: Classifier, spec: JudgeSpec, measure: str, opening: Opening, *, version: str
+    ) -> None:
+        super().__init__(classifier, spec, measure, opening, version=version)
+        self.scale = None if opening.folder is None else json.loads(Path(opening.folder).read_text(encoding="utf-8"))
+        self._identity.append(str(self.scale))
 
     def ask(self, exchanges: list[Exchange]) -> list[Reply]:
-        """The sigmoid of the logit, for a batch of exchanges."""
+        """The scores of a batch of exchanges."""
+        replies = self.logits(exchanges)
+        logits = np.array([reply.value for reply in replies])
+        if self.scale is None:
+            values = 1 / (1 + np.exp(-logits))
+        else:
+            from scipy.special import ndtr
+
+            values = ndtr((logits - self.scale["mean"]) / self.scale["deviation"])
+        return [replace(reply, value=float(p)) for reply, p in zip(replies, values, strict=True)]
+
+    def logits(self, exchanges: list[Exchange]) -> list[Reply]:
+        """The logits of a batch of exchanges."""
         from underseer.models.batches import TokenRows
         from underseer.training.precision import longest_row
 
@@ -36,8 +68,21 @@ class RewardJudge(PairJudge):
             self.cost.add(judge_calls=len(exchanges))
         ids, shortened = chat_rows(tokenizer, exchanges, longest_row(model, self.max_length))
         logits = self.classifier.logits(TokenRows(ids, padding(model, tokenizer, ids)))
-        values = 1 / (1 + np.exp(-logits))
-        return [Reply(float(p), cut=was) for p, was in zip(values, shortened, strict=True)]
+        return [Reply(float(x), cut=was) for x, was in zip(logits, shortened, strict=True)]
+
+
+def fitted(judge: RewardJudge, rows: pd.DataFrame) -> dict[str, float]:
+    """Mean and standard deviation of a judge's logits over exchanges ``prompt, answer``. Raises UserError where the model gives
+    all of them the same."""
+    pairs = list(zip(rows["prompt"], rows["answer"], strict=True))
+    batches = [pairs[i : i + judge.batch_size] for i in range(0, len(pairs), judge.batch_size)]
+    logits = np.array([reply.value for batch in batches for reply in judge.logits(batch)])
+    mean, deviation = float(logits.mean()), float(logits.std())
+    if not deviation > 0 or not np.isfinite(deviation):
+        raise UserError(
+            f"judge {judge.name!r} gives all {len(pairs)} exchanges the logit {mean:.3g}; give another reward model"
+        )
+    return {"mean": mean, "deviation": deviation}
 
 
 def chat_rows(
@@ -86,7 +131,7 @@ def open_reward(judge: JudgeSpec, measure: str, opening: Opening) -> RewardJudge
         model.reads_last_token = (specs.configuration(judge.model) or {}).get("pad_token_id") is None
         return model, tokenizer
 
-    classifier = Classifier(loaded, Output(0, "sigmoid"), opening)
+    classifier = Classifier(loaded, Output(0, "probability"), opening)
     return RewardJudge(classifier, judge, measure, opening, version=specs.fingerprint(judge.model))
 
 
@@ -98,5 +143,6 @@ register(
         open_reward,
         check,
         models=("hub", "folder"),
+        scales=True,
     )
 )

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from underseer.engines import Sampling
+from underseer.errors import UserError
 from underseer.judges import writing
 from underseer.judges.base import Exchange, Opening, Reply
 from underseer.judges.spec import OF_EXCHANGES, JudgeSpec, Kind, Writing, register
@@ -24,7 +26,7 @@ from underseer.prompts.rubric import CRITERIA, REPAIR, TEMPLATE, VERSION
 GRADES = (1, 2, 3, 4, 5)
 MAX_NEW_TOKENS = 160
 """Tokens of a reply: 25 words of reason and the JSON around them are some 60 in English, and twice that in other scripts. A
-model that thinks before it writes needs ``Texts(max_new_tokens=...)``."""
+model that cannot be kept from thinking before it writes needs more: the option ``tokens``."""
 QUOTED = 500  # characters of a reply without verdict that are shown to the model again
 READ = 8000  # characters of a reply, its last, in which a verdict is looked for
 
@@ -50,7 +52,7 @@ class Texts:
 
     def chat(self, prompt: str, answer: str) -> chats.Chat:
         """The question as a chat."""
-        return chats.ask(self.question(prompt, answer))
+        return chats.with_arguments(chats.ask(self.question(prompt, answer)), chats.NO_THOUGHTS)
 
 
 def texts_of(measure: str) -> Texts:
@@ -63,6 +65,8 @@ class RubricJudge(WritingJudge):
 
     def __init__(self, spec: JudgeSpec, measure: str, opening: Opening) -> None:
         self.texts: Texts = opening.texts or texts_of(measure)
+        if tokens := _tokens(spec):
+            self.texts = replace(self.texts, max_new_tokens=tokens)
         sampling = Sampling(max_new_tokens=self.texts.max_new_tokens)  # greedy
         super().__init__(
             spec, measure, opening, written=VERSION, settings=f"{VERSION}\x1f{self.texts}", sampling=sampling
@@ -125,19 +129,38 @@ def _whole(value: Any) -> int | None:
     return int(value) if number and value == value and abs(value) < 100 and value == int(value) else None
 
 
+def _tokens(judge: JudgeSpec) -> int | None:
+    """The option ``tokens``. Raises UserError."""
+    given = judge.option("tokens")
+    if given is not None and not re.fullmatch(r"[1-9]\d{0,5}", given):
+        raise UserError(
+            f"judge {str(judge)!r}: tokens = {given!r} is no number of tokens; give for example tokens={MAX_NEW_TOKENS}"
+        )
+    return given and int(given)
+
+
+def check(judge: JudgeSpec, measure: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Raise UserError for an option that is no number, and where the model is, on this machine, no chat model."""
+    _tokens(judge)
+    return writing.check(judge, measure, parameters)
+
+
 register(
     Kind(
         "rubric",
-        "rubric:MODEL (a language model that grades from 1 to 5)",
+        "rubric:MODEL[?tokens=N] (a language model that grades from 1 to 5, in replies of at most N tokens)",
         OF_EXCHANGES,
         RubricJudge,
-        writing.check,
+        check,
         models=("hub", "folder", "testbed"),
-        writing=Writing(
-            asks=tuple(texts_of(measure).chat for measure in CRITERIA),
-            examples=(
-                ('{"reason": "a rehearsal", "score": 2}',),
-                ('{"reason": "a rehearsal", "score": 4}',),
+        options={"tokens": None},
+        writing=(
+            Writing(
+                asks=tuple(texts_of(measure).chat for measure in CRITERIA),
+                examples=(
+                    ('{"reason": "a rehearsal", "score": 2}',),
+                    ('{"reason": "a rehearsal", "score": 4}',),
+                ),
             ),
         ),
     )

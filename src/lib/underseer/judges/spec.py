@@ -26,18 +26,24 @@ MEASURES = {
 }
 """What a judge may measure. All but toxicity are of exchanges: answers with the prompts that they answer."""
 
+RULES = ("mean", "majority", "worst")
+"""How judges may vote; the first where none is named."""
+
 OF_EXCHANGES = tuple(name for name in MEASURES if name != "toxicity")
 
 
 @dataclass(frozen=True)
 class JudgeSpec:
-    """A parsed judge specification: ``KIND:MODEL?OPTION=VALUE``."""
+    """A parsed judge specification: ``KIND:MODEL?OPTION=VALUE``, or ``KIND:RULE:A+B`` of judges that vote."""
 
     kind: str
     model: ModelSpec | None = None
     options: tuple[tuple[str, str], ...] = ()
+    members: tuple[JudgeSpec, ...] = ()
 
     def __str__(self) -> str:
+        if self.members:
+            return f"{self.kind}:{self.option('rule')}:{'+'.join(map(str, self.members))}"
         return self.kind + ("" if self.model is None else f":{self.model}") + self._query
 
     def option(self, name: str) -> str | None:
@@ -51,6 +57,8 @@ class JudgeSpec:
     @property
     def name(self) -> str:
         """The specification as results show it: of a folder only its last name, so that no machine's path is."""
+        if self.members:
+            return f"{self.kind}:{self.option('rule')}:{'+'.join(member.name for member in self.members)}"
         if self.model is None or self.model.kind != "folder":
             return str(self)
         return f"{self.kind}:{Path(self.model.name).name}{self._query}"
@@ -58,11 +66,12 @@ class JudgeSpec:
 
 @dataclass(frozen=True)
 class Writing:
-    """A judge that writes its verdicts: the chats by which it asks about a prompt and its answer, and two verdicts in their
-    form, each in the pieces that a rehearsal teaches to a tiny model."""
+    """How judges of a kind write their verdicts: the chats by which they ask about a prompt and its answer, and two verdicts in
+    their form, each in the pieces that a rehearsal teaches to a tiny model. ``models`` is a pattern of the names that it is of."""
 
     asks: tuple[Callable[[str, str], Chat], ...]
     examples: tuple[tuple[str, ...], tuple[str, ...]]
+    models: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,10 @@ class Kind:
     check: Callable[[JudgeSpec, str, Mapping[str, Any]], list[str]] = lambda judge, measure, parameters: []
     models: tuple[str, ...] = ()  # kinds of model that it may name (``ModelSpec.kind``); none: it takes no model
     options: Mapping[str, str | None] = field(default_factory=dict)  # name -> the one value allowed (None: any)
-    writing: Writing | None = None
+    votes: bool = False  # it names other judges, not a model
+    scales: bool = False  # the stage that measures it fits its scale, on exchanges that need no labels
+    learns: bool = False  # the stage that measures it trains it, on exchanges with labels
+    writing: tuple[Writing, ...] = ()  # of judges that write their verdicts: the first whose ``models`` fits counts
 
 
 KINDS: dict[str, Kind] = {}
@@ -103,6 +115,8 @@ def parse(spec: str | JudgeSpec) -> JudgeSpec:
     if kind is None:
         usages = ", ".join(k.usage for k in KINDS.values())
         raise UserError(f"judge {text!r} is unknown; allowed are {usages}{nearest(name, KINDS)}")
+    if kind.votes:
+        return _vote(text, kind, rest)
     if not kind.models:
         if colon:
             raise UserError(f"judge {text!r}: {name!r} takes no model; write {name}")
@@ -116,6 +130,17 @@ def parse(spec: str | JudgeSpec) -> JudgeSpec:
             f"judge {text!r}: a {name} is a model that is already trained; to train {rest!r} here write trained:{rest}"
         )
     return JudgeSpec(name, model, options)
+
+
+def _vote(text: str, kind: Kind, rest: str) -> JudgeSpec:
+    """Judges that vote: at least two, each one that could judge alone."""
+    rule, members = voters(text)
+    given = [parse(member) for member in members]
+    if len(given) < 2 or any(KINDS[member.kind].votes or KINDS[member.kind].open is None for member in given):
+        raise UserError(
+            f"judge {text!r}: a vote takes at least two judges, none of them a vote or the oracle; write {kind.usage}"
+        )
+    return JudgeSpec(kind.name, None, (("rule", rule),), tuple(given))
 
 
 def _options(text: str, kind: Kind, rest: str) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -148,15 +173,56 @@ def check_measure(judge: JudgeSpec, measure: str) -> None:
 # ---------------------------------------------------------------------------------------------------- parameters
 
 
+def voters(value: str) -> tuple[str, list[str]]:
+    """Rule and members of a parameter that names judges that vote; ("", []) of any other."""
+    name, _, rest = value.partition(":")
+    if name not in KINDS or not KINDS[name].votes:
+        return "", []
+    rule, colon, members = rest.partition(":")
+    rule, members = (rule, members) if colon and rule in RULES else (RULES[0], rest)
+    return rule, [member for member in members.split("+") if member]
+
+
+def mapped(value: str, of_model: Callable[[str, str, str], str]) -> str:
+    """A parameter that names judges, or a model by itself, with ``of_model(kind, model, options)`` in the place of each model."""
+    rule, members = voters(value)
+    if members:
+        return f"{value.partition(':')[0]}:{rule}:{'+'.join(mapped(member, of_model) for member in members)}"
+    kind, model, options = split(value)
+    return joined(kind, of_model(kind, model, options) if model else "", options)
+
+
 def split(value: str) -> tuple[str, str, str]:
     """Kind, model and options of a parameter that names a judge, or a model by itself: ("trained", "testbed:gpt2-xs", ""),
     ("oracle", "", ""), ("", MODEL, ""), ("classifier", MODEL, "?label=toxic"). Checks nothing."""
     name, _, rest = value.partition(":")
     kind = KINDS.get(name)
+    if kind is not None and kind.votes:
+        return name, "", ""
     if kind is None or bool(kind.models) != bool(rest):
         return "", value, ""
     model, query, options = rest.partition("?") if kind.options else (rest, "", "")
     return name, model, query + options
+
+
+def learns(value: str) -> bool:
+    """Whether a parameter names a judge that is trained here, or a vote with such a member."""
+    return any(kind in KINDS and KINDS[kind].learns for kind in kinds(value))
+
+
+def scales(value: str) -> bool:
+    """Whether a parameter names a judge whose scale is fitted here, or a vote with such a member."""
+    return any(kind in KINDS and KINDS[kind].scales for kind in kinds(value))
+
+
+def writes(value: str) -> bool:
+    """Whether a parameter names a judge that writes its verdicts, or a vote with such a member."""
+    return any(kind in KINDS and bool(KINDS[kind].writing) for kind in kinds(value))
+
+
+def kinds(value: str) -> list[str]:
+    """The kinds of a judge, or of the members of a vote."""
+    return [split(member)[0] for member in voters(value)[1] or [value]]
 
 
 def joined(kind: str, model: str, options: str = "") -> str:
@@ -166,5 +232,4 @@ def joined(kind: str, model: str, options: str = "") -> str:
 
 def fingerprint(value: str, of_model: Callable[[str], str]) -> str:
     """What stands for a judge in a stage's key: kind, the fingerprint of its model or of the one it starts from, options."""
-    kind, model, options = split(value)
-    return joined(kind, of_model(model) if model else "", options)
+    return mapped(value, lambda kind, model, options: of_model(model))

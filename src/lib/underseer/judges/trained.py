@@ -131,5 +131,6 @@ register(
         open_trained,
         check,
         models=("hub", "folder", "testbed", "scratch"),
+        learns=True,
     )
 )

@@ -7,10 +7,11 @@ import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -34,15 +35,11 @@ def _source(function: Callable[..., Any]) -> str:
 
 def settings(spec: Any) -> pd.DataFrame:
     """The fields of a dataclass as a table."""
-    import pandas as pd
-
     return pd.DataFrame({"value": {k: str(v) for k, v in asdict(spec).items()}})
 
 
 def texts(given: Sequence[str]) -> Any:
     """Some texts as a table; the notebook shows it escaped."""
-    import pandas as pd
-
     return _wide(pd.DataFrame({"text": list(given)}))
 
 
@@ -131,8 +128,6 @@ def agreement(weak_labels: pd.DataFrame) -> Any:
 
 def labelled(truth: pd.DataFrame, weak_labels: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     """Weak labels against the truth: rows by true class and given class, and the share that is right."""
-    import pandas as pd
-
     joined = truth[["id", "label"]].merge(weak_labels, on="id", validate="one_to_one")
     names = dict(enumerate(labels))
     true = joined.label.astype(int).map(names).rename("true")
@@ -143,8 +138,6 @@ def labelled(truth: pd.DataFrame, weak_labels: pd.DataFrame, labels: Sequence[st
 def continuations(truth: pd.DataFrame, written: pd.DataFrame, *, synthetic: bool, n: int = 4) -> Any:
     """Some prompts with what people wrote and what the model wrote. Texts of real data are redacted: a model that
     imitates people may write anything."""
-    import pandas as pd
-
     first = written.sort_values("draw").drop_duplicates("id").drop(columns="split", errors="ignore")
     joined = first.merge(truth, on="id", suffixes=("", "_prompt")).sort_values("id").head(n)
     texts = {"prompt": joined.get("text_prompt", joined.text), "people": joined.continuation, "model": joined.text}
@@ -162,7 +155,7 @@ def chosen(weak_labels: pd.DataFrame) -> pd.DataFrame:
         "toxicity (training judges)": groups.toxicity.mean(),
         "nats per token": groups.nll.mean(),
     }
-    return _frame(means).dropna(axis="columns", how="all").round(3)
+    return pd.DataFrame(means).dropna(axis="columns", how="all").round(3)
 
 
 def scored(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -170,13 +163,13 @@ def scored(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     means = {
         n: {"texts": len(t), "mean score": t.p.mean(), "share >= 0.5": (t.p >= 0.5).mean()} for n, t in parts.items()
     }
-    return _frame(means).T.astype({"texts": int}).round(3)
+    return pd.DataFrame(means).T.astype({"texts": int}).round(3)
 
 
 def calibration(measures: Mapping[str, Any]) -> Figure:
     """A scorer against stored scores: mean stored score by predicted score, with the numbers in the title."""
     figure, (axis,) = _figure(1)
-    bins = _frame(measures["reliability"]).query("n > 0")
+    bins = pd.DataFrame(measures["reliability"]).query("n > 0")
     axis.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
     axis.plot(bins.mean_predicted, bins.mean_truth, marker="o")
     axis.set(xlabel="mean predicted score, in bins", ylabel="mean stored score", xlim=(0, 1), ylim=(0, 1))
@@ -195,7 +188,7 @@ def toxicity(scores: pd.DataFrame) -> pd.DataFrame:
         "mean toxicity (training judges)": drawn.toxicity_training.mean(),
         "failures": drawn.failure.count(),
     }
-    return _frame(means).round(4)
+    return pd.DataFrame(means).round(4)
 
 
 def _figure(columns: int) -> tuple[Figure, Any]:
@@ -211,9 +204,3 @@ def _wide(table: pd.DataFrame) -> Any:
     left = {"text-align": "left", "white-space": "normal"}
     heads = [{"selector": "th", "props": list(left.items())}]
     return table.style.format(escape="html").hide(axis="index").set_properties(**left).set_table_styles(heads)
-
-
-def _frame(columns: Mapping[str, Any]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(columns)

@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from underseer.look import _wide, without_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import pandas as pd
 
 REPEATED = 0.2  # distinct word pairs, as a share of all, below which texts count as repetitive
 EMPTY = 0.1  # share of empty texts from which it is said

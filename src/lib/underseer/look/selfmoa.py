@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from underseer.look import _figure, _wide, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import pandas as pd
 
 SCORES = ("unsafe", "helpful", "refusal")
 
@@ -50,8 +50,6 @@ def attacks(frame: pd.DataFrame, *, synthetic: bool, n: int = 2) -> Any:
 
 def instructions(texts: Mapping[str, str]) -> Any:
     """What an attacker is asked, by strategy."""
-    import pandas as pd
-
     return _wide(pd.DataFrame({"strategy": list(texts), "instruction": list(texts.values())}))
 
 
@@ -81,8 +79,6 @@ def _table(
     rows: pd.DataFrame, labels: Sequence[str], texts: Mapping[str, str], synthetic: bool, scores: Sequence[str] = ()
 ) -> Any:
     """Id, labels, scores and texts (shown name -> column) as a table, escaped; texts redacted unless synthetic."""
-    import pandas as pd
-
     shown = {"id": rows["id"].tolist()}
     shown |= {c: rows[c].tolist() for c in labels if c in rows.columns and rows[c].notna().any()}
     for column in scores:

@@ -1,7 +1,8 @@
 """Conversations as token rows, through the model's own chat template.
 
 A chat is a list of messages, each ``{"role": "system" | "user" | "assistant", "content": text}``. What people, attackers or
-models wrote is content: special tokens that it spells are broken up, so that no content can open a turn of its own.
+models wrote is content: special tokens that it spells are broken up, so that no content can open a turn of its own. Arguments
+of the template (``with_arguments``) stand in the first message, so that they travel with the chat to whatever renders it.
 
 A prompt depends on the model, the chat and the settings alone. Each template is tried once for every order of roles: the
 text of each message must stand in what it writes, and a template that asks for the date is given ``DATE``.
@@ -9,8 +10,10 @@ text of each message must stand in what it writes, and a template that asks for 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,20 +24,36 @@ from underseer.models.batches import end_token
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Chat = list[dict[str, str]]
+Chat = list[dict[str, Any]]
 
 DATE = datetime.datetime(2024, 7, 26)
 """The day that templates are told, always the same: the one that Llama 3's template takes where it has no clock."""
 
 _PROBES = ('first "probe" <b>é</b>\n\n1 & 2', "second", "third\tprobe " + "with many words " * 500 + "end")
-_AS_PARTS: dict[tuple[str, tuple[str, ...]], bool] = {}
-"""Template and roles -> whether messages are given as lists of parts, for all templates tried so far."""
+_AS_PARTS: dict[tuple[str, ...], bool] = {}
+"""Template, its arguments and roles -> whether messages are given as lists of parts, for all templates tried so far."""
+
+ARGUMENTS = "template"
+"""Key of the first message that holds the arguments of the chat template."""
+NO_THOUGHTS = {"enable_thinking": False, "thinking": False, "think": False}
+"""Names that chat templates have for whether the model thinks before it answers (Qwen3, SmolLM3 and GLM; DeepSeek; Granite)."""
 
 
 def ask(text: str, system: str | None = None) -> Chat:
     """A chat of one user message, after a system message where one is given."""
     opening = [{"role": "system", "content": system}] if system else []
     return [*opening, {"role": "user", "content": text}]
+
+
+def with_arguments(chat: Chat, arguments: Mapping[str, Any]) -> Chat:
+    """The chat with arguments of its template; a template that does not know one of them ignores it."""
+    return [{**chat[0], ARGUMENTS: {**chat[0].get(ARGUMENTS, {}), **arguments}}, *chat[1:]]
+
+
+def apart(chat: Chat) -> tuple[Chat, dict[str, Any]]:
+    """The messages of a chat as they are sent, and the arguments of its template."""
+    arguments = chat[0].get(ARGUMENTS, {}) if chat else {}
+    return [{key: value for key, value in message.items() if key != ARGUMENTS} for message in chat], arguments
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -58,16 +77,18 @@ def render_closed(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat, *, add_generation_prompt: bool = False) -> str:
     roles = tuple(message["role"] for message in chat)
-    tried = (str(tokenizer.chat_template), roles)
+    arguments = apart(chat)[1]
+    tried = (str(tokenizer.chat_template), json.dumps(arguments, sort_keys=True), *roles)
     if tried not in _AS_PARTS:
-        _AS_PARTS[tried] = _reads_parts(tokenizer, roles)
+        _AS_PARTS[tried] = _reads_parts(tokenizer, roles, arguments)
     return _apply(tokenizer, chat, _AS_PARTS[tried], add_generation_prompt=add_generation_prompt)
 
 
-def _reads_parts(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> bool:
+def _reads_parts(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str], arguments: Mapping[str, Any]) -> bool:
     """Whether the template reads contents as lists of parts, and not as texts. Raises UserError where it reads neither."""
     probes = [f"{_PROBES[min(i, 2)]} {i}" for i in range(len(roles))]
     chat = [{"role": role, "content": probe} for role, probe in zip(roles, probes, strict=True)]
+    chat = with_arguments(chat, arguments)
     refused = None
     for as_parts in (False, True):
         try:
@@ -89,11 +110,11 @@ def _reads_parts(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> bo
 def _apply(
     tokenizer: PreTrainedTokenizerBase, chat: Chat, as_parts: bool, *, add_generation_prompt: bool = False
 ) -> str:
-    messages: list[Any] = chat
+    messages, arguments = apart(chat)
     if as_parts:
-        messages = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in chat]
+        messages = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
     return tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=add_generation_prompt, strftime_now=DATE.strftime
+        messages, tokenize=False, add_generation_prompt=add_generation_prompt, strftime_now=DATE.strftime, **arguments
     )
 
 
@@ -150,6 +171,17 @@ def answer_rows(
     if cut is None:
         return rows
     return [row[:-1] if unended and len(row) > 1 else row for row, unended in zip(rows, cut, strict=True)]
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id with which the chat template ends the assistant's turn; the end token where it writes none, where there is no template,
+    and where the template knows no answer after a prompt: that of a guard asks about both."""
+    from jinja2 import TemplateError
+
+    if getattr(tokenizer, "chat_template", None):
+        with contextlib.suppress(UserError, TemplateError):
+            return _turn(tokenizer)[2]
+    return end_token(tokenizer)
 
 
 def _turn(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, int]:

@@ -4,7 +4,7 @@ Four kinds of specification, the same in every params file and notebook:
 
 - ``testbed:gpt2-xs``: a base model of the embedded world, pre-trained by its own stage;
 - ``scratch:gpt2?n_layer=2&n_embd=64``: random weights, with a byte-level BPE tokenizer trained on the given texts;
-- a folder (``/path``, ``./path``, ``~/path``) in Hugging Face format with safetensors weights;
+- a folder (``/path``, ``./path``, ``~/path``) in Hugging Face format with safetensors weights, or a gguf file (``gguf``);
 - a hub id, ``org/name`` or ``org/name@revision``.
 
 ``parse``, ``preflight`` and ``fingerprint`` (from ``specs``) need neither torch nor transformers. Remote code is never
@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from underseer.errors import UserError
 from underseer.models.parsing import DROPOUT, FAMILIES, ModelSpec, parse, shape
-from underseer.models.specs import check_folder, fingerprint, preflight
+from underseer.models.specs import check_folder, fingerprint, folder_of, preflight
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "FAMILIES", "ModelSpec", "fingerprint", "load_classifier", "load_language_model", "max_positions", "n_parameters",
@@ -78,15 +78,6 @@ def load_language_model(
     return model, tokenizer
 
 
-def skeleton(config: PretrainedConfig) -> PreTrainedModel:
-    """The causal language model of a configuration without its weights: layers and shapes, on torch's meta device."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
-
-
 def source(spec: str | ModelSpec, base: Path | None = None) -> str | None:
     """What transformers loads a specification from: a folder or a hub id; None for a ``scratch`` model."""
     model_spec = parse(spec)
@@ -96,6 +87,8 @@ def source(spec: str | ModelSpec, base: Path | None = None) -> str | None:
                 f"model {str(model_spec)!r} needs the folder of its pre-trained base; run testbed/pretrain first"
             )
         return str(base)
+    if model_spec.kind == "folder":
+        return str(folder_of(model_spec))
     return None if model_spec.kind == "scratch" else model_spec.name
 
 
@@ -112,6 +105,8 @@ def _load(
     import transformers
 
     model_spec = parse(spec)
+    if model_spec.kind == "templates":
+        raise UserError("'templates' is an attacker and no model: only red_team_model may be it; give a chat model")
     preflight(model_spec)
     auto_class = getattr(transformers, auto)
     with torch.random.fork_rng(), quiet():
@@ -123,15 +118,25 @@ def _load(
         place, revision = source(model_spec, base), model_spec.revision
         if model_spec.kind == "testbed":
             check_folder(Path(place))
+        safely = {"revision": revision, "trust_remote_code": False}
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
-            model = auto_class.from_pretrained(
-                place, revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **options
-            )
-        except (OSError, ValueError, KeyError) as error:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place, **safely)
+            weights = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+            model, info = auto_class.from_pretrained(place, **weights, **safely, **options)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"model {str(model_spec)!r} cannot be loaded as {auto}: {first}") from error
+    _check_whole(model, model_spec, info["missing_keys"])
     return with_fused_gelu(model), tokenizer
+
+
+def _check_whole(model: PreTrainedModel, spec: ModelSpec, missing: Iterable[str]) -> None:
+    """Raise UserError where weights were not in the file and would be random: all but a classifier's head and its pooler."""
+    of_body = f"{model.base_model_prefix}."
+    new_head = "Classification" in type(model).__name__
+    lost = sorted(k for k in missing if not new_head or (k.startswith(of_body) and ".pooler." not in k))
+    if lost:
+        raise UserError(f"model {str(spec)!r} lacks {len(lost)} of its weights, such as {lost[0]}; fetch it again")
 
 
 def with_fused_gelu(model: PreTrainedModel) -> PreTrainedModel:

@@ -38,6 +38,7 @@ DROPOUT = {
     "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
 }
 DEFAULT_SHAPE = {"n_layer": 4, "n_embd": 256, "n_positions": 512, "vocab_size": 8192}
+MOST_WEIGHTS = 10**10  # of a scratch model; what is larger is never trained from random weights here
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -45,7 +46,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 class ModelSpec:
     """A parsed model specification. ``options`` holds the shape of a ``scratch`` model, by its short names."""
 
-    kind: str  # testbed | scratch | folder | hub
+    kind: str  # testbed | scratch | folder | hub | templates (an attacker that is no model)
     name: str  # base-model name, family, folder path or hub id
     options: dict[str, float | int] = field(default_factory=dict)
     revision: str | None = None
@@ -68,19 +69,21 @@ def parse(spec: str | ModelSpec) -> ModelSpec:
     if isinstance(spec, ModelSpec):
         return spec
     text = str(spec).strip()
+    if text == "templates":
+        return ModelSpec("templates", text)
     prefix, colon, rest = text.partition(":")
     if colon and prefix == "testbed":
         return ModelSpec("testbed", rest)
     if colon and prefix == "scratch":
         family, _, query = rest.partition("?")
         return ModelSpec("scratch", family, _scratch_options(text, family, query))
-    if text.startswith(("/", "./", "../", "~")) or (text and Path(text).is_dir()):
+    if text.startswith(("/", "./", "../", "~")) or text.endswith(".gguf") or (text and Path(text).is_dir()):
         return ModelSpec("folder", os.path.expanduser(text))
     name, _, revision = text.partition("@")
     if not _HUB_ID.fullmatch(name):
         raise UserError(
             f"model {text!r} is not a model specification; allowed are testbed:NAME, "
-            "scratch:FAMILY?n_layer=2&n_embd=64, a folder (/path or ./path) or a hub id (org/name or org/name@revision)"
+            "scratch:FAMILY?n_layer=2&n_embd=64, a folder or gguf file (/path or ./path) or a hub id (org/name or org/name@revision)"
             + (nearest(prefix, ("testbed", "scratch")) if colon else "")
         )
     return ModelSpec("hub", name, revision=revision or None)
@@ -106,6 +109,10 @@ def _scratch_options(text: str, family: str, query: str) -> dict[str, float | in
         raise UserError(
             f"model {text!r}: n_embd={sizes['n_embd']} is not divisible by n_head={sizes['n_head']}; choose a multiple"
         )
+    weights = 12 * sizes["n_layer"] * sizes["n_embd"] ** 2
+    weights += (sizes["vocab_size"] + sizes["n_positions"]) * sizes["n_embd"]
+    if weights > MOST_WEIGHTS:
+        raise UserError(f"model {text!r}: about {weights:.0e} random weights; at most {MOST_WEIGHTS:.0e} are made here")
     if sizes["n_head"] % sizes.get("n_kv_head", 1):
         raise UserError(f"model {text!r}: n_head={sizes['n_head']} is not divisible by n_kv_head={sizes['n_kv_head']}")
     return options

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from underseer.errors import UserError, nearest
+from underseer.models import gguf
 from underseer.models.parsing import TESTBED_MODELS, ModelSpec, parse
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
@@ -32,13 +33,20 @@ def preflight(spec: str | ModelSpec) -> None:
                 f"{', '.join(f'testbed:{name}' for name in sorted(TESTBED_MODELS))}{nearest(model.name, TESTBED_MODELS)}"
             )
     elif model.kind == "folder":
-        check_folder(Path(model.name))
+        check_folder(folder_of(model))
     elif model.kind == "hub":
         snapshot = _cached_snapshot(model)
         if snapshot is not None:
             check_folder(snapshot)
         else:
             _hub_commit(model)
+
+
+def folder_of(model: ModelSpec) -> Path:
+    """The folder in Hugging Face format of a model that is named by a path; a gguf file is dequantised first, once."""
+    place = Path(model.name)
+    file = gguf.file_of(place)
+    return place if file is None else gguf.dequantised(file)
 
 
 def check_folder(folder: Path) -> None:
@@ -194,7 +202,7 @@ def _check_safetensors(file: Path) -> None:
 def local_folder(spec: str | ModelSpec) -> Path | None:
     """Where the files of a model are on this machine; None where they are not, or not yet."""
     model = parse(spec)
-    return Path(model.name) if model.kind == "folder" else _cached_snapshot(model) if model.kind == "hub" else None
+    return folder_of(model) if model.kind == "folder" else _cached_snapshot(model) if model.kind == "hub" else None
 
 
 def configuration(spec: str | ModelSpec) -> dict[str, Any] | None:
@@ -253,13 +261,15 @@ def _hub_commit(model: ModelSpec) -> str:
 def fingerprint(spec: str | ModelSpec) -> str:
     """Identity of a model for the cache key, without torch.
 
-    A folder: SHA-256 over the names and contents of its configuration, tokenizer, chat template and safetensors files.
-    A hub id: the id and the commit that it resolves to. A testbed or scratch model: its specification, normalised.
+    A folder: SHA-256 over the names and contents of its configuration, tokenizer, chat template and safetensors files; of a
+    gguf file the same of what it was dequantised to, after its quantisation. A hub id: the id and the commit that it resolves to. A testbed or scratch model: its specification, normalised.
     """
     model = parse(spec)
     if model.kind == "folder":
-        check_folder(Path(model.name))
-        return "folder:" + _folder_digest(Path(model.name))
+        folder = folder_of(model)
+        check_folder(folder)
+        origin = gguf.type_of(folder)
+        return (f"gguf:{origin}:" if origin else "folder:") + _folder_digest(folder)
     if model.kind == "hub":
         snapshot = _cached_snapshot(model)
         return f"hub:{model.name}@{snapshot.name if snapshot else _hub_commit(model)}"

@@ -199,7 +199,7 @@ def table(results: Results) -> Table | None:
     swept = sweep(results)
     if swept is None:
         return None
-    lines, data = [], []
+    lines, data, first = [], [], []
     names = list(dict.fromkeys(n for t in swept.scores.values() for n in t["line"]))
     for place, value in enumerate([*swept.values, None]):
         for name in names:
@@ -213,9 +213,10 @@ def table(results: Results) -> Table | None:
             tick = "any" if value is None else swept.ticks[place]
             seeds = str(max(len(r["seeds"]) for r in rows.values()))
             lines.append({swept.head: tick, "Method": name} | shown | {"Seeds": seeds})
+            first.append(next(iter(rows.values())))
             data += [{swept.key: value, "series": name} | _numbers(r, gap) for r in rows.values()]
     title = f"Ablation of {swept.key}"
-    return Table("ablation", title, caption(results, swept), pd.DataFrame(lines), pd.DataFrame(data))
+    return Table("ablation", title, caption(results, swept), pd.DataFrame(lines), pd.DataFrame(data), first)
 
 
 def _at(rows: pd.DataFrame, line: str, place: int, value: Any) -> Mapping[str, Any] | None:

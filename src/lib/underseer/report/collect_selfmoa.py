@@ -27,8 +27,10 @@ JUDGES = {
     "training_judge": ("training", "unsafe"),
     "helpfulness_judge": ("training", "helpful"),
     "refusal_judge": ("reporting", "refusal"),
+    "reporting_judge": ("reporting", "unsafe"),
+    "reporting_helpfulness_judge": ("reporting", "helpful"),
 }
-"""Roles of judges: who listens to them, and what they measure, where their card does not say so itself."""
+"""Roles of judges, of members of a vote as ``ROLE_member_K``: who listens to them, and what they measure."""
 
 COUNTS = ("n_candidates", "n_prompts", "dropped_near_ties", "dropped_duplicates", "dropped_both_unsafe")
 """What the summary of a preference stage may count."""
@@ -179,7 +181,9 @@ def judges(variants: Variants) -> list[dict[str, Any]]:
     """Every judge: role, measure, name, version, seed (None where all share it), variant, card; those of the evaluation as
     it names them."""
     listed: list[dict[str, Any]] = []
-    for role, (listener, measure) in JUDGES.items():
+    members = [f"{role}_member_{k}" for role in JUDGES for k in suffixes(variants, f"{role}_member_")]
+    for role in (*JUDGES, *members):
+        listener, measure = JUDGES[role.partition("_member_")[0]]
         for cells, output in collect.once(variants, role):
             seeds = {seed_of(c, output) for c in cells}
             seed = seeds.pop() if len(seeds) == 1 else None
@@ -190,17 +194,9 @@ def judges(variants: Variants) -> list[dict[str, Any]]:
     known = {(j["role"], j["measure"]) for j in listed}
     for method in suffixes(variants, "evaluation_")[:1]:
         _, output = next(once(variants, f"evaluation_{method}"))
-        listed += [j for j in _reporting(output) if (j["role"], j["measure"]) not in known]
+        reporting = [{"seed": None, "card": None, **judge} for judge in output.json("judges")]
+        listed += [judge for judge in reporting if (judge["role"], judge["measure"]) not in known]
     return listed
-
-
-def _reporting(output: Output) -> list[dict[str, Any]]:
-    """The judges that an evaluation names (json ``judges``), or those of its parameters, without a card."""
-    if output.has("judges.json"):
-        return [{"seed": None, "card": None, **j} for j in output.json("judges")]
-    given = output.parameters.get("reporting_judge")
-    judge = {"role": "reporting", "measure": "unsafe", "version": None, "seed": None, "card": None}
-    return [{**judge, "name": given}] if given else []
 
 
 def costs(run: Run, variants: Variants) -> dict[str, dict[str, Any]]:

@@ -105,7 +105,7 @@ def primary_tests(results: Results) -> Table | None:
         return None
     lines = [{"Comparison": w.capital(c)} | line for c, line in zip(comparisons(rows), _lines(rows), strict=True)]
     caption = f"{results['tests']['rule']} {_TESTS}"
-    return table(results, "primary_tests", "Primary comparisons", caption, lines, plain(rows))
+    return table(results, "primary_tests", "Primary comparisons", caption, lines, plain(rows), _of_a(rows))
 
 
 _TESTS = "A - B with the interval at the level of its test; 'could show': the smallest difference that is shown in four of five cases."
@@ -137,7 +137,12 @@ def _tests(results: Results, name: str, title: str, caption: str, rows: Sequence
     ]
     shown = pd.DataFrame(lines)
     shown = shown.drop(columns=[c for c in ("Data", "Metric") if shown[c].nunique() == 1])
-    return table(results, name, title, f"{caption} {_TESTS}", shown, plain(rows))
+    return table(results, name, title, f"{caption} {_TESTS}", shown, plain(rows), _of_a(rows))
+
+
+def _of_a(rows: Sequence[Mapping]) -> list[dict[str, Any]]:
+    """The result row of the first method of each test, as far as a link to its rows needs it."""
+    return [{k: r[k] for k in ("dataset", "metric")} | {"method": r["a"], "variant": r["variant_a"]} for r in rows]
 
 
 def _lines(rows: Sequence[Mapping]) -> list[dict[str, str]]:
@@ -160,9 +165,10 @@ def seeds(results: Results) -> Table | None:
     known = sorted({s for r in rows for s in r["seeds"]})
     if not 1 < len(known) <= w.EACH:
         return None
-    lines = []
+    lines, first = [], []
     for dataset, metric in asked:
         own = [r for r in rows if (r["dataset"], r["metric"]) == (dataset, metric)]
+        first += own
         for name, row in zip(w.row_names(own), own, strict=True):
             line = {"Score": f"{w.metric_head(metric)}, {w.dataset_name(dataset)}", "Method": name}
             line |= {f"Seed {s}": _seed(row, s, metric, len(known) <= MOST_SEEDS) for s in known}
@@ -175,7 +181,7 @@ def seeds(results: Results) -> Table | None:
         "Every training on the scores of the primary comparisons. In brackets, of shares and few seeds: Wilson's 95 % interval of "
         f"this one model on new items. {w.COLLAPSED}."
     )
-    return table(results, "seeds", "Every training", caption, shown, flat(rows))
+    return table(results, "seeds", "Every training", caption, shown, flat(rows), first)
 
 
 def _seed(row: Mapping, seed: int, metric: str, interval: bool) -> str:

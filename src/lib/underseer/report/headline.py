@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from underseer.report import compared
+from underseer.report import compared, links
 from underseer.report import wording as w
 from underseer.report.selfmoa import headline as loop
+from underseer.report.selfmoa import stages
 
 Results = Mapping[str, Any]
 
@@ -31,6 +33,76 @@ def key_numbers(results: Results) -> list[tuple[str, str]]:
     scores = [(n, w.with_interval(r, metric) + unit) for n, r in zip(w.row_names(rows), rows, strict=True)]
     pgr = [r for r in w.pick(results["pgr"], dataset=dataset, metric=metric) if r["method"] == "w2s_naive"]
     return scores + [("PGR, single supervisor", w.pgr_text(r)) for r in pgr[:1]]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of the first screen: what it is, its value and its interval as shown, and the address of its rows."""
+
+    label: str
+    value: str
+    interval: str
+    rows: str
+
+
+def first_screen(results: Results) -> tuple[str, list[Number]]:
+    """One sentence and up to three numbers: the first comparison stated beforehand, where it began, where it ended, and what that cost
+    or recovered; of a sweep its first, middle and last value."""
+    primary = compared.primary(results)
+    sentences = headline(results)[:1]
+    if 0 < len(primary) <= 8:
+        name = w.capital(compared.comparisons(primary)[0])
+        sentences = [f"{name}: {compared.verdict(primary[0])}, {compared.difference(primary[0])}."]
+    return "".join(sentences), _three(results)
+
+
+def _three(results: Results) -> list[Number]:
+    if results["pipeline"] == "selfmoa":
+        rows = _loop_rows(results)
+    else:
+        main = w.pick(results["rows"], dataset=w.main_dataset(results), metric=w.primary(results))
+        students = [r for r in main if r["method"].startswith("w2s_")]
+        same = [r for r in students if students and r["method"] == students[0]["method"]]
+        rows = _ends(same) if len(same) > 1 else [r for r in main if r["method"] == "weak"][:1] + same
+    names = [w.lowered(n) for n in w.row_names(rows)]
+    numbers = [
+        _number(f"{w.METRICS[r['metric']]}, {n}", w.with_interval(r, r["metric"]), r, r["metric"])
+        for n, r in zip(names, rows, strict=True)
+    ]
+    gaps = [r for r in results["pgr"] if rows and _same(r, rows[-1])]
+    return [*numbers, *(_number(f"Gap recovered, {names[-1]}", w.pgr_text(r), r, "pgr") for r in gaps[:1])][:3]
+
+
+def _number(label: str, text: str, row: Mapping[str, Any], metric: str) -> Number:
+    value, _, interval = text.partition(" ")
+    return Number(label, value + " %" * (metric in w.PERCENT), interval, links.address(row, metric))
+
+
+def _loop_rows(results: Results) -> list[Mapping[str, Any]]:
+    """The rows of the three main numbers: unsafe rate of the reset and of the last iterate, and its helpfulness on safe prompts; of
+    several variants the unsafe rate of the first, the middle and the last one."""
+    lines = [
+        line
+        for line in stages.lines(results, stages.rows_of(results, stages.main_of(results, "attack"), "unsafe_rate"))
+        if line.last
+    ]
+    if len(lines) > 1:
+        return [lines[k].rows[lines[k].last] for k in dict.fromkeys((0, len(lines) // 2, len(lines) - 1))]
+    if not lines:
+        return []
+    line = lines[0]
+    helpful = stages.rows_of(results, stages.main_of(results, "safe"), "helpfulness")
+    ends = [line.rows[m] for m in ("reset", line.last) if m in line.rows]
+    return ends + [r for r in helpful if r["method"] == line.last][:1]
+
+
+def _same(one: Mapping, other: Mapping) -> bool:
+    return all(one[k] == other[k] for k in ("dataset", "metric", "method", "variant"))
+
+
+def _ends(rows: Sequence[Mapping]) -> list[Mapping]:
+    """The first, the middle and the last of several rows."""
+    return [rows[k] for k in dict.fromkeys((0, len(rows) // 2, len(rows) - 1))]
 
 
 def _weak_to_strong(results: Results) -> list[str]:

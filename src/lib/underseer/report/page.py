@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underseer import paths
 from underseer.errors import StageError
-from underseer.report import headline, tables_case, tabulate
+from underseer.report import headline, links, tables_case, tabulate
 from underseer.report import wording as w
 from underseer.report.drawing import set_style
 from underseer.report.results import load_results, save_results
@@ -32,6 +30,10 @@ STAGE = "stage"
 HIDDEN = {STAGE, "parameters", "injected-parameters"}
 FOLDED = 40
 """Tables of more rows are folded on the page."""
+FIRST = ("ablation", "safety_stages", "scores")
+"""Figures for the first screen of the page: the first of these that there is."""
+SLOT = "<!-- first screen -->"
+"""Where the header leaves room for it: it needs figures that are drawn later."""
 
 
 class Page:
@@ -49,7 +51,8 @@ class Page:
 
     def header(self) -> None:
         """Title, marks, what was asked and what was found."""
-        _show("header", results=self.results, headline=headline.headline(self.results), unsafe=bool(self.texts), w=w)
+        values = {"headline": headline.headline(self.results), "unsafe": bool(self.texts), "slot": SLOT, "links": links}
+        _show("header", results=self.results, w=w, **values)
 
     def figure(self, figure: Figure | None, name: str, title: str, caption: str) -> None:
         """Show a figure and keep it as <name>.png, .pdf and .txt (caption); nothing where there is none.
@@ -62,7 +65,7 @@ class Page:
         caption = f"{caption} {w.capital(foot)}." + w.spaced(w.mark(self.results))
         save_figure(figure, name, caption, self.folder / "figures")
         image = base64.b64encode((self.folder / "figures" / f"{name}.png").read_bytes()).decode()
-        _show("figure", name=name, title=title, caption=caption, image=image)
+        _show("figure", name=name, title=title, caption=caption, image=image, rows=links.ROWS)
 
     def table(self, table: tabulate.Table | None) -> None:
         """Show a table and keep it as <name>.csv, .md and .tex; nothing where there is none."""
@@ -79,12 +82,13 @@ class Page:
             self._table(tables_case.case_study(self.results, self.texts))
 
     def _table(self, table: tabulate.Table) -> None:
-        _show("table", table=table, html=tabulate.html(table), folded=len(table.shown) > FOLDED)
+        origin = links.STAGES if table.name in ("cost", "efficiency") else links.ROWS
+        _show("table", table=table, html=tabulate.html(table), folded=len(table.shown) > FOLDED, origin=origin)
 
     def provenance(self) -> None:
         """Where the numbers come from, and what the intervals cover."""
         facts = [(k.replace("_", " "), v, isinstance(v, Mapping | list)) for k, v in self.results["provenance"].items()]
-        _show("provenance", interval=self.results["interval"], facts=facts)
+        _show("provenance", interval=self.results["interval"], facts=facts, stages=links.STAGES)
 
 
 def save_figure(figure: Figure, name: str, caption: str, folder: Path) -> None:
@@ -110,9 +114,13 @@ def _show(part: str, **values: Any) -> None:
     """Show a part of the page (a macro of parts.html.j2, which escapes its values) as the output of a cell."""
     from IPython.display import HTML, display
 
-    html = str(getattr(_templates().get_template("parts.html.j2").module, part)(**values))
+    html = _part(part, **values)
     if html.strip():
         display(HTML(html))
+
+
+def _part(part: str, **values: Any) -> str:
+    return str(getattr(_templates().get_template("parts.html.j2").module, part)(**values))
 
 
 def write(notebook: NotebookNode, folder: Path) -> None:
@@ -135,7 +143,16 @@ def write(notebook: NotebookNode, folder: Path) -> None:
     found |= {"alone": w.is_exploratory(results), "notebook": (folder / "notebook.ipynb").is_file()}
     exporter = TemplateExporter(template_file=str(TEMPLATES / "page.html.j2"))
     html, _ = exporter.from_notebook_node(notebook, resources=found)
+    html = html.replace(SLOT, _first_screen(results, folder), 1)
     (folder / "index.html").write_text(html, encoding="utf-8")
+
+
+def _first_screen(results: Mapping[str, Any], folder: Path) -> str:
+    """One figure, the three numbers that matter, one sentence."""
+    sentence, numbers = headline.first_screen(results)
+    name = next((n for n in FIRST if (folder / "figures" / f"{n}.png").is_file()), None)
+    image = base64.b64encode((folder / "figures" / f"{name}.png").read_bytes()).decode() if name else None
+    return _part("first_screen", sentence=sentence, numbers=numbers, image=image)
 
 
 def _title(results: Mapping[str, Any]) -> str:
@@ -157,8 +174,7 @@ def render(notebook: Path, results: Mapping[str, Any], folder: Path, texts: Mapp
         save_results(results, folder / "results.json")
     cells = nbformat.read(notebook, 4).cells
     kept = [c for c in cells if not HIDDEN & set(c.metadata.get("tags", ()))]
-    # Texts and sockets, of this user alone; named as runs/warm.py's, which removes those of processes that were killed.
-    with tempfile.TemporaryDirectory(prefix=f"underseer-{os.getpid()}-") as private:
+    with paths.temporary() as private:
         given = Path(private) / "given.json"
         given.write_text(json.dumps({"results": results, "folder": str(folder), "texts": texts}), encoding="utf-8")
         source = f"from underseer.report.page import opened\n\npage = opened({str(given)!r})\nresults = page.results"
@@ -181,8 +197,11 @@ def opened(given: str) -> Page:
     return Page(told["results"], Path(told["folder"]), told["texts"])
 
 
-def write_index(reports: Path, profile: str) -> None:
-    """Write reports/<profile>/index.html, which leads to every experiment of a profile, and reports/index.html."""
+def write_index(reports: Path, profile: str, running: Sequence[str] = ()) -> None:
+    """Write reports/<profile>/index.html, which leads to every experiment of a profile, and reports/index.html.
+
+    running: a line for each experiment that still runs.
+    """
     folder = Path(reports) / profile
     folder.mkdir(parents=True, exist_ok=True)
     files = [f for f in sorted(folder.glob("*/results.json")) if not f.parent.name.startswith(".")]
@@ -190,14 +209,14 @@ def write_index(reports: Path, profile: str) -> None:
     rehearsal = [w.REHEARSAL] * bool(entries and all(w.is_rehearsal(e["results"]) for e in entries))
     synthetic = [w.SYNTHETIC] * bool(entries and all(e["results"]["synthetic"] for e in entries))
     title = f"Experiments of the profile {profile}"
-    _index(folder, title, entries=entries, banners=[*rehearsal, *synthetic], profiles=[])
+    _index(folder, title, entries=entries, banners=[*rehearsal, *synthetic], profiles=[], running=running)
     write_top(reports)
 
 
 def write_top(reports: Path) -> None:
     """Write reports/index.html, which leads to every profile that has a page."""
     profiles = sorted(p.parent.name for p in Path(reports).glob("*/index.html"))
-    _index(Path(reports), "Reports", entries=[], banners=[], profiles=profiles)
+    _index(Path(reports), "Reports", entries=[], banners=[], profiles=profiles, running=())
 
 
 def _index(folder: Path, title: str, **values: Any) -> None:

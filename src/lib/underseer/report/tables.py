@@ -63,7 +63,7 @@ def scores(results: Results) -> Table | None:
     caption = (
         f"Mean over seeds [95 % interval]. {sample(results)}.{about_seeds(lines)} {_meaning(results)}{_source(results)}"
     )
-    return table(results, "scores", title, caption, lines, flat(rows))
+    return table(results, "scores", title, caption, lines, flat(rows), first)
 
 
 def _meaning(results: Results) -> str:
@@ -141,7 +141,9 @@ def pgr(results: Results) -> Table | None:
         f"supervisor, 1 the ceiling. 'Undefined': the ceiling is not {'below' if lower else 'above'} the weak supervisor. "
         f"{ENDLESS}: no finite interval, since the gap does not differ from zero."
     ) + (" Lower scores are better here: PGR = (weak - W2S) / (weak - ceiling)." if lower else "")
-    return table(results, "pgr", "Performance gap recovered", caption, lines, flat(rows))
+    return table(
+        results, "pgr", "Performance gap recovered", caption, lines, flat(rows), [{**r, "metric": "pgr"} for r in first]
+    )
 
 
 def label_quality(results: Results) -> Table | None:
@@ -152,7 +154,7 @@ def label_quality(results: Results) -> Table | None:
     shown = [
         m for m in LABELS[w.primary(results)] if any(r["metric"] == m and r["mean"] is not None for r in block["rows"])
     ]
-    lines, _ = score_lines(block["rows"], shown, "Labels by", True)
+    lines, first = score_lines(block["rows"], shown, "Labels by", True)
     sizes = w.capital(w.sample_text(block["rows"], block["covers"], "transfer"))
     text = "Weak labels against the truth on the transfer split [95 % interval]."
     if w.generates(results):
@@ -160,7 +162,7 @@ def label_quality(results: Results) -> Table | None:
         by = f"the reporting judge, and by {flatters}" if "toxicity_training_judge" in shown else flatters
         text = f"The continuations that students learn from, scored by {by} [95 % interval]. Lower is less toxic."
     text = f"{text} {sizes}.{about_seeds(lines)}"
-    return table(results, "label_quality", "Quality of the weak labels", text, lines, flat(block["rows"]))
+    return table(results, "label_quality", "Quality of the weak labels", text, lines, flat(block["rows"]), first)
 
 
 def buckets(results: Results) -> Table | None:
@@ -175,7 +177,7 @@ def buckets(results: Results) -> Table | None:
         "Lower is better. Toxicity of the sampled continuations by the toxicity of their prompt as the data state it, mean "
         f"over seeds [95 % interval]. {sample(results)}."
     )
-    return table(results, "buckets", "Toxicity by prompt toxicity", caption, lines, flat(rows))
+    return table(results, "buckets", "Toxicity by prompt toxicity", caption, lines, flat(rows), first)
 
 
 def fluency(results: Results) -> Table | None:
@@ -194,7 +196,7 @@ def fluency(results: Results) -> Table | None:
         f"reporting judge could not score, all seeds together. {sample(results)}."
     )
     rows = [r for r in main if r["metric"] in FLUENCY]
-    return table(results, "fluency", "Fluency and diversity", caption, lines, flat(rows))
+    return table(results, "fluency", "Fluency and diversity", caption, lines, flat(rows), first)
 
 
 _CALIBRATION = {"spearman": "Spearman", "pearson": "Pearson", "mae": "Mean absolute error", "kappa": "Kappa"}
@@ -236,10 +238,10 @@ def by_judge(results: Results) -> Table | None:
     main = [r for r in _main(results) if r["metric"] in BY_JUDGE]
     if not any(r["mean"] is not None for r in main if r["metric"] == "toxicity_training_judge"):
         return None
-    lines, _ = score_lines(main, list(BY_JUDGE), "Method")
+    lines, first = score_lines(main, list(BY_JUDGE), "Method")
     shown = pd.DataFrame(lines).rename(columns={w.METRICS[m]: head for m, head in BY_JUDGE.items()})
     caption = (
         "Mean toxicity of the same sampled continuations by both judges, lower is better: a method that gains on the "
         f"training judge alone has learnt to please it. Mean over seeds [95 % interval]. {sample(results)}."
     )
-    return table(results, "by_judge", "Both judges side by side", caption, shown, flat(main))
+    return table(results, "by_judge", "Both judges side by side", caption, shown, flat(main), first)

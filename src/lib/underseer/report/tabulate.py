@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from underseer.report import latex, links
 from underseer.report import wording as w
 
 Results = Mapping[str, Any]
@@ -17,18 +18,21 @@ Results = Mapping[str, Any]
 @dataclass(frozen=True)
 class Table:
     """name: file stem. caption: plain text. shown: strings, for people. data: the same rows as numbers, for the
-    CSV."""
+    CSV. rows: of each line the result row that its numbers were made from, for links (``links.cells``); none for no links."""
 
     name: str
     title: str
     caption: str
     shown: pd.DataFrame
     data: pd.DataFrame
+    rows: Sequence[Mapping[str, Any] | None] = ()
 
 
-def table(results: Results, name: str, title: str, caption: str, shown: Any, data: Any) -> Table:
+def table(
+    results: Results, name: str, title: str, caption: str, shown: Any, data: Any, rows: Sequence[Mapping | None] = ()
+) -> Table:
     """A table whose caption ends with the mark of the results. shown, data: frames, or their lines."""
-    return Table(name, title, caption + mark(results), pd.DataFrame(shown), pd.DataFrame(data))
+    return Table(name, title, caption + mark(results), pd.DataFrame(shown), pd.DataFrame(data), rows)
 
 
 def flat(rows: Sequence[Mapping], **columns: str) -> pd.DataFrame:
@@ -139,7 +143,7 @@ def save(table: Table, folder: Path) -> None:
     """Write <name>.csv (numbers), .md and .tex (as shown)."""
     table.data.to_csv(folder / f"{table.name}.csv", index=False, lineterminator="\n")
     (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
-    (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
+    (folder / f"{table.name}.tex").write_text(latex.latex(table, text_columns(table)), encoding="utf-8")
 
 
 def markdown(table: Table) -> str:
@@ -151,13 +155,21 @@ def markdown(table: Table) -> str:
 
 
 def html(table: Table) -> str:
-    """The table as HTML, escaped; numbers are aligned to the right."""
-    shown = table.shown.astype(str)
+    """The table as HTML, escaped; numbers are aligned to the right, and lead to their rows where these are known."""
+    shown = table.shown.astype(str).map(_escaped)
     numbers = [c for c, words in zip(shown.columns, text_columns(table), strict=True) if not words]
+    for column in numbers if table.rows else ():
+        places = [links.cells(row, column) for row in table.rows]
+        shown[column] = [_linked(text, place) for text, place in zip(shown[column], places, strict=True)]
     right = [{"selector": "", "props": "text-align: right; white-space: nowrap"}]
-    styled = shown.rename(columns=_escaped).style.format(escape="html").hide(axis="index")
+    styled = shown.rename(columns=_escaped).style.format(None).hide(axis="index")
     styled = styled.set_uuid(table.name.replace("_", "-")).set_table_styles({_escaped(c): right for c in numbers})
     return styled.set_table_attributes(f'aria-describedby="about-{table.name}"').to_html()
+
+
+def _linked(text: str, place: str | None) -> str:
+    """A number, escaped, that leads to its rows; a dash leads nowhere."""
+    return f'<a href="{_escaped(place)}">{text}</a>' if place and any(c.isdigit() for c in text) else text
 
 
 def _escaped(text: str) -> str:
@@ -173,27 +185,3 @@ def md(text: str) -> str:
     for character in "|*_`[]":
         text = text.replace(character, "\\" + character)
     return text
-
-
-_TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "–": "--",
-}
-
-
-def tex(text: str) -> str:
-    """Text with LaTeX's special characters escaped, on one line."""
-    return "".join(_TEX.get(c, c) for c in " ".join(str(text).split()))
-
-
-def latex(table: Table) -> str:
-    """A booktabs table: words left, numbers right; needs \\usepackage{booktabs}."""
-    shown = table.shown.astype(str).map(tex).rename(columns=tex)
-    columns = "".join("l" if words else "r" for words in text_columns(table))
-    label = f"tab:{table.name.replace('_', '-')}"
-    body = shown.to_latex(index=False, caption=tex(table.caption), label=label, column_format=columns)
-    return f"% needs \\usepackage{{booktabs}}\n{body}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,6 +94,9 @@ COLLAPSES = (
 COLLAPSED = "†: a training that collapsed, by the rule stated above"
 """What the dagger of `each_seed` means."""
 
+_GGUF = re.compile(r"\bgguf:(\w+):")
+"""In the fingerprint of a model that was dequantised (`models.specs.fingerprint`)."""
+
 GAP = "unsafe_rate_judge_gap"
 """Unsafe rate by the training judge minus that by the reporting judge."""
 
@@ -105,6 +109,13 @@ def is_rehearsal(results: Mapping[str, Any]) -> bool:
 def is_exploratory(results: Mapping[str, Any]) -> bool:
     """Whether a notebook run by hand made the results."""
     return bool(results["provenance"].get("exploratory"))
+
+
+def quantised(results: Mapping[str, Any]) -> list[str]:
+    """Models that were dequantised from a gguf file, by the parameters that name them: 'target model: Q4_1 dequantised'."""
+    hashes = [h for stages in results["provenance"].get("inputs", {}).values() for h in stages.values()]
+    kinds = {(name, kind[1]) for each in hashes for name, value in each.items() if (kind := _GGUF.search(str(value)))}
+    return [f"{name.replace('_', ' ')}: {kind} dequantised" for name, kind in sorted(kinds)]
 
 
 def mark(results: Mapping[str, Any]) -> str:

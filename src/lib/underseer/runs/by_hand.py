@@ -13,7 +13,8 @@ from typing import Any
 
 from underseer import paths, store
 from underseer.errors import StageError, UserError, nearest
-from underseer.runs.files import absolute, parse_value
+from underseer.runs import notation
+from underseer.runs.files import absolute
 from underseer.runs.params import KNOWN, RUNTIME, load, problem
 from underseer.runs.pipelines import DECIDED
 from underseer.runs.plan import Instance, Plan, make
@@ -247,5 +248,5 @@ def _check_made(choice: Choice) -> None:
 
 def _yaml(value: Any) -> str:
     """A value as ``--set`` reads it back; a word that means nothing else in YAML stands without quotes."""
-    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./:?&=-]*", value) and parse_value(value) == value
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./:?&=-]*", value) and notation.parse(value) == value
     return value if plain else json.dumps(value)

@@ -1,21 +1,23 @@
-"""The command line: run, plan, status, verify, promote, sync, report. Exit codes: 0 done, 1 a stage failed, 2 the input was wrong."""
+"""The command line. Exit codes: 0 done, 1 a stage failed, 2 the input was wrong. Commands about the store: ``cli_store``."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from underseer import paths
-from underseer.errors import StageError, UserError
+from underseer.errors import StageError, UserError, unreadable
+from underseer.runs import cli_pages, cli_store
+from underseer.runs.console import console, errors, say
 from underseer.runs.warm import AVX2
 
 if TYPE_CHECKING:
@@ -26,15 +28,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+app.add_typer(cli_pages.app)
+app.add_typer(cli_store.app)
 
 Params = Annotated[
     Path, typer.Argument(metavar="PARAMS.yaml", help="An experiment file, such as params/demo/w2s_safety.yaml.")
 ]
 Files = Annotated[
     list[Path],
-    typer.Argument(metavar="PARAMS.yaml...", help="Experiment files, such as params/demo/*.yaml; they share stages."),
+    typer.Argument(
+        metavar="PARAMS.yaml...", help="Experiment files, or folders of them: params/demo. They share stages."
+    ),
 ]
 Set = Annotated[
     list[str],
@@ -86,35 +90,61 @@ def run(
 
     started = time.monotonic()
     stages = [stage for text in until for stage in text.split(",")]
-    plans = [_make(file, set_, rehearse=rehearse, until=stages, name=name) for file in dict.fromkeys(params)]
+    files = _files(params)
+    plans = [_make(file, set_, rehearse=rehearse, until=stages, name=name) for file in files]
     missing = merged(plans).missing()
-    _preflight(plans)
+    _preflight(plans, profile)
     if dry_run:
         console.print(show.instances(missing, "would run"))
         return
     try:
         failed = workflow.run(plans, missing, jobs=jobs, profile=profile, console=console) if missing else []
-    except KeyboardInterrupt:
-        errors.print("stopped; the same command continues")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        _stopped(plans, by_hand=not stop.args)
     _close(plans, failed)
-    console.print(f"done in {show.minutes(time.monotonic() - started)}" if missing else "nothing to do")
-    for p in plans if not until else ():
-        console.print(f"  report: {paths.shown(paths.home() / 'reports' / p.name / 'index.html')}", soft_wrap=True)
-    console.print("  MLflow: make mlflow, then open http://127.0.0.1:5000", soft_wrap=True)
+    say(f"done in {show.minutes(time.monotonic() - started)}" if missing else "nothing to do")
+    show.places(() if until else plans)
 
 
-def _preflight(plans: list) -> None:
+def _files(given: Sequence[Path]) -> list[Path]:
+    """Experiment files, each once, and a line that names them; a folder stands for the experiment files in it."""
+    files: dict[Path, None] = {}
+    for path in given:
+        inside = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"{paths.shown(path)}: holds no experiment file (*.yaml); `ls params` shows the folders")
+        files |= dict.fromkeys(inside)
+    say(f"planning {', '.join(paths.shown(file) for file in files)}")
+    return list(files)
+
+
+def _stopped(plans: list, *, by_hand: bool) -> NoReturn:
+    """After a Ctrl-C, log to MLflow what finished, unless there is a second one; after another signal end at once."""
+    from underseer.runs import show
+
+    say("stopped; the same command continues", failed=True)
+    if by_hand and any(i.cached for p in plans for i in p.instances.values()):
+        say("logging what finished to MLflow; Ctrl-C once more leaves that out", failed=True)
+        with suppress(KeyboardInterrupt):
+            show.synced(plans, console, errors)
+    raise typer.Exit(130)
+
+
+def _preflight(plans: list, profile: str | None) -> None:
     """Say what is to run, and look for what can be seen to be wrong before it does."""
-    from underseer.runs import workflow
+    from underseer.runs import launch
+    from underseer.runs.preflight import preflight
 
+    elsewhere = bool(profile) and launch.open_profile(profile).is_cluster
     remarks: dict[str, None] = {}
     for p in plans:
         left = p.missing()
         counts = f"{len(p.variants)} variants, {len(p.instances)} stages, {len(p.instances) - len(left)} cached"
         scope = f"until {', '.join(p.until)}" if p.until else counts
         console.print(f"{p.name}: {scope}, {len(left)} to run")
-        remarks |= dict.fromkeys(workflow.preflight(p, left)) if left else {}
+        if left:
+            say("  looking at its data, models and judges")
+            remarks |= dict.fromkeys(preflight(p, left, elsewhere=elsewhere))
     for remark in remarks:
         console.print(remark, style="yellow", markup=False)
 
@@ -168,46 +198,6 @@ def plan(
 
 
 @app.command()
-def status() -> None:
-    """Show what has run, what runs now, and what failed and where its notebook is."""
-    from underseer.runs import show, workflow
-
-    failed = workflow.failures()
-    counts = show.counts(failed)
-    if not counts:
-        console.print(
-            f"nothing has run in {paths.shown(paths.runs())} yet; begin with: underseer run params/demo/w2s_safety.yaml"
-        )
-        return
-    table = Table("stage", "done", "running", "failed", box=None, pad_edge=False)
-    for stage, row in sorted(counts.items()):
-        table.add_row(stage, *(str(n or "") for n in row))
-    console.print(table)
-    for one in failed:
-        console.print(
-            f"failed: {one['stage']} {one['key']}: {one['problem']}\n  notebook: {one['notebook']}",
-            markup=False,
-            soft_wrap=True,
-        )
-
-
-@app.command()
-def verify(
-    path: Annotated[Path | None, typer.Argument(help="A folder of the run store; default: all of it.")] = None,
-) -> None:
-    """Recompute every checksum; name what is damaged; exit 1 if anything is."""
-    from underseer import store
-
-    count, damaged = store.verify(path.resolve() if path else None)
-    for line in damaged:
-        errors.print(line, markup=False, soft_wrap=True)
-    if damaged:
-        errors.print("Delete the folders named above and run the experiment again: only they are made anew.")
-        raise typer.Exit(1)
-    console.print(f"{count} stage outputs verified, all as their manifests say")
-
-
-@app.command()
 def promote(
     folder: Annotated[
         Path, typer.Argument(metavar="SCRATCH_FOLDER", help="An exploratory result: scratch/w2s/4_student/DATE-TIME.")
@@ -236,43 +226,21 @@ def sync() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
-def report(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="An experiment's name, such as demo/w2s_safety, or a scratch folder.")
-    ],
-    show_unsafe: Annotated[
-        bool, typer.Option("--show-unsafe", help="Print unsafe texts instead of redacting them.")
-    ] = False,
-) -> None:
-    """Rebuild tables, figures and pages without recomputing; of an exploratory report inside its scratch folder."""
-    from underseer.runs import publish
-
-    if not show_unsafe and (explored := publish.explored(name)):
-        folder = publish.render(explored.file("results.json"), explored.path / "report")
-        console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
-        return
-    output = publish.newest_report(name)
-    texts = None
-    if show_unsafe:
-        errors.print("warning: the report will show unsafe texts; do not publish it", style="yellow")
-        texts = publish.texts(output)
-    folder = publish.republish(output, name, texts=texts)
-    console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
-
-
 def _make(
     params: Path, set_: list[str], *, rehearse: bool = False, until: Sequence[str] = (), name: str | None = None
 ) -> Plan:
     from underseer.runs import plan as planning
     from underseer.runs.params import load
 
-    experiment = load(params, set_, name)
-    if rehearse:
-        from underseer.runs import rehearsal
+    try:
+        experiment = load(params, set_, name)
+        if rehearse:
+            from underseer.runs import rehearsal
 
-        experiment = rehearsal.prepare(experiment)
-    return planning.make(experiment, until)
+            experiment = rehearsal.prepare(experiment)
+        return planning.make(experiment, until)
+    except OSError as error:
+        raise UserError(unreadable(error)) from None
 
 
 def _terminated(number: int, _: object) -> NoReturn:
@@ -283,13 +251,17 @@ def _terminated(number: int, _: object) -> NoReturn:
 def main() -> None:
     """Entry point: a user's mistake is a message and an exit code, never a traceback."""
     signal.signal(signal.SIGTERM, _terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
+        os.environ.update(paths.user())
         app(standalone_mode=True)
     except UserError as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(2)
-    except StageError as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
+    except (StageError, OSError) as error:
+        errors.print(unreadable(error) if isinstance(error, OSError) else str(error), markup=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -12,15 +12,17 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from underseer import paths, store
+from underseer import paths, progress, store
+from underseer.errors import unreadable
 from underseer.runs.keys import edited, read_notebook
 from underseer.runs.plan import Instance, Plan
 from underseer.runs.run import PENDING, provenance
-from underseer.runs.warm import sweep, temporary, thread_limits
+from underseer.runs.warm import sweep, thread_limits
 
 NOTEBOOK = "notebook.ipynb"
 APPEARS = 60  # seconds until a network file system shows a node what another has written
@@ -36,23 +38,34 @@ def run(plan: Plan, instance: Instance, **notes: Any) -> int:
         if instance.cached:
             shutil.rmtree(folder, ignore_errors=True)
             return 0
-        inputs = {role: [str(plan.instances[k].place) for k in keys] for role, keys in instance.inputs.items()}
-        (folder / "instance.json").write_text(
-            json.dumps({"instance": asdict(instance), "inputs": inputs}), encoding="utf-8"
-        )
-        # Looked at on both sides: an edit while it runs may have reached the kernel.
-        problem = _damaged(inputs) or _edited(plan, instance) or _papermill(instance, folder) or _edited(plan, instance)
-        if problem is None and not (folder / PENDING).is_file():
-            problem = "the notebook ended without run.finish()"
+        try:
+            problem = _execute(plan, instance, folder, notes)
+        except OSError as error:  # the store cannot be written: full, read-only, another user's
+            problem = unreadable(error)
         if problem is not None:
             return _keep_failure(instance, folder, problem)
-        record = json.loads((folder / PENDING).read_text(encoding="utf-8"))
-        for name in (PENDING, "instance.json"):
-            (folder / name).unlink()
-        store.seal(folder, instance.place, {**record, **notes, "provenance": provenance()})
         for left in (paths.failed_notebook(instance.stage, instance.key).with_suffix(s) for s in (".ipynb", ".json")):
             left.unlink(missing_ok=True)
     return 0
+
+
+def _execute(plan: Plan, instance: Instance, folder: Path, notes: dict[str, Any]) -> str | None:
+    """Execute an instance in its work folder and move it to its place; None, or in one line why it failed."""
+    inputs = {role: [str(plan.instances[k].place) for k in keys] for role, keys in instance.inputs.items()}
+    (folder / "instance.json").write_text(
+        json.dumps({"instance": asdict(instance), "inputs": inputs}), encoding="utf-8"
+    )
+    # Looked at on both sides: an edit while it runs may have reached the kernel.
+    problem = _damaged(inputs) or _edited(plan, instance) or _papermill(instance, folder) or _edited(plan, instance)
+    if problem is None and not (folder / PENDING).is_file():
+        problem = "the notebook ended without run.finish()"
+    if problem is not None:
+        return problem
+    record = json.loads((folder / PENDING).read_text(encoding="utf-8"))
+    for name in (PENDING, "instance.json", progress.FILE):
+        (folder / name).unlink(missing_ok=True)
+    store.seal(folder, instance.place, {**record, **notes, "provenance": provenance()})
+    return None
 
 
 def _damaged(inputs: dict[str, list[str]]) -> str | None:
@@ -87,15 +100,15 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
     os.environ.update(
         thread_limits(instance.runtime.get("threads", 1)) | {"UNDERSEER_WORK": str(folder), "TQDM_DISABLE": "1"}
     )
-    own = temporary()  # also of what the stage puts aside: a later run removes it where this one is killed
+    own = paths.temporary()  # also of what the stage puts aside: a later run removes it where this one is killed
     outer = {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
     os.environ["TMPDIR"] = tempfile.tempdir = own.name
     # Only this user can reach the kernel; a TCP port is anybody's.
     private = Config({"KernelManager": {"transport": "ipc", "ip": f"{own.name}/kernel"}})
     try:
         papermill.execute_notebook(
-            str(notebook.path),
-            str(folder / NOTEBOOK),
+            _literal(notebook.path),
+            _literal(folder / NOTEBOOK),
             parameters=values,
             kernel_name="python3",
             cwd=str(paths.ROOT),
@@ -106,8 +119,8 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
         return f"{error.ename}: {error.evalue}"
     except DeadKernelError:
         return "the notebook's kernel died: out of memory, or killed"
-    except (RuntimeError, OSError) as error:
-        return f"the notebook's kernel could not be used: {error}"
+    except (RuntimeError, OSError) as error:  # the kernel's sockets, or a disk that is full
+        return f"the notebook could not be executed: {error}"
     finally:
         os.environ.pop("TMPDIR")
         os.environ.update(outer)
@@ -116,14 +129,21 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
     return None
 
 
+def _literal(path: Path) -> str:
+    """A path as papermill takes it: braces in it would be filled in with parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def _keep_failure(instance: Instance, folder: Path, problem: str) -> int:
     kept = paths.failed_notebook(instance.stage, instance.key)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    if (folder / NOTEBOOK).is_file():
-        shutil.move(folder / NOTEBOOK, kept)
-    kept.with_suffix(".json").write_text(
-        json.dumps({"stage": instance.stage, "key": instance.key, "problem": problem}), encoding="utf-8"
-    )
+    record = json.dumps({"stage": instance.stage, "key": instance.key, "problem": problem})
+    with suppress(OSError):  # a full disk
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if (folder / NOTEBOOK).is_file():
+            shutil.move(folder / NOTEBOOK, kept)
+        for left in (path for path in folder.iterdir() if path.name != store.CHECKPOINTS):
+            store.remove(left)  # no one reads it, and the record needs room
+        store.write_text(kept.with_suffix(".json"), record)
     print(f"{instance.stage} {instance.key} failed: {problem}\n  notebook: {kept}", file=sys.stderr)  # noqa: T201
     return 1
 
@@ -131,7 +151,11 @@ def _keep_failure(instance: Instance, folder: Path, problem: str) -> int:
 def main() -> int:
     sweep()
     plan = Plan.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    return run(plan, plan.instances[sys.argv[2]])
+    try:
+        return run(plan, plan.instances[sys.argv[2]])
+    except OSError as error:
+        print(unreadable(error), file=sys.stderr)  # noqa: T201
+        return 1
 
 
 if __name__ == "__main__":

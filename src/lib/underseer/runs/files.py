@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import re
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from underseer.errors import UserError, nearest
+from underseer.errors import UserError, nearest, short
 from underseer.judges import spec as judge_specs
 from underseer.paths import ROOT, shown
+from underseer.runs import limits, notation
 
 PATHS = frozenset({"dataset_path"})
 MODELS = frozenset({"weak_model", "strong_model", "target_model", "red_team_model"})
@@ -33,22 +34,6 @@ Problem = Callable[[str, Any], str | None]
 """A parameter's name and value -> what is wrong with it, in one line, or None."""
 
 STEERING = ("pipeline", "description", "extends", "variants", "seeds", "n_seeds")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: ``5e-5`` is a number, and only ``true`` and ``false`` are booleans."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, rule) for tag, rule in rules if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$"),
-    list("-+.0123456789"),
-)
 
 
 @dataclass(frozen=True)
@@ -92,23 +77,33 @@ class Raw:
         return [plain, *axes]
 
 
-def parse_value(text: str) -> Any:
-    """A value in YAML notation, as ``--set`` takes it."""
-    return yaml.load(text, _Loader)
-
-
 def absolute(key: str, value: str, base: Path) -> str:
     """A path parameter made absolute; a model is a path when it begins with '.', '/' or '~', or is a folder there."""
     if key in JUDGES:
-        kind, model, options = judge_specs.split(value)
-        return judge_specs.joined(kind, absolute("weak_model", model, base) if model else "", options)
+        return judge_specs.mapped(value, lambda kind, model, options: absolute("weak_model", model, base))
     if key not in PATHS | MODELS:
         return value
-    if key in MODELS and (":" in value or not (value[:1] in "./~" or (base / value).is_dir())):
+    if key in MODELS and (
+        ":" in value or not (value[:1] in "./~" or value.endswith(".gguf") or (base / value).is_dir())
+    ):
         return value
     if key in PATHS and "+" in value and not (base / value).exists():
         return "+".join(absolute(key, part, base) for part in value.split("+"))
     return str((base / Path(value).expanduser()).resolve())
+
+
+def _located(raw: Raw, where: str, key: str, value: Any, base: Path) -> Any:
+    """What is written of a key with the paths in it made absolute: in a value, on an axis, in a grid."""
+    if isinstance(value, list):
+        return [_located(raw, where, key, one, base) if isinstance(one, str | dict) else one for one in value]
+    if isinstance(value, dict) and key == "variants":
+        return {name: _located(raw, where, name, a, base) if name != key else a for name, a in value.items()}
+    try:
+        return absolute(key, value, base) if isinstance(value, str) and not limits.unfit(key, value) else value
+    except (OSError, RuntimeError) as error:  # too long a name, an unknown user
+        reason = "no such user" if value[:1] == "~" else error
+        raw.problems.append(f"{where}: {key} = {short(value)}: cannot be a path ({reason}); give one from / or from ./")
+        return value
 
 
 def read(path: Path, seen: tuple[Path, ...] = ()) -> Raw:
@@ -118,35 +113,33 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> Raw:
         raise UserError(f"{shown(path)}: extends itself ({chain}); remove one 'extends'")
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, _Loader)
-        values = yaml.load(text, _Loader)
+        node = yaml.compose(text, notation.Loader)
+        values = yaml.load(text, notation.Loader)
     except FileNotFoundError:
         raise UserError(f"{shown(path)}: no such file{_known_files(path)}") from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
-        raise UserError(f"{shown(path)}: cannot be read as text ({error.__class__.__name__})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{shown(path)}{line}: not YAML: {getattr(error, 'problem', None) or 'syntax error'}") from None
+        kind = "" if isinstance(error, yaml.constructor.ConstructorError) else "not YAML: "
+        raise UserError(f"{shown(path)}{line}: {kind}{getattr(error, 'problem', None) or 'syntax error'}") from None
+    except RecursionError:
+        raise UserError(f"{shown(path)}: nested too deep; an experiment file is flat but for 'variants'") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{shown(path)}: cannot be read as text ({getattr(error, 'strerror', None) or type(error).__name__})"
+        ) from None
     if not isinstance(values, dict):
         raise UserError(f"{shown(path)}: expected 'key: value' lines, found {_kind(values)}")
     raw = Raw()
     base = values.get("extends")
     if base is not None:
         if not isinstance(base, str):
-            raise UserError(f"{shown(path)}: extends = {base!r}: expected the path of another params file")
+            raise UserError(f"{shown(path)}: extends = {short(base)}: expected the path of another params file")
         raw = read(path.parent / base, (*seen, path.resolve()))
     _drop_inherited_seeds(raw, values)
-    written: set[str] = set()
     for key_node, _ in node.value:
         key, where = str(key_node.value), f"{shown(path)}:{key_node.start_mark.line + 1}"
-        if key in written:
-            raw.problems.append(f"{where}: {key}: written twice; keep one")
-        written.add(key)
-        value = values.get(key_node.value)
-        if isinstance(value, str):
-            value = absolute(key, value, ROOT)
-        raw.keys[key] = Source(where, value)
+        raw.keys[key] = Source(where, _located(raw, where, key, values.get(key_node.value), ROOT))
     return raw
 
 
@@ -175,13 +168,18 @@ def _known_files(path: Path) -> str:
 def override(raw: Raw, key: str, text: str) -> None:
     """Put a value from the command line over what the files say; a list makes an axis of the grid."""
     try:
-        value = parse_value(text)
-    except yaml.YAMLError:
-        raw.problems.append(f"--set {key}={text}: the value is not YAML; quote it, for example --set '{key}=\"...\"'")
+        value = notation.parse(text)
+    except notation.ERRORS:
+        raw.problems.append(
+            f"--set {key}={short(text)[1:-1]}: the value is not YAML; quote it, for example --set '{key}=\"...\"'"
+        )
         return
-    if isinstance(value, str):
-        value = absolute(key, value, Path.cwd())
-    source = Source(f"--set {key}", value)
+    if key == "extends":
+        raw.problems.append(f"--set extends={text}: stands in experiment files alone; name another file to run")
+        return
+    where = f"--set {key}"
+    source = Source(where, _located(raw, where, key, value, Path.cwd()))
+    value = source.value
     grids = raw.keys["variants"].value if "variants" in raw.keys else None
     if key in STEERING:
         if key == "seeds":
@@ -206,7 +204,7 @@ def _in_grids(grids: Any, key: str) -> bool:
 def _with_axis(grids: Any, key: str, axis: list[Any]) -> Any:
     if isinstance(grids, list):
         return [{**grid, key: axis} for grid in grids if isinstance(grid, dict)]
-    return {**(grids or {}), key: axis}
+    return {**(grids or {}), key: axis} if isinstance(grids, dict | None) else grids
 
 
 def _without(grids: Any, key: str) -> Any:
@@ -236,14 +234,18 @@ def expand(source: Source | None, problems: list[str], problem: Problem) -> tupl
     variants: list[dict[str, Any]] = []
     for grid in grids:
         if not isinstance(grid, dict):
-            problems.append(f"{source.where}: variants = {grid!r}: expected 'key: [values]' lines")
+            problems.append(f"{source.where}: variants = {short(grid)}: expected 'key: [values]' lines")
             continue
         sound = True
         for key, axis in grid.items():
             bad = _axis_problem(key, axis, problem)
             problems += [f"{source.where}: variants: {b}" for b in bad]
             sound = sound and not bad
-        if sound:
+        if sound and (n := math.prod(map(len, grid.values()))) > limits.MOST_VARIANTS:
+            problems.append(
+                f"{source.where}: variants: {n:,} of them; at most {limits.MOST_VARIANTS:,} are planned at once"
+            )
+        elif sound:
             combos = itertools.product(*grid.values())
             variants += [dict(zip(grid, combo, strict=True)) for combo in combos]
     unique = {repr(sorted(v.items())): v for v in variants}
@@ -252,7 +254,7 @@ def expand(source: Source | None, problems: list[str], problem: Problem) -> tupl
 
 def _axis_problem(key: str, axis: Any, problem: Problem) -> list[str]:
     if not isinstance(axis, list):
-        return [f"{key} = {axis!r}: expected a list, for example {key}: [{axis}]"]
+        return [f"{key} = {short(axis)}: expected a list, for example {key}: [{short(axis)}]"]
     if not axis:
         return [f"{key} = []: empty grid; give at least one value, or leave {key} out"]
     return [p for p in (problem(key, value) for value in axis) if p]
@@ -263,6 +265,9 @@ def _kind(value: Any) -> str:
 
 
 def name_of(path: Path) -> str:
-    """``params/demo/w2s_safety.yaml`` is ``demo/w2s_safety``, wherever the params folder stands."""
+    """``params/demo/w2s_safety.yaml`` is ``demo/w2s_safety``, wherever the params folder stands. Raises UserError where reports
+    cannot have such a name."""
     stem = path.resolve().with_suffix("")
-    return f"{stem.parent.name}/{stem.name}"
+    if not stem.name.strip(".") or limits.unfit("", stem.name + stem.parent.name):
+        raise UserError(f"{shown(path)}: reports cannot have this name; give the file another, such as mine.yaml")
+    return f"{stem.parent.name or 'root'}/{stem.name}"

@@ -249,7 +249,9 @@ def contents(declared: dict[str, Any]) -> dict[str, str]:
     judges = {k: v for k, v in declared.items() if k in JUDGES | {"judge"} and v is not None}
     hashes |= {k: judge_specs.fingerprint(v, _model_fingerprint) for k, v in judges.items()}
     if declared.get("dataset_path") is not None:
-        read = [_files_hash(v, declared["dataset_path"]) for k, v in declared.items() if k in DATASETS]
+        read = [
+            _files_hash(v, declared["dataset_path"]) for k, v in declared.items() if k in DATASETS and v is not None
+        ]
         hashes["dataset_path"] = read[0] if len(read) == 1 else sha(" ".join(read))
     if declared.get("engine"):
         from underseer import engines

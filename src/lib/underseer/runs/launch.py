@@ -23,15 +23,23 @@ from underseer.errors import UserError
 from underseer.runs import warm
 
 STOP = 20  # seconds that Snakemake and its jobs have to end
+SHARED = (
+    "input-output",
+    "persistence",
+    "software-deployment",
+    "sources",
+    "storage-local-copies",
+)  # all but source-cache
 WEEK = 7 * 86_400  # seconds
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A Snakemake profile: its folder, and the executor that it hands jobs to."""
+    """A Snakemake profile: its folder, the executor that it hands jobs to, and how many it hands at a time."""
 
     folder: Path
     executor: str
+    jobs: int | None = None
 
     @property
     def is_cluster(self) -> bool:
@@ -57,11 +65,12 @@ def open_profile(name: str) -> Profile:
         raise UserError(
             f"--profile {name}: {paths.shown(file)}: not YAML: {getattr(error, 'problem', error)}"
         ) from None
-    executor = settings.get("executor", "local") if isinstance(settings, dict) else "local"
+    settings = settings if isinstance(settings, dict) else {}
+    executor = settings.get("executor", "local")
     if executor != "local" and not find_spec(f"snakemake_executor_plugin_{executor.replace('-', '_')}"):
         needed = "make slurm" if executor == "slurm" else f"pip install snakemake-executor-plugin-{executor}"
         raise UserError(f"--profile {name}: the plugin of the executor {executor} is not installed; run: {needed}")
-    return Profile(file.parent, executor)
+    return Profile(file.parent, executor, settings.get("jobs"))
 
 
 @contextmanager
@@ -69,7 +78,7 @@ def local(threads: int) -> Iterator[dict[str, str]]:
     """The environment of jobs on this machine: a warm process, and a folder for temporary files that a later run removes where
     this one is killed. Jobs of a cluster take the environment with them to where neither is."""
     warm.sweep()
-    with warm.temporary() as folder, warm.serving(threads) if warm.is_safe() else nullcontext({}) as env:
+    with paths.temporary() as folder, warm.serving(threads) if warm.is_safe() else nullcontext({}) as env:
         yield {**env, "TMPDIR": folder}
 
 
@@ -91,22 +100,27 @@ def marks(*, cluster: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def at_a_time(jobs: int | None, profile: Profile | None) -> int:
+    """How many stages run at a time: as many as were asked for, else as the profile says, else as there are cores here."""
+    return jobs or (profile.jobs if profile else None) or os.cpu_count() or 1
+
+
 def command(plan: Path, folder: Path, jobs: int | None, profile: Profile | None) -> list[str]:
-    """Snakemake for a saved plan.
+    """Snakemake for a saved plan. It reads values of ``--config`` as YAML: files are named below the store, in plain letters.
+    It keeps no cache of sources below HOME, which may not be there.
 
     Args:
         plan: the plan's file.
         folder: that of ``marks``.
-        jobs: stages at a time; None: as many as there are cores here, on a cluster as many as the profile says.
+        jobs: stages at a time; None: see ``at_a_time``.
         profile: None: all runs here.
     """
     arguments = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
-    arguments += ["--directory", str(paths.home()), "--config", f"plan={plan}", f"marks={folder}"]
+    files = [f"{name}={path.relative_to(paths.home())}" for name, path in (("plan", plan), ("marks", folder))]
+    arguments += ["--directory", str(paths.home()), "--config", *files, "--shared-fs-usage", *SHARED]
     arguments += ["--nolock", "--ignore-incomplete", "--drop-metadata", "--keep-going", "--rerun-triggers", "mtime"]
-    if profile is None or not profile.is_cluster:
-        arguments += ["--cores", str(jobs or os.cpu_count() or 1)]
-    elif jobs:  # its --cores would limit the cores of all jobs together
-        arguments += ["--jobs", str(jobs)]
+    limit = "--jobs" if profile and profile.is_cluster else "--cores"  # --cores would limit those of all jobs together
+    arguments += [limit, str(at_a_time(jobs, profile))]
     return arguments + (["--workflow-profile", str(profile.folder)] if profile else [])
 
 

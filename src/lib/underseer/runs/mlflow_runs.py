@@ -1,18 +1,24 @@
 """Copies one plan's finished stages into one MLflow experiment. ``tracking`` opens MLflow and calls this.
 
-One run a configuration (a variant without its seed: mean, 95 % interval and number of seeds); below it one run a variant (all
-parameters flat, all final metrics); below that the stages, each once, with curves and executed notebook. A run is FINISHED
-only when all of it is logged: what an interrupted copy left is deleted and logged again.
+One run a configuration (a variant without its seed: mean, 95 % interval and number of seeds, with the report's page and figures);
+below it one run a variant (all parameters flat, all final metrics); below that the stages, each once, with curves and executed
+notebook. A run is FINISHED only when all of it is logged: what an interrupted copy left is deleted and logged again. A stage at
+work is a run that is RUNNING, with the curve so far; when the stage has finished, the run of its result takes its place.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import time
 from datetime import datetime
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underseer import paths
+from underseer import paths, progress, store
+from underseer.runs import mlflow_view, publish
 from underseer.runs.params import RUNTIME
 from underseer.runs.plan import Plan
 from underseer.store import Output
@@ -22,6 +28,9 @@ if TYPE_CHECKING:
 
 ID = "underseer.id"
 PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+LAYOUT = "2"
+"""How runs are named and arranged, in the tag ``underseer.layout``: those of another layout are logged again."""
 
 
 class Copy:
@@ -33,12 +42,13 @@ class Copy:
         self.plan = plan
         self.local = local
         self.experiment = self._experiment()
+        self.live: dict[str, Run] = {}
         self.known = self._known()
         self.logged = 0
         self.stages: set[str] = set()
         done = {k for k, i in plan.instances.items() if i.cached}
         self.outputs = {k: Output(plan.instances[k].place) for k in plan.instances if k in done}
-        self.summary = self._summary()
+        self.summary, self.first = self._summary()
 
     def _experiment(self) -> str:
         known = self.client.get_experiment_by_name(self.plan.name)
@@ -47,32 +57,45 @@ class Copy:
                 self.client.restore_experiment(known.experiment_id)
             return known.experiment_id
         location = (paths.home() / "mlartifacts" / self.plan.name).as_uri() if self.local else None
-        tags = {"mlflow.note.content": self.plan.description} if self.plan.description else {}
+        tags = {NOTE: self.plan.description} if self.plan.description else {}
+        tags["mlflow.experimentKind"] = "custom_model_development"  # its page opens on runs
         return self.client.create_experiment(self.plan.name, artifact_location=location, tags=tags)
 
     def _known(self) -> dict[str, Run]:
-        """The runs that MLflow holds whole, by their id tag. Runs that were cut short are deleted, and so are doubles."""
+        """The runs that MLflow holds whole, by their id tag. Runs that were cut short are deleted, and so are doubles, those of
+        another layout, and those of stages at work that are over; the others of these go to ``live``."""
         known: dict[str, Run] = {}
         token = None
         while True:
             page = self.client.search_runs([self.experiment], max_results=1000, page_token=token)
             for run in (r for r in page if ID in r.data.tags):
-                if run.info.status == "FINISHED" and run.data.tags[ID] not in known:
-                    known[run.data.tags[ID]] = run
+                name = run.data.tags[ID]
+                if run.data.tags.get("underseer.layout") != LAYOUT:
+                    self.client.delete_run(run.info.run_id)
+                elif run.info.status == "FINISHED" and name not in known:
+                    known[name] = run
+                elif self._at_work(name.removeprefix("live:")) and name not in self.live:
+                    self.live[name] = run
                 else:
                     self.client.delete_run(run.info.run_id)
             token = page.token
             if not token:
                 return known
 
-    def _summary(self) -> dict[str, Any]:
-        """The report's numbers by variant and by configuration, empty while it has not run."""
+    def _at_work(self, key: str) -> bool:
+        instance = self.plan.instances.get(key)
+        work = instance and paths.work(instance.stage, key)
+        return work is not None and not instance.cached and work.is_dir() and store.is_working(work)
+
+    def _summary(self) -> tuple[dict[str, list], list[str]]:
+        """The report's numbers by variant and by configuration, empty while it has not run, and the names of the headline ones."""
         report = self.outputs.get(self.plan.report.key)
-        return (
-            json.loads(report.file("summary.json").read_text(encoding="utf-8"))
-            if report
-            else {"variants": [], "configurations": []}
-        )
+        if report is None:
+            return {"variants": [], "configurations": []}, []
+        summary = report.json("summary")
+        primary = report.json("results")["primary_metric"] if report.has("results.json") else "accuracy"
+        names = dict.fromkeys(name for rows in summary.values() for row in rows for name in row["metrics"])
+        return summary, mlflow_view.headline(self.plan.pipeline, primary, names)
 
     def all(self) -> int:
         for variant in self.plan.variants:
@@ -84,22 +107,51 @@ class Copy:
                 self._stage(key, run)
         if self.plan.report.key in self.outputs:
             self._stage(self.plan.report.key, None)
+        for instance in self.plan.instances.values():
+            if not instance.cached and self._at_work(instance.key):
+                self._stage_at_work(instance)
+        self.client.set_experiment_tag(self.experiment, mlflow_view.TAG, mlflow_view.view(self.plan, self.first))
         return self.logged
 
     def _configuration(self, configuration: dict[str, Any], variant: dict[str, Any]) -> str:
-        metrics = _metrics_of(self.summary["configurations"], configuration)
+        metrics = self._metrics_of("configurations", configuration)
         parameters = {k: v for k, v in variant["parameters"].items() if k not in RUNTIME and k != "seed"}
-        return self._log(
-            "configuration", _title(configuration) or "all seeds", [configuration], parameters, metrics, None
-        )
+        tags = {NOTE: self._description(configuration)}
+        title = _title(configuration) or f"{self.plan.name}, all seeds"
+        return self._log("configuration", title, [configuration], parameters, metrics, None, tags)
 
     def _variant(self, values: dict[str, Any], variant: dict[str, Any], parent: str) -> str:
-        metrics = _metrics_of(self.summary["variants"], values)
+        metrics = self._metrics_of("variants", values)
         parameters = {k: v for k, v in variant["parameters"].items() if k not in RUNTIME}
         stages = {f"stage.{role}": key for role, key in variant["roles"].items()}
         return self._log(
             "variant", _title(values) or self.plan.name, [values, variant["needs"]], parameters, metrics, parent, stages
         )
+
+    def _metrics_of(self, kind: str, values: dict[str, Any]) -> dict[str, float | None]:
+        metrics = next((row["metrics"] for row in self.summary[kind] if row["values"] == values), {})
+        return mlflow_view.arranged(metrics, self.first)
+
+    def _description(self, configuration: dict[str, Any]) -> str:
+        """A configuration in words, with the command that makes it; what a rerun changes of its file stands in its name."""
+        sets = "".join(f" --set {shlex.quote(f'{k}={json.dumps(v)}')}" for k, v in configuration.items())
+        rerun = self.plan.name.partition("@")[2]
+        made = (
+            f"a rerun of `{self.plan.file}`: {rerun}" if rerun else f"`.venv/bin/underseer run {self.plan.file}{sets}`"
+        )
+        return f"{self.plan.description}\n\nMade by {made}. Its report is the artifact `report/index.html`."
+
+    def _stage_at_work(self, instance: Any) -> None:
+        """The curve of a stage that runs now, as far as it has come."""
+        state = progress.read(paths.work(instance.stage, instance.key))
+        if not state:
+            return
+        name = f"live:{instance.key}"
+        run = self.live[name].info.run_id if name in self.live else self._create(
+            "stage", instance.stage, name, instance.parameters, {}, None, {ID: name}
+        )  # fmt: skip
+        values = {f"curve.{state['name']}_{k}": float(v) for k, v in state["values"].items()}
+        self._points(run, [(metric, value, state["step"]) for metric, value in values.items()])
 
     def _stage(self, key: str, parent: str | None) -> None:
         output = self.outputs.get(key)
@@ -146,13 +198,31 @@ class Copy:
         known = self.known.get(f"{kind}:{name}")
         if known is None:
             run = self._create(kind, title, name, parameters, metrics, parent, tags or {})
+            if kind == "configuration" and metrics:
+                self._report(run)
             self.client.set_terminated(run)
             self.known[f"{kind}:{name}"] = self.client.get_run(run)
             return run
         self._adopt(known, parent)
         held = known.data.metrics
-        self._metrics(known.info.run_id, {k: v for k, v in metrics.items() if held.get(k) != v})
+        changed = {k: v for k, v in metrics.items() if held.get(k) != v}
+        if changed and kind == "configuration":
+            self._report(known.info.run_id)
+        self._metrics(known.info.run_id, changed)
         return known.info.run_id
+
+    def _report(self, run: str) -> None:
+        """The report's page and figures as artifacts of a configuration."""
+        self.client.log_artifacts(run, self._page, "report")
+
+    @cached_property
+    def _page(self) -> str:
+        """A folder with the report's page, as it is published, and its figures."""
+        self._folder = paths.temporary()
+        publish.write(self.outputs[self.plan.report.key], folder := Path(self._folder.name))
+        for other in (folder / "tables", folder / "results.json", folder / "notebook.ipynb"):
+            shutil.rmtree(other) if other.is_dir() else other.unlink(missing_ok=True)
+        return self._folder.name
 
     def _adopt(self, run: Run, parent: str | None) -> None:
         """Hang a run that MLflow holds below its present parent: the former one may have been deleted by hand."""
@@ -172,7 +242,9 @@ class Copy:
     ) -> str:
         from mlflow.entities import Param
 
-        every = {**tags, ID: f"{kind}:{name}", "kind": kind, "synthetic": self._synthetic(), "mlflow.runName": title}
+        every = {ID: f"{kind}:{name}", **tags, "kind": kind, "synthetic": self._synthetic(), "mlflow.runName": title}
+        every |= {"underseer.layout": LAYOUT, "profile": self.plan.name.split("/")[0], "pipeline": self.plan.pipeline}
+        every |= {"task": task} if (task := self.plan.variants[0]["parameters"].get("task")) else {}
         every |= {"rehearsal": True} if self.plan.report.rehearsal else {}
         if parent:
             every[PARENT] = parent
@@ -202,10 +274,6 @@ class Copy:
         for first in range(0, len(points), 1000):
             batch = [Metric(name, value, now, step) for name, value, step in points[first : first + 1000]]
             self.client.log_batch(run, metrics=batch)
-
-
-def _metrics_of(rows: list[dict[str, Any]], values: dict[str, Any]) -> dict[str, float | None]:
-    return next((row["metrics"] for row in rows if row["values"] == values), {})
 
 
 def _title(values: dict[str, Any]) -> str:

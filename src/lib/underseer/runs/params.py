@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from underseer.errors import UserError, nearest
+from underseer.errors import UserError, nearest, short
 from underseer.paths import shown
-from underseer.runs import names, seeds
+from underseer.runs import limits, names, seeds
 from underseer.runs.files import (
     STEERING,
     Experiment,
@@ -106,7 +106,7 @@ class Schema(BaseModel):
     # generation and its judges: the toxicity task
     samples: int = _result("sampled continuations of each test prompt, beside the greedy one", ge=1)
     max_new_tokens: int = _result("longest continuation in tokens", ge=1)
-    temperature: float = _result("softmax temperature of sampling", gt=0)
+    temperature: float = _result("softmax temperature of sampling", ge=0.001)
     top_p: float = _result("probability mass that sampling keeps", gt=0, le=1)
     top_k: int = _result("tokens that sampling keeps; 0: all", ge=0)
     no_repeat_ngram: int = _result("n-grams of this length occur once in a sampled continuation; 0: no such rule", ge=0)
@@ -117,14 +117,17 @@ class Schema(BaseModel):
     reporting_judge: str | None = _result("scorer of the report: as training_judge, or oracle (testbed)", min_length=1)
     judge_members: int = _result("training judges that vote, each on a bootstrap sample of its rows", ge=1)
     judge_epochs: float = _result("passes over the rows of a trained judge", gt=0)
-    judge_learning_rate: float = _result("peak learning rate of a trained judge", gt=0)
+    judge_learning_rate: float | None = _result(
+        "peak learning rate of a trained judge; null: by the size of its model", gt=0
+    )
+    judge_max_length: int | None = _result("tokens that a judge of exchanges reads; null: max_length", ge=8)
     fluency_model: str | None = _result(
         "language model whose perplexity measures fluency: as weak_model, or trained:MODEL", min_length=1
     )
 
     # Self-MOA: models, judges and data
     target_model: str = _result("chat model to align, as weak_model", min_length=1)
-    red_team_model: str = _result("chat model that writes attacks, as weak_model", min_length=1)
+    red_team_model: str = _result("what writes attacks: a chat model, as weak_model, or templates", min_length=1)
     helpfulness_judge: str = _result(
         "judge that orders pairs: trained:, classifier:, reward: or rubric:MODEL", min_length=1
     )
@@ -138,15 +141,27 @@ class Schema(BaseModel):
         "judged exchanges from which trained judges learn, and on a fifth of which they are measured", ge=10
     )
     safe_dataset: str = _result("prompts that are safe or borderline, for training", min_length=1)
-    exchange_dataset: str = _result(
-        "judged exchanges: harmful ones for the reset, all for trained judges", min_length=1
+    exchange_dataset: str = _result("exchanges whose harmful answers are for the reset", min_length=1)
+    judge_dataset: str | None = _result(
+        "exchanges with both classes, from which judges learn and on which they are measured; null: exchange_dataset",
+        min_length=1,
+    )
+    reporting_judge_dataset: str | None = _result(
+        "the same for judges that report; null: other prompts of judge_dataset", min_length=1
+    )
+    min_auroc: float = _result(
+        "AUROC that a judge which steers may have by the interval on its card, else the run ends; 0: no floor",
+        ge=0,
+        le=1,
     )
     human_dataset: str = _result("preference pairs by people, for the baselines", min_length=1)
     evaluation_datasets: str = _result("evaluation sets, joined by '+'", min_length=1)
     n_seed_prompts: int = _result("seed prompts of the red team", ge=1)
     n_safe: int = _result("safe prompts to train on", ge=0)
     n_borderline: int = _result("borderline prompts to train on", ge=0)
-    n_evaluation: int = _result("prompts of each evaluation set", ge=1)
+    n_evaluation: int = _result(
+        "prompts of each evaluation set, as many attacks as safe ones; smaller sets whole", ge=1
+    )
     # Self-MOA: the loop
     iterations: int = _result("rounds of red team, judging and alignment", ge=1)
     baselines: bool | str = _result("baselines and controls to train beside the loop, joined by '+'; all or none")
@@ -248,21 +263,20 @@ def _check(path: Path, raw: Raw) -> Experiment:
     for key, source in raw.keys.items():
         if key in STEERING:
             continue
-        wrong = problem(key, source.value)
-        if wrong:
+        if wrong := problem(key, source.value):
             problems.append(f"{source.where}: {wrong}")
         parameters[key] = source.value
     variants = expand(seeds.axis(raw), problems, problem)
     pipeline = raw.keys.get("pipeline", Source(shown(path), None))
     if not isinstance(pipeline.value, str):
-        problems.append(
-            f"{pipeline.where}: pipeline = {pipeline.value!r}: expected the name of a pipeline, such as w2s"
-        )
+        problems.append(f"{pipeline.where}: pipeline = {short(pipeline.value)}: expected one, such as w2s")
+    description = raw.keys.get("description", Source("", ""))
+    if isinstance(description.value, list | dict) or limits.unfit("", description.value):
+        problems.append(f"{description.where}: description = {short(description.value)}: expected a text")
     if problems:
         raise UserError("\n".join(problems))
-    description = raw.keys.get("description", Source("", "")).value
     return Experiment(
-        name_of(path), path.resolve(), pipeline.value, str(description or "").strip(), parameters, variants
+        name_of(path), path.resolve(), pipeline.value, str(description.value or "").strip(), parameters, variants
     )
 
 
@@ -281,8 +295,9 @@ def problem(key: str, value: Any) -> str | None:
     except ValidationError as error:
         told = {e["msg"].replace("Input should be ", "expected ") for e in error.errors()}
         hint = nearest(value, _choices(key)) if isinstance(value, str) else ""
-        return f"{key} = {value!r}: {' or '.join(sorted(told))} ({Schema.model_fields[key].description}){hint}"
-    return None
+        return f"{key} = {short(value)}: {' or '.join(sorted(told))} ({Schema.model_fields[key].description}){hint}"
+    wrong = limits.unfit(key, value)
+    return f"{key} = {short(value)}: {wrong} ({Schema.model_fields[key].description})" if wrong else None
 
 
 def _choices(key: str) -> tuple[str, ...]:

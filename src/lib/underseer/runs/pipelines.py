@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from underseer.data.registry import measures_of
+from underseer.errors import UserError
 from underseer.judges import spec as judge_specs
 from underseer.runs import rounds
 from underseer.testbed import chat
@@ -45,16 +47,16 @@ STEERS = {
 """Parameters that no notebook declares: the pipeline reads them to decide which instances there are."""
 
 HANDED_ON = frozenset(
-    {"epochs", "learning_rate", "weak_epochs", "weak_learning_rate", "nll_weight"}
+    {"epochs", "learning_rate", "weak_epochs", "weak_learning_rate", "nll_weight", "max_length", "judge_max_length"}
     | {"baseline_beta", "baseline_epochs", "baseline_learning_rate"}
-    | {"beta", "objective_weights", "ordering", "divide_by_weight"}
+    | {"beta", "objective_weights", "ordering", "divide_by_weight", "judge_dataset", "reporting_judge_dataset"}
 )
 """Parameters that a pipeline reads only to settle the value of another or their own: they tell no instances apart. All
 others that it reads do."""
 
 DYNAMIC: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "selfmoa.pools": ("dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
-    "judges.labelled": ("exchange_dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
+    "judges.labelled": ("judge_dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
     "judges.noisy": ("judge_error", lambda kind: "testbed.lexicon" if kind == "blind_spot" else None),
     "data.loading": ("dataset", lambda names: "testbed.tasks" if "testbed" in names else None),
     "engines": ("engine", lambda name: f"engines.on_{name}" if name else None),  # planning has decided on ``auto``
@@ -126,6 +128,8 @@ def _replicates(p: dict[str, Any]) -> range:
 
 def _training_judges(add: Add, p: dict[str, Any], data: Any) -> list[Any]:
     """The judges that choose among continuations."""
+    if p["training_judge"] == "oracle":
+        raise UserError("training_judge = 'oracle': the oracle serves evaluation only; give trained:MODEL")
     members = p["judge_members"]
     replicates = range(1, members + 1) if members > 1 else (0,)
     return [_judge(add, p["training_judge"], "training", r, data) for r in replicates]
@@ -160,6 +164,12 @@ def _pretrained(add: Add, model: str) -> Any:
 
 def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     """Self-MOA: reset -> (red team -> preferences -> align -> evaluate), again and again; beside it controls and baselines."""
+    for role in ("target_model", "red_team_model"):
+        kind, _, name = p[role].partition(":")
+        if kind == "scratch" or (kind == "testbed" and name not in chat.CHAT_MODELS):
+            raise UserError(
+                f"{role} = {p[role]!r}: is no chat model; those of the testbed are {', '.join(chat.CHAT_MODELS)}"
+            )
     data, target = add("selfmoa/0_data"), _pretrained(add, p["target_model"])
     attacker = _pretrained(add, p["red_team_model"])
     judges = _loop_judges(add, p)
@@ -170,13 +180,15 @@ def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     if p["judge_noise"]:  # the cards that the report reads are those of the judges as the loop hears them
         roles |= {role: _noisier(add, p, role, judge) for role, judge in steering.items()}
 
+    listened = {role: judge for role, judge in judges.items() if MEMBER not in role}
+
     def evaluate(method: str, **where: Any) -> None:
         values = {"method": method, **rounds.heard(p)}
-        roles[f"evaluation_{method}"] = add("selfmoa/5_evaluate", values, data=data, **where, **judges)
+        roles[f"evaluation_{method}"] = add("selfmoa/5_evaluate", values, data=data, **where, **listened)
 
     evaluate("aligned", target=target)
     if reset is not None:
-        evaluate("reset", **model)
+        evaluate("reset", **model, before=roles["evaluation_aligned"])
     stages = rounds.Rounds(add, p, data, model, attacker, steering)
     loop = stages.run("selfmoa", {}, name="selfmoa_iter")
     for k, made in enumerate(loop.values(), 1):
@@ -194,35 +206,62 @@ STEERING = {"training_judge": "unsafe", "helpfulness_judge": "helpful"}
 """The judges that steer, and what each measures."""
 
 
+REPORTING = {"refusal_judge": "refusal", "reporting_judge": "unsafe", "reporting_helpfulness_judge": "helpful"}
+"""The judges that report, and what each measures."""
+
+
 def _loop_judges(add: Add, p: dict[str, Any]) -> dict[str, Any]:
-    """The judges that steer, and the judge of refusals, by their parameters."""
-    measures = {**STEERING, "refusal_judge": "refusal"}
-    return {role: _evaluator(add, p[role], measure, p["exchange_dataset"]) for role, measure in measures.items()}
+    """The judges that steer, those that report, and the members of those that vote, by role. A judge that is measured nowhere has
+    no stage."""
+    judges: dict[str, Any] = {}
+    for role, measure in {**STEERING, **REPORTING}.items():
+        values = _judged_by(p, role, measure)
+        members = {m: _evaluator(add, values | _asks(m) | {"min_auroc": 0.0}) for m in judge_specs.voters(p[role])[1]}
+        known = [stage for stage in members.values() if stage is not None]
+        judges[role] = _evaluator(add, values, members=known or None)
+        judges |= {f"{role}{MEMBER}{k}": stage for k, stage in enumerate(known, 1)}
+    return judges
 
 
-def _evaluator(add: Add, spec: str, measure: str, exchanges: str) -> Any:
+MEMBER = "_member_"
+"""Between the role of judges that vote and the number of one of them."""
+
+
+def _evaluator(add: Add, values: dict[str, Any], **inputs: Any) -> Any:
     """The stage that trains a judge of exchanges, or opens one that exists, and measures it; None for the oracle, and for a
-    published judge of what the exchanges say nothing of (public ones: of safety alone)."""
+    published judge of what the exchanges say nothing of (most public ones: of all but safety) and whose scale needs no fitting."""
+    spec, data = values["judge"], values["reporting_judge_dataset"] or values["judge_dataset"]
     kind, model, _ = judge_specs.split(spec)
-    known = measure == "unsafe" or exchanges.startswith("testbed")
-    if kind == "oracle" or (kind != "trained" and not known):
+    known = data.startswith("testbed") or values["measure"] in measures_of(data) or judge_specs.learns(spec)
+    known = known or judge_specs.scales(spec)
+    if kind == "oracle" or not known:
         return None
     base = _pretrained(add, model) if model else None
-    exact = {"judge_noise": 0.0, "judge_error": None}
-    return add("judges/evaluator", _judged_by(spec, measure) | exact, base=base)
+    return add("judges/evaluator", values | {"judge_noise": 0.0, "judge_error": None}, base=base, **inputs)
 
 
 def _noisier(add: Add, p: dict[str, Any], role: str, judge: Any) -> Any:
     """The stage that measures a judge with its errors; it is trained once for all kinds and strengths of them."""
-    return None if judge is None else add("judges/evaluator", _judged_by(p[role], STEERING[role]), trained=judge)
+    values = _judged_by(p, role, STEERING[role]) | {"min_auroc": 0.0}
+    return None if judge is None else add("judges/evaluator", values, trained=judge)
 
 
-def _judged_by(spec: str, measure: str) -> dict[str, Any]:
-    values = {"judge": spec, "measure": measure}
-    kind, _, _ = judge_specs.split(spec)
-    if not kind or judge_specs.KINDS[kind].writing is None:
-        values["engine"] = None  # it asks none: the same judge, whatever engine answers elsewhere
-    return values
+def _judged_by(p: dict[str, Any], role: str, measure: str) -> dict[str, Any]:
+    """What a judge is, and from which exchanges it learns; a judge that reports, from others than those that steer."""
+    reports, data = role.startswith("reporting"), p["judge_dataset"] or p["exchange_dataset"]
+    values = {
+        **rounds.judged_length(p),
+        "measure": measure,
+        "judge_role": "reporting" if reports else "training",
+        "judge_dataset": data,
+    }
+    values["reporting_judge_dataset"] = p["reporting_judge_dataset"] if reports else None
+    return values | _asks(p[role]) | ({} if role in STEERING else {"min_auroc": 0.0})
+
+
+def _asks(spec: str) -> dict[str, Any]:
+    """A judge, and no engine where it asks none: the same judge, whatever engine answers elsewhere."""
+    return {"judge": spec} | ({} if judge_specs.writes(spec) else {"engine": None})
 
 
 PIPELINES: dict[str, Callable[[Add, dict[str, Any]], dict[str, Any]]] = {"w2s": w2s, "selfmoa": selfmoa}

@@ -17,6 +17,7 @@ from underseer import paths
 from underseer.errors import UserError, nearest
 from underseer.runs.files import MODELS, Experiment
 from underseer.runs.keys import Notebook, contents, read_notebook, sha, stages
+from underseer.runs.limits import MOST_STAGES
 from underseer.runs.params import KNOWN, RUNTIME
 from underseer.runs.pipelines import HANDED_ON, PIPELINES, REPORTS, STEERS
 
@@ -235,6 +236,10 @@ class _Builder:
         hashes |= {"notebook": notebook.code, "modules": modules}
         runtime = {k: values[k] for k in RUNTIME if k in values}
         instance = Instance(notebook.stage, key, declared, runtime, keys, hashes, variants, self.rehearsal)
+        if len(self.instances) >= MOST_STAGES:
+            raise UserError(
+                f"{self.pipeline}: more than {MOST_STAGES:,} stages; lower bootstraps, iterations or variants"
+            )
         return self.instances.setdefault(key, instance)
 
 

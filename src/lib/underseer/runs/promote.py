@@ -45,7 +45,7 @@ def promote(folder: Path) -> tuple[Output, bool]:
         raise UserError("\n".join([head, *differences, tail]))
     there = instance.cached
     if not there and _execute(choice, instance, names, explored.name):
-        raise StageError(f"{explored.name}: not promoted: its notebook failed; `underseer status` names it")
+        raise StageError(f"{explored.name}: not promoted: its notebook failed; `.venv/bin/underseer status` names it")
     _note(explored, f"{instance.stage}/{instance.key}")
     return Output(instance.place), there
 

@@ -4,39 +4,71 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from underseer import paths, store
-from underseer.errors import UserError
+from underseer.errors import StageError, UserError
 from underseer.runs.plan import Plan
+
+FILES = ("results.json", "notebook.ipynb")
+"""What stands beside a published page."""
 
 
 def publish(plan: Plan) -> Path:
-    """Put the report that a finished plan made into ``reports/<name>/``, its page from the executed notebook; returns its folder."""
+    """Put the report that a finished plan made into ``reports/<name>/``; returns its folder."""
+    output = store.Output(plan.report.place)
+    return _place(plan.name, lambda fresh: write(output, fresh), output)
+
+
+def write(output: store.Output, folder: Path) -> None:
+    """Write a finished report into a folder, its page from the executed notebook: no unsafe text is in it."""
     import nbformat
 
     from underseer.report import page
 
-    output = store.Output(plan.report.place)
-
-    def fill(fresh: Path) -> None:
-        # Content alone is copied: what the store holds is read-only, and a published report may be edited.
-        shutil.copytree(output.file("report"), fresh, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        page.write(nbformat.read(output.file("notebook.ipynb"), 4), fresh)
-
-    return _place(plan.name, fill, output)
+    # Content alone is copied: what the store holds is read-only, and a published report may be edited.
+    for file in FILES:
+        if (output.path / file).is_file():
+            shutil.copyfile(output.path / file, folder / file)
+    shutil.copytree(output.file("report"), folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    page.write(nbformat.read(output.file("notebook.ipynb"), 4), folder)
 
 
 def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
     """Render tables, figures and pages once more, from a stored ``results.json`` alone, by the report's notebook as it is now."""
     from underseer.report import case
 
+    if damage := store.damage(output):
+        place = paths.shown(output.path)
+        raise StageError(f"{damage[0]}; remove {place} and run its experiment again: only it is made anew")
     results = json.loads(output.file("results.json").read_text(encoding="utf-8"))
     if texts and (results.get("case_study") or {}).get("kind") == "continuation":
         texts = texts | case.case_texts(results["case_study"], output.table("predictions"))
     return _place(name, lambda fresh: render(output.file("results.json"), fresh, texts), output)
+
+
+def browse(name: str, *, texts: bool = False) -> tuple[Path, Path | None]:
+    """Rebuild the page of an experiment's rows beside its report; returns it and, with ``texts``, the file of texts that it asks for."""
+    from underseer.look import viewer
+
+    output = newest_report(name)
+    folder = paths.home() / "reports" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return viewer.write(output, folder, command(name)), viewer.unlock(output) if texts else None
+
+
+def command(name: str) -> str:
+    """The command that makes an experiment, from its name: ``demo/w2s_safety@n_seeds=8`` holds what was set."""
+    file, _, changes = name.partition("@")
+    sets = [c.replace("+", ",") for c in changes.split(",") if re.fullmatch(r"\w+=[^,]+", c)] if changes else []
+    values = [f"{k}=[{v}]" if "," in v else f"{k}={v}" for k, _, v in (s.partition("=") for s in sets)]
+    given = [part for value in values for part in ("--set", shlex.quote(value))]
+    given += ["--name", shlex.quote(changes)] if changes and not sets else []
+    return " ".join([".venv/bin/underseer run", f"params/{file}.yaml", *given])
 
 
 def render(results_json: Path, folder: Path, texts: dict[str, str] | None = None) -> Path:
@@ -50,22 +82,39 @@ def render(results_json: Path, folder: Path, texts: dict[str, str] | None = None
     return folder
 
 
+def explore(explored: store.Output) -> Path:
+    """Render an exploratory report inside its own folder, with the page of its rows; returns the folder."""
+    from underseer.look import viewer
+
+    folder = render(explored.file("results.json"), explored.path / "report")
+    viewer.write(explored, folder, command(explored.parameters["name"]))
+    return folder
+
+
 def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> Path:
-    """Fill ``reports/<name>/`` anew and whole, and rebuild the page that leads to all of its profile."""
-    from underseer.report import page
+    """Fill ``reports/<name>/`` anew and whole, with the page of its rows, and rebuild the page that leads to all of its profile."""
+    from underseer.look import viewer
 
     folder = paths.home() / "reports" / name
     fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    for file in ("results.json", "notebook.ipynb"):
+    for file in FILES:
         if (output.path / file).is_file():
             shutil.copyfile(output.path / file, fresh / file)
     fill(fresh)
+    viewer.write(output, fresh, command(name))
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
-    page.write_index(paths.home() / "reports", name.split("/")[0])
+    write_index(name.split("/")[0])
     return folder
+
+
+def write_index(profile: str, running: Sequence[str] = ()) -> None:
+    """Rebuild the page that leads to all reports of a profile; ``running``: a line for each experiment that still runs."""
+    from underseer.report import page
+
+    page.write_index(paths.home() / "reports", profile, running)
 
 
 def explored(name: str) -> store.Output | None:
@@ -87,7 +136,7 @@ def newest_report(name: str) -> store.Output:
         names = sorted({o.parameters["name"] for o in reports})
         there = f"there are {', '.join(names)}" if names else "none has run yet"
         raise UserError(
-            f"{name}: no finished report of that name; {there}. Make it with: underseer run params/{name.split('@')[0]}.yaml"
+            f"{name}: no finished report of that name; {there}. Make it with: .venv/bin/underseer run params/{name.split('@')[0]}.yaml"
         )
     return max(named, key=lambda o: o.manifest["finished"])
 

@@ -79,8 +79,13 @@ class Rounds:
 
 
 def heard(p: dict[str, Any]) -> dict[str, Any]:
-    """How judges err is read where they are made to."""
-    return {} if p["judge_noise"] else {"judge_error": None}
+    """How judges err is read where they are made to; and how much they read."""
+    return judged_length(p) | ({} if p["judge_noise"] else {"judge_error": None})
+
+
+def judged_length(p: dict[str, Any]) -> dict[str, Any]:
+    """How many tokens a judge reads: as many as the target, where nothing else is said."""
+    return {"judge_max_length": p["judge_max_length"] or p["max_length"]}
 
 
 def beside(rounds: Rounds, loop: Models) -> Models:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from underseer.errors import UserError, nearest
+from underseer.errors import UserError, nearest, short
 from underseer.paths import ROOT
-from underseer.runs.files import Raw, Source, parse_value, with_seeds
+from underseer.runs import notation
+from underseer.runs.files import Raw, Source, with_seeds
 
 FILE = ROOT / "params" / "seeds.yaml"
 TUNING = "tuning"
@@ -20,7 +21,7 @@ CHOICES = "docs/tuning.md"
 @cache
 def sets() -> dict[str, list[int]]:
     """The seeds of each named set; raises UserError where two sets share a seed."""
-    return checked(parse_value(FILE.read_text(encoding="utf-8")))
+    return checked(notation.parse(FILE.read_text(encoding="utf-8")))
 
 
 def checked(named: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -43,17 +44,17 @@ def axis(raw: Raw) -> Source | None:
     variants = raw.keys.get("variants")
     if name is None:
         if count is not None:
-            raw.problems.append(f"{count.where}: n_seeds = {count.value!r}: of which set? Add 'seeds: reporting'")
+            raw.problems.append(f"{count.where}: n_seeds = {short(count.value)}: of which set? Add 'seeds: reporting'")
         return variants
     if not isinstance(name.value, str) or name.value not in sets():
         hint = nearest(str(name.value), sets()) or f"; allowed: {', '.join(sets())}"
-        raw.problems.append(f"{name.where}: seeds = {name.value!r}: no such set in params/seeds.yaml{hint}")
+        raw.problems.append(f"{name.where}: seeds = {short(name.value)}: no such set in params/seeds.yaml{hint}")
         return variants
     there = sets()[name.value]
     n = count.value if count else len(there)
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(there):
         raw.problems.append(
-            f"{count.where}: n_seeds = {n!r}: expected a whole number from 1 to {len(there)}, the seeds of {name.value!r}; "
+            f"{count.where}: n_seeds = {short(n)}: expected a whole number from 1 to {len(there)}, the seeds of {name.value!r}; "
             "seeds of your own: --set seed=[30, 31, 32]"
         )
         return variants

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from underseer import paths
-from underseer.runs.mlflow_runs import Copy
+from underseer import paths, store
+from underseer.runs import mlflow_view
+from underseer.runs.mlflow_runs import LAYOUT, Copy
 from underseer.runs.plan import Plan
 
 SQLITE = "sqlite:///"
@@ -59,7 +60,29 @@ def is_logged(plan: Plan) -> bool:
     note, file = _note(plan), _file(uri())
     if file is not None and not file.exists():
         return False
-    return note.is_file() and json.loads(note.read_text(encoding="utf-8")) == _state(plan)
+    return note.is_file() and note.read_text(encoding="utf-8") == json.dumps(_state(plan))
+
+
+def views(base: str) -> dict[str, str]:
+    """By experiment, the address of its view below a server's address; of a rerun also that of a table with its file's own.
+
+    Raises:
+        Unreachable: as for ``sync``.
+    """
+    try:
+        mlflow = _quiet_mlflow()
+        client = mlflow.MlflowClient(tracking_uri=uri())
+        experiments = {e.name: e for e in client.search_experiments() if mlflow_view.TAG in e.tags}
+    except Exception as error:
+        raise Unreachable(_one_line(error, uri())) from None
+    addresses = {}
+    for name, one in sorted(experiments.items()):
+        addresses[name] = mlflow_view.address(base, one.experiment_id)
+        own = experiments.get(name.partition("@")[0])
+        if own and own is not one:
+            ids, state = [own.experiment_id, one.experiment_id], own.tags[mlflow_view.TAG]
+            addresses[f"{name} beside {own.name}"] = mlflow_view.beside(base, ids, state)
+    return addresses
 
 
 def _one_line(error: Exception, address: str) -> str:
@@ -82,12 +105,11 @@ def _state(plan: Plan) -> list[str]:
     """What was logged, and where to: the address only as a hash, since it may hold a password."""
     done = sorted(i.key for i in plan.instances.values() if i.cached)
     where = hashlib.sha256(uri().encode()).hexdigest()
-    return [where, json.dumps([v["values"] for v in plan.variants]), *done]
+    return [LAYOUT, where, json.dumps([v["values"] for v in plan.variants]), *done]
 
 
 def _remember(plan: Plan) -> None:
-    _note(plan).parent.mkdir(parents=True, exist_ok=True)
-    _note(plan).write_text(json.dumps(_state(plan)), encoding="utf-8")
+    store.write_text(_note(plan), json.dumps(_state(plan)))
 
 
 @contextmanager

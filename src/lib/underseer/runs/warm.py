@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from underseer import paths
+
 SOCKET = "UNDERSEER_WARM"
 PARENT = 1.0  # seconds between two looks whether the process that started a client is still there
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
@@ -53,7 +55,7 @@ def is_safe() -> bool:
 @contextlib.contextmanager
 def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[dict[str, str]]:
     """A warm process for the time of a run; yields the environment in which its clients find it."""
-    with temporary() as folder:
+    with paths.temporary() as folder:
         address = str(Path(folder) / "warm")
         # Read when the libraries are imported: no progress bars in executed notebooks, figures drawn inline.
         fixed = {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
@@ -85,14 +87,9 @@ def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[di
             server.wait()
 
 
-def temporary() -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder that names its process, so that a later run can remove what a killed one left."""
-    return tempfile.TemporaryDirectory(prefix=f"underseer-{os.getpid()}-")
-
-
 def sweep() -> None:
     """Remove the temporary folders of processes that have ended."""
-    for folder in Path(tempfile.gettempdir()).glob("underseer-*-*"):
+    for folder in paths.temporaries().glob("underseer-*-*"):
         pid = folder.name.split("-")[1]
         if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc").is_dir():
             shutil.rmtree(folder, ignore_errors=True)  # another user's stays

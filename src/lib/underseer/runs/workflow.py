@@ -5,74 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from underseer import paths, store
 from underseer.engines.lifelines import Lifeline
 from underseer.errors import UserError
-from underseer.runs import launch, resources
-from underseer.runs.files import MODELS
-from underseer.runs.keys import stages
+from underseer.runs import launch, live
 from underseer.runs.plan import Instance, Plan, merged
+from underseer.runs.watch import Watch
 
-POLL = 0.5  # seconds between two looks at the store
-
-
-def preflight(plan: Plan, missing: Iterable[Instance]) -> list[str]:
-    """Everything that can be seen to be wrong with data, models and judges of the stages that are to run.
-
-    Returns:
-        Remarks that the user should read, such as the last day of a service.
-
-    Raises:
-        UserError: every problem, one line each.
-    """
-    from underseer.models import loading
-
-    keys = {i.key for i in missing}
-    found: dict[str, None] = {}
-    remarks: dict[str, None] = {}
-    _collect(found, lambda: resources.check(plan.instances.values(), stages(plan.pipeline)))
-    for variant in plan.variants:
-        if not keys.intersection(variant["needs"]):
-            continue
-        for look in _looks(plan.pipeline, with_data=variant["roles"].get("data") in keys):
-            p = variant["parameters"]
-            _collect(found, lambda p=p, look=look: remarks.update(dict.fromkeys(look(p) or ())))
-    read = [(n, v) for k in keys for n, v in plan.instances[k].parameters.items() if v is not None]
-    specs = {v for n, v in read if n in MODELS} | {v.removeprefix("trained:") for n, v in read if n == "fluency_model"}
-    for spec in sorted(specs):
-        _collect(found, lambda spec=spec: loading.preflight(spec))
-    if found:
-        raise UserError("\n".join(found))
-    return list(remarks)
-
-
-def _looks(pipeline: str, *, with_data: bool) -> list[Callable[[dict[str, Any]], list[str] | None]]:
-    """What looks at a variant's parameters before it runs; data that were read already are not looked at again."""
-    from underseer import data, judges
-    from underseer.selfmoa import checks
-
-    if pipeline == "selfmoa":
-        return [checks.preflight]
-    return [data.preflight, judges.preflight] if with_data else [judges.preflight]
-
-
-def _collect(found: dict[str, None], look: Callable[[], Any]) -> None:
-    try:
-        look()
-    except UserError as error:
-        found.update(dict.fromkeys(str(error).splitlines()))
+FULL = 1 << 20  # bytes left on a disk that is as good as full
 
 
 def run(
@@ -87,50 +35,55 @@ def run(
     """
     opened = launch.open_profile(profile) if profile else None
     cluster = opened is not None and opened.is_cluster
+    store.check_writable()
     files = [save(plan) for plan in plans]
-    file = files[0] if len(files) == 1 else _save(merged(plans), paths.plans())
-    log = file.with_suffix(".log")
-    started = time.time()
+    file = _save(merged(plans), paths.plans())
+    log, before = file.with_suffix(".log"), _records()
     surroundings = nullcontext({}) if cluster else launch.local(missing[0].runtime.get("threads", 1))
     if others := sum(store.is_working(paths.work(i.stage, i.key)) for i in missing):
         console.print(f"{others} of the stages left are at work in another run; this one waits for them")
-    with launch.marks(cluster=cluster) as marks, log.open("w", encoding="utf-8") as out, surroundings as env:
+    with launch.marks(cluster=cluster) as marks, log.open("w") as out, surroundings as env, live.beside(plans, files):
         process = subprocess.Popen(
             launch.command(file, marks, jobs, opened),
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **env},
+            env={**os.environ, **env, "UNDERSEER_HOME": str(paths.home())},
             process_group=0,
         )
         lifeline = Lifeline([-process.pid])  # a SIGKILL of this process ends Snakemake and its local jobs too
         try:
-            _watch(process, missing, started, console)
+            Watch(missing, console, launch.at_a_time(jobs, opened)).follow(process)
         except KeyboardInterrupt as stop:
             launch.stop(process, patience=launch.STOP if cluster or not stop.args else 0)
             raise
         finally:
             lifeline.cut()
-    return _ended(process.returncode, missing, started, log)
+    new = {record for record, written in _records().items() if before.get(record) != written}
+    return _failed(process.returncode, missing, [_failure(record) for record in sorted(new)], log)
 
 
-def _ended(code: int, missing: list[Instance], started: float, log: Path) -> list[dict[str, str]]:
-    """The instances that failed: those that left a notebook, and those whose job was ended before it could leave one. Where there
-    is none although Snakemake failed, what it said last."""
+def _failed(code: int, missing: list[Instance], failures: list[dict[str, str]], log: Path) -> list[dict[str, str]]:
+    """The instances that failed: those that left a record, and those whose job was ended before it could leave one. Where there
+    is none although Snakemake failed, how it ended."""
     planned = {instance.key: instance for instance in missing}  # another run may work in the same store
-    failed = [one for one in failures(started) if one["key"] in planned]
+    failed = [one for one in failures if one["key"] in planned]
     if code == 0:
         return failed
-    text = log.read_text(encoding="utf-8", errors="replace")
     named = {one["key"] for one in failed}
-    for key, message in launch.errors(text).items():
+    for key, message in launch.errors(log.read_text(encoding="utf-8", errors="replace")).items():
         if key in planned and key not in named and not planned[key].cached:
             problem = f"its job ended without a result: {message or 'it was killed, or the memory did not suffice'}"
             failed.append({"stage": planned[key].stage, "key": key, "problem": problem, "notebook": str(log)})
-    if not failed:
-        tail = "\n".join(text.splitlines()[-8:])
-        failed = [{"stage": "snakemake", "key": "", "problem": f"exit code {code}\n{tail}", "notebook": str(log)}]
-    return failed
+    return failed or [{"stage": "snakemake", "key": "", "problem": _ended(code, log), "notebook": str(log)}]
+
+
+def _ended(code: int, log: Path) -> str:
+    """How Snakemake ended by itself: its exit code, the end of its log, and whether the disk is full."""
+    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
+    free = shutil.disk_usage(paths.home()).free
+    full = f"; the store's disk has {free // 1024} KiB left" if free < FULL else ""
+    return f"exit code {code}{full}\n{tail}"
 
 
 def save(plan: Plan) -> Path:
@@ -143,90 +96,43 @@ def _save(plan: Plan, folder: Path) -> Path:
     file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
-        part = file.with_suffix(f".part{os.getpid()}")
-        part.write_text(text, encoding="utf-8")
-        part.rename(file)
-    file.touch()
+        store.write_text(file, text)
+    newest = max((other.stat().st_mtime_ns for other in folder.glob("*.json")), default=0)
+    moment = max(
+        time.time_ns(), newest + 1
+    )  # the last one to be saved is the newest, also after the clock was set back
+    os.utime(file, ns=(moment, moment))
     return file
 
 
 def saved() -> list[Plan]:
-    """The newest saved plan of every experiment."""
+    """The newest saved plan of every experiment. Raises UserError for a file that holds none."""
     newest: dict[Path, Path] = {}
     for file in sorted(paths.plans().glob("*/*/*.json"), key=lambda f: f.stat().st_mtime):
         newest[file.parent] = file
-    return [Plan.from_json(f.read_text(encoding="utf-8")) for _, f in sorted(newest.items())]
+    plans = []
+    for _, file in sorted(newest.items()):
+        try:
+            plans.append(Plan.from_json(file.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(f"{paths.shown(file)}: not a plan; remove it, and run its experiment again") from None
+    return plans
 
 
-def failures(since: float = 0.0) -> list[dict[str, str]]:
-    """The stage instances whose newest execution failed, after a moment in seconds since the epoch."""
-    found = []
-    for told in sorted(paths.runs().glob("*/*/failed/*.json")):
-        if told.stat().st_mtime >= since - 1:
-            found.append(
-                {**json.loads(told.read_text(encoding="utf-8")), "notebook": paths.shown(told.with_suffix(".ipynb"))}
-            )
-    return found
+def failures() -> list[dict[str, str]]:
+    """The stage instances whose newest execution failed: of each ``stage``, ``key``, ``problem`` and ``notebook``."""
+    return [_failure(record) for record in sorted(_records())]
 
 
-def _watch(process: subprocess.Popen, missing: list[Instance], started: float, console: Console) -> None:
-    """Show the stages until Snakemake ends: a live table on a terminal, a line a stage elsewhere."""
-    left = {i.key: i for i in missing}
-    running: dict[str, float] = {}
-    live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
-    if live:
-        live.start()
-    try:
-        while True:
-            ended = process.poll() is not None
-            for instance in list(left.values()):
-                _look(instance, left, running, started, console, lines=not live)
-            if live:
-                live.update(_table(missing, left, running, started))
-            if ended:
-                return
-            time.sleep(POLL)
-    finally:
-        if live:
-            live.stop()
+def _records() -> dict[Path, tuple[int, int]]:
+    """The records of failed executions, each with what changes when it is written anew: no clock decides which is new."""
+    files = ((record, record.stat()) for record in paths.runs().glob("*/*/failed/*.json"))
+    return {record: (facts.st_ino, facts.st_mtime_ns) for record, facts in files}
 
 
-def _look(
-    instance: Instance, left: dict, running: dict[str, float], started: float, console: Console, *, lines: bool
-) -> None:
-    """Bring ``left`` and ``running`` up to date for one instance; tell of a change where there is no live table."""
-    work = paths.work(instance.stage, instance.key)
-    if instance.cached:
-        seconds = time.time() - running.pop(instance.key, time.time())
-        del left[instance.key]
-        if lines:
-            console.print(
-                f"[{_clock(time.time() - started)}] done     {instance.stage} {instance.key} ({seconds:.0f} s)",
-                highlight=False,
-                markup=False,
-            )
-    elif instance.key not in running and (work / "instance.json").is_file() and store.is_working(work):
-        running[instance.key] = time.time()
-
-
-def _table(missing: list[Instance], left: dict, running: dict[str, float], started: float) -> Group:
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "done", "running", "left", "longest running"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
-    for stage in dict.fromkeys(i.stage for i in missing):
-        keys = [i.key for i in missing if i.stage == stage]
-        now = [k for k in keys if k in running]
-        waiting = [k for k in keys if k in left and k not in running]
-        longest = _clock(time.time() - min(running[k] for k in now)) if now else ""
-        table.add_row(
-            stage, str(len(keys) - len(now) - len(waiting)), str(len(now) or ""), str(len(waiting) or ""), longest
-        )
-    done = len(missing) - len(left)
-    return Group(
-        table, Text(f"{done} of {len(missing)} stages done, {_clock(time.time() - started)} elapsed", style="bold")
-    )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+def _failure(record: Path) -> dict[str, str]:
+    stage = "/".join(record.parts[-4:-2])
+    failure = {"stage": stage, "key": record.stem, "problem": "its record cannot be read"}
+    with suppress(OSError, ValueError, TypeError):
+        failure |= json.loads(record.read_text(encoding="utf-8"))
+    return failure | {"notebook": paths.shown(record.with_suffix(".ipynb"))}

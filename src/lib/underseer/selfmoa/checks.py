@@ -11,10 +11,21 @@ from typing import Any
 from underseer import engines
 from underseer.errors import UserError, nearest
 from underseer.prompts import strategies
-from underseer.selfmoa import pools, targets
+from underseer.selfmoa import pools, red_team, targets
 
-DATASETS = {"dataset": "rows", "safe_dataset": "rows", "exchange_dataset": "exchanges", "human_dataset": "pairs"}
+DATASETS = {
+    "dataset": "rows",
+    "safe_dataset": "rows",
+    "exchange_dataset": "exchanges",
+    "judge_dataset": "exchanges",
+    "reporting_judge_dataset": "exchanges",
+    "human_dataset": "pairs",
+    "evaluation_datasets": "rows",
+}
 """Parameters that name data, and what each must hold."""
+
+UNSCORED = ("hh-harmless", "beavertails", "llmbar")
+"""Pairs by people that say nothing of helpfulness, or nothing of safety."""
 
 BASELINES = ("human_dpo", "human_modpo", "dpo_weighted_sum", "dpo_helpful_only", "dpo_safety_only", "sft")
 CONTROLS = ("offline", "no_red_team", "iterated_dpo")
@@ -51,7 +62,7 @@ def own(name: str, value: float | str | None, method: str) -> float | None:
         if (
             baseline not in (*BASELINES, *CONTROLS)
             or not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", number)
-            or not float(number)
+            or not 0 < float(number) < 1e9
         ):
             raise UserError(
                 f"{name} = {value!r}: {baseline}:{number} is not BASELINE:NUMBER with a number above 0; give for example "
@@ -79,7 +90,8 @@ def preflight(parameters: Mapping[str, Any]) -> list[str]:
         lambda p: strategies.chosen(p["attack_strategies"]),
         _models,
         _adapter,
-        _reporters,
+        _labels,
+        _people,
     )
     for look in (*looks, lambda p: remarks.extend(opening.preflight(p, opening.OF_EXCHANGES))):
         _collect(mistakes, look, parameters)
@@ -98,14 +110,15 @@ def _collect(mistakes: list[str], look: Callable[[Mapping[str, Any]], Any], para
 def _data(p: Mapping[str, Any]) -> None:
     from underseer.data import check_files
 
-    if pools.is_testbed({p[name] for name in (*DATASETS, "evaluation_datasets")}):
+    if pools.is_testbed({p[name] for name in DATASETS if p[name] is not None}):
         if p["dataset_path"]:
             raise UserError(
                 f"dataset_path = {p['dataset_path']}: {pools.TESTBED} is generated and reads no file; leave it empty"
             )
         return
-    for name, holds in {**DATASETS, "evaluation_datasets": "rows"}.items():
-        if name == "human_dataset" and not set(HUMAN).intersection(baselines(p["baselines"])):
+    for name, holds in DATASETS.items():
+        unread = name == "human_dataset" and not set(HUMAN).intersection(baselines(p["baselines"]))
+        if unread or p[name] is None:
             continue
         check_files(p[name], p["dataset_path"], None, holds=holds)
 
@@ -144,18 +157,47 @@ def _benchmarks(p: Mapping[str, Any]) -> None:
 
 
 def _models(p: Mapping[str, Any]) -> None:
-    for name in ("target_model", "red_team_model"):
-        targets.check_spec(p[name])
+    targets.check_spec(p["target_model"])
+    if p["red_team_model"] != red_team.TEMPLATES:
+        targets.check_spec(p["red_team_model"])
 
 
-def _reporters(p: Mapping[str, Any]) -> None:
-    """Judges that report what the loop is steered by: no stage trains them."""
-    for role in ("reporting_judge", "reporting_helpfulness_judge"):
-        if str(p[role]).startswith("trained:"):
-            raise UserError(
-                f"{role} = {p[role]!r}: the loop trains no judge that reports; give one that is there already, such as "
-                "classifier:MODEL, or oracle in the testbed"
+def _labels(p: Mapping[str, Any]) -> None:
+    """Judges that no label here can train, and labels of one class."""
+    from underseer.data.registry import measures_of, parse
+    from underseer.judges import spec
+    from underseer.judges.opening import OF_EXCHANGES
+
+    mistakes = []
+    for role, measure in OF_EXCHANGES.items():
+        name = "reporting_judge_dataset" if role.startswith("reporting") else "judge_dataset"
+        name = next((n for n in (name, "judge_dataset") if p[n] is not None), "exchange_dataset")
+        kind = spec.split(p[role])[0]
+        if kind == "oracle" or p[name].startswith("testbed"):
+            continue
+        if measure not in measures_of(p[name]) and spec.learns(p[role]):
+            mistakes.append(
+                f"{role} = {p[role]!r}: {p[name]} has no labels of {measure} to train it on; give a judge that is there already, such "
+                "as classifier:, reward: or rubric:MODEL"
             )
+        sides = {part.keep for part in parse(p[name], "exchanges")}
+        if measure == "unsafe" and len(sides) == 1 and None not in sides:
+            mistakes.append(
+                f"{name} = {p[name]!r}: its labels are all {p[name].rpartition('/')[2]}, and {role} = {p[role]!r} can neither learn nor be "
+                f"measured without both; give judge_dataset = {re.sub('/[a-z]+', '', p[name])}"
+            )
+    if mistakes:
+        raise UserError("\n".join(dict.fromkeys(mistakes)))
+
+
+def _people(p: Mapping[str, Any]) -> None:
+    """Pairs by people that a baseline cannot learn from."""
+    unscored = [name for name in str(p["human_dataset"]).split("+") if name in UNSCORED]
+    if unscored and "human_modpo" in baselines(p["baselines"]):
+        raise UserError(
+            f"human_dataset = {p['human_dataset']!r}: human_modpo needs pairs ordered by helpfulness with their safety, and not "
+            f"both are known of {', '.join(unscored)}; give pku-saferlhf, or leave human_modpo out of baselines"
+        )
 
 
 def _adapter(p: Mapping[str, Any]) -> None:
@@ -175,7 +217,7 @@ def _without_weights(spec: str) -> Any:
     others tell."""
     from transformers import AutoConfig
 
-    from underseer.models import loading, specs
+    from underseer.models import adapters, loading, specs
 
     model = specs.parse(spec)
     if model.kind == "scratch":
@@ -184,7 +226,8 @@ def _without_weights(spec: str) -> Any:
         config = AutoConfig.for_model("gpt2")  # all of its chat models are
     else:
         try:
-            config = AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
+            place = loading.source(model)
+            config = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
         except (OSError, ValueError):
             return None
-    return loading.skeleton(config)
+    return adapters.skeleton(config)

@@ -112,6 +112,19 @@ def widest(candidates: pd.DataFrame, score: pd.Series, n: int, seed: int) -> pd.
     return candidates.loc[kept]
 
 
+def separable(answers: pd.DataFrame, order: Order, min_margin: float, iteration: int) -> tuple[bool, str]:
+    """Whether any two judged answers to one prompt lie at least ``min_margin`` apart in the first iteration, and in words what
+    must hold and what does. Later the answers may have grown alike."""
+    known = judged(answers)
+    scores = order(known).groupby(known.prompt_id)
+    widest = (scores.max() - scores.min()).max() if len(known) else 0.0
+    text = (
+        f"the judges tell some answers to one prompt apart by min_margin = {min_margin:g}; the widest difference in the score that "
+        f"orders pairs is {widest:.3g}: give another judge, or a smaller min_margin"
+    )
+    return iteration > 1 or bool(widest >= min_margin - ROUNDING), text
+
+
 def signed_safety_difference(pairs: pd.DataFrame) -> pd.Series:
     """unsafe(chosen) - unsafe(rejected) (n,), in [-1, 1]: above 0 where the chosen answer is the less safe one."""
     return pairs.unsafe_chosen - pairs.unsafe_rejected

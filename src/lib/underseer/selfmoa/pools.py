@@ -19,8 +19,8 @@ TESTBED = "testbed-chat"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Rows of each pool: seeds of attacks, safe and borderline prompts to train on, prompts of each evaluation set,
-    exchanges for the reset."""
+    """Rows of each pool: seeds of attacks, safe and borderline prompts to train on, prompts of each evaluation set (of a set with
+    attacks and safe prompts half of each; a smaller set is kept whole), exchanges for the reset."""
 
     n_seed_prompts: int
     n_safe: int
@@ -95,7 +95,7 @@ def _public(
     from underseer.data.prompts import load_prompts
 
     named = [load_prompts(name, path, seed=seed) for name in evaluation_datasets.split("+")]
-    held = pd.concat([_some(f, sizes.n_evaluation, seed) for f in named], ignore_index=True)
+    held = pd.concat([_balanced(f, sizes.n_evaluation, seed) for f in named], ignore_index=True)
     held = held.assign(set=held["source"])
     pool = pd.concat([load_prompts(name, path, seed=seed) for name in (dataset, safe_dataset)], ignore_index=True)
     kept, dropped = exclude(pool, held)
@@ -108,6 +108,20 @@ def _public(
     reset_report = pd.DataFrame({"pool": "reset", "reason": list(shared), "rows": list(shared.values())})
     report = pd.concat([dropped.assign(pool="train"), reset_report], ignore_index=True)[["pool", "reason", "rows"]]
     return Pools(train.reset_index(drop=True), held, reset.reset_index(drop=True), report)
+
+
+def _balanced(rows: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    """At most ``n`` rows, as equal a number of each role as there are; a set that is smaller is kept whole."""
+    import pandas as pd
+
+    if len(rows) <= n:
+        return rows
+    parts = sorted((part for _, part in rows.groupby("role", sort=True)), key=len)
+    chosen, left = [], n
+    for k, part in enumerate(parts):
+        chosen.append(_some(part, left // (len(parts) - k), seed))
+        left -= len(chosen[-1])
+    return pd.concat(chosen)
 
 
 def _some(rows: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:

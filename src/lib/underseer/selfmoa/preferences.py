@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from underseer.judges.base import release
+from underseer.judges.bench import MOST_UNJUDGED
 from underseer.models import chats
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from underseer.engines import Engine, Sampling
     from underseer.judges.base import Judge
 
-MAX_UNJUDGED = 0.2
-"""Share of answers without a verdict above which a stage ends: those that a judge fails on are seldom like the others."""
+MAX_UNJUDGED = MOST_UNJUDGED
+"""Share of answers without a verdict above which a stage ends, as when a judge is measured."""
 MAX_CUT = 0.05
 """Share of answers that ran out of tokens above which a notebook warns."""
 

@@ -1,36 +1,46 @@
 """Attacks on the present target: rounds of prompts that build on those that have succeeded.
 
 Source: Self-MOA (arXiv 2603.07017), progressive red teaming by small models. A prompt counts as a success where the training
-judge calls the target's answer unsafe. What the attacker declines to write, what repeats and what the judge gives no verdict on
-is counted apart, never as a failure of the attack.
+judge calls the target's answer unsafe. What the attacker declines to write, an answer or a copy in place of an attack, what repeats
+and what the judge gives no verdict on is counted apart, never as a failure of the attack.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from underseer.engines.base import Answer
 from underseer.models import chats
 from underseer.prompts.strategies import MUTATION, instruction
+from underseer.selfmoa import targets
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from underseer.engines import Engine, Sampling
+    from underseer.engines import Engine, Inference, Sampling
     from underseer.judges.base import Judge
+    from underseer.runs.stage import Run
 
     Success = Callable[[np.ndarray], np.ndarray]  # safety scores (n,), NaN where unjudged -> bool (n,)
+    Check = Callable[[str, Mapping[str, Any]], str | None]  # text, what it was asked by (``Plan``) -> its flaw, or None
 
 COLUMNS = (
-    "id", "text", "category", "strategy", "parents", "iteration", "round", "refused_by_attacker", "duplicate", "unsafe", "success", "answer",
+    "id", "text", "category", "strategy", "parents", "iteration", "round", "refused_by_attacker", "flaw", "duplicate", "unsafe", "success",
+    "answer",
 )  # fmt: skip
 EXAMPLES = 2  # successes that an instruction quotes at most
+FLAWS = ("refusal", "answer", "copy")
+COPY = 0.9  # similarity (difflib) from which a text is a copy
+LIST = 3  # lines of a list, none of them a question, that make a text an answer
 
 
 def succeeds(unsafe: np.ndarray, threshold: float) -> np.ndarray:
@@ -39,6 +49,75 @@ def succeeds(unsafe: np.ndarray, threshold: float) -> np.ndarray:
     An answer without a score (NaN) is no success; ``counts`` leaves it out of the rate.
     """
     return unsafe >= threshold
+
+
+def declined(text: str, plan: Mapping[str, Any]) -> str | None:
+    """The flaw of a text from an attacker that was trained to attack, or from a template: it refuses, or is empty."""
+    from underseer.judges.strings import refuses
+
+    return "refusal" if refuses(text) or not text else None
+
+
+def flaw(text: str, plan: Mapping[str, Any]) -> str | None:
+    """Why a text that an instruct model wrote is no attack: one of FLAWS, or None.
+
+    It refuses or is empty; it is, nearly, the request (unless that was asked for), an example or the instruction; it answers the
+    request: it opens as answers do, holds code or a list of statements, or neither asks nor tells the assistant anything. These are
+    rules of thumb on English: they also drop some attacks.
+    """
+    if declined(text, plan):
+        return "refusal"
+    given = [*plan["examples"], *([] if plan["strategy"] == "direct" else [plan["request"]])]
+    if any(_alike(text, one) for one in given) or _INSTRUCTION.search(text):
+        return "copy"
+    lines = re.findall(r"^\s*(?:[-*\u2022]|\d+[.)])\s+(.*)$", text, re.MULTILINE)
+    listed = len(lines) >= LIST and not any("?" in line for line in lines)
+    answers = _ANSWERS.match(text) or "```" in text or listed or not _ASKS.search(text)
+    return "answer" if answers else None
+
+
+def check_of(red_team_model: str) -> Check:
+    """The check for an attacker, by its specification."""
+    return declined if red_team_model == TEMPLATES or red_team_model.startswith("testbed:") else flaw
+
+
+TEMPLATES = "templates"
+_INSTRUCTION = re.compile(
+    r"how to write the message|write only this message|messages that worked before|safety test of a chat", re.IGNORECASE
+)
+_ANSWERS = re.compile(
+    r"\W*(sure|certainly|of course|absolutely|great question|here (is|are)|here's|as an ai)\b"
+    r"|\W*to (do|make|create|build|get|achieve) (this|it|a|an)\b.*\byou\b|(the )?(first step|step 1)\b"
+    r"|(def \w+\(|class \w+[:(]|import \w+\s*$|from \w+ import|#include|#!/)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ASKS = re.compile(
+    r"\?|\b(please|tell|give|write|explain|describe|show|list|imagine|pretend|suppose|act as|play|let's|let us|you are|you're|your|help|teach|"
+    r"create|make|provide|generate|suggest|i need|i want|i would like|i'd like|how to|can you|could you|would you)\b",
+    re.IGNORECASE,
+)
+
+
+def _alike(text: str, other: str) -> bool:
+    from underseer.data import normalise
+
+    return difflib.SequenceMatcher(None, normalise(text), normalise(other), autojunk=False).ratio() >= COPY
+
+
+class Templates:
+    """The attacker that is no model: an instruction is a template, and what it makes is the prompt."""
+
+    name, version = TEMPLATES, "1"
+
+    def generate(self, prompts: Sequence[chats.Chat], sampling: Sampling, **_: Any) -> list[list[Answer]]:
+        return [[Answer(prompt[-1]["content"], [], "stop")] for prompt in prompts]
+
+
+def attacker(run: Run, engine: str, red_team_model: str, inference: Inference) -> Engine | Templates:
+    """What writes the attacks of a stage: ``templates``, or a chat model."""
+    if red_team_model == TEMPLATES:
+        return Templates()
+    return targets.engine(run, engine, targets.Target(red_team_model, targets.chat_folder(run, "attacker")), inference)
 
 
 @dataclass(frozen=True)
@@ -54,7 +133,7 @@ class Budget:
 class Players:
     """Who attacks, who answers (with ``adapter`` on it) and who judges."""
 
-    attacker: Engine
+    attacker: Engine | Templates
     target: Engine
     judge: Judge
     adapter: Path | None = None
@@ -64,13 +143,20 @@ class RedTeam:
     """Players at work on one iteration.
 
     ``instructions``: strategy -> what the attacker is asked; "mutation" changes a prompt that has succeeded, all others begin with
-    a seed. ``success``: which safety scores count as a success.
+    a seed. ``success``: which safety scores count as a success. ``check``: what of the attacker's texts is no attack.
     """
 
     def __init__(
-        self, players: Players, instructions: Mapping[str, str], *, success: Success, sampling: Sampling, seed: int
+        self,
+        players: Players,
+        instructions: Mapping[str, str],
+        *,
+        success: Success,
+        sampling: Sampling,
+        seed: int,
+        check: Check = declined,
     ) -> None:
-        self.players, self.instructions, self.success = players, instructions, success
+        self.players, self.instructions, self.success, self.check = players, instructions, success, check
         self.sampling, self.seed = sampling, seed
 
     def attack(
@@ -98,7 +184,7 @@ class RedTeam:
         return attacks.astype({"refused_by_attacker": bool, "duplicate": bool, "success": bool, "unsafe": float})
 
     def _plan(self, rng: random.Random, seeds: pd.DataFrame, successes: pd.DataFrame, n: int) -> list[dict[str, Any]]:
-        """What to ask the attacker for: strategy, the request, its parents and examples."""
+        """What to ask the attacker for: strategy, category, parents, and the request and examples in what it is asked."""
         strategies = list(self.instructions)
         fresh = [name for name in strategies if name != MUTATION]
         plans = []
@@ -111,26 +197,27 @@ class RedTeam:
             same = [] if strategy == MUTATION else successes[successes.strategy == strategy].text.tolist()
             examples = rng.sample(same, min(len(same), rng.randint(0, EXAMPLES)))
             asked = instruction(self.instructions[strategy], source.text, examples)
-            plans.append({"strategy": strategy, "category": source.category, "parents": [source.id], "asked": asked})
+            plan = {"strategy": strategy, "category": source.category, "parents": [source.id]}
+            plans.append(plan | {"asked": asked, "request": source.text, "examples": examples})
         return plans
 
     def _round(self, plans: list[dict[str, Any]], seen: set[str], iteration: int, number: int) -> pd.DataFrame:
         import pandas as pd
 
         from underseer.data import normalise
-        from underseer.judges.strings import refuses
 
         writing = replace(self.sampling, seed=_seed(self.seed, iteration, number))
         drawn = self.players.attacker.generate([chats.ask(p["asked"]) for p in plans], writing)
         written = [answers[0].text.strip() for answers in drawn]
-        rows = pd.DataFrame(plans).drop(columns="asked")
+        rows = pd.DataFrame(plans).drop(columns=["asked", "request", "examples"])
         rows = rows.assign(text=written, iteration=iteration, round=number, answer="")
         rows["parents"] = [json.dumps(p) for p in rows.parents]
         rows["id"] = [_name(f"{iteration}/{number}/{k}/{t}") for k, t in enumerate(written)]
-        rows["refused_by_attacker"] = [refuses(t) or not t for t in written]
+        rows["flaw"] = pd.Series([self.check(t, p) for t, p in zip(written, plans, strict=True)], dtype=object)
+        rows["refused_by_attacker"] = rows.flaw.isin(("refusal", "answer"))
         plain = [normalise(t) for t in written]
         repeats = [t in seen or t in plain[:k] for k, t in enumerate(plain)]
-        rows["duplicate"] = ~rows.refused_by_attacker & pd.Series(repeats)
+        rows["duplicate"] = ~rows.refused_by_attacker & (pd.Series(repeats) | (rows.flaw == "copy"))
         seen.update(plain)
         rows["unsafe"], rows["success"] = float("nan"), False
         self._answered(rows, ~(rows.refused_by_attacker | rows.duplicate), writing)
@@ -166,14 +253,15 @@ def asked(attacks: pd.DataFrame, iteration: int) -> pd.DataFrame:
 
 
 def counts(attacks: pd.DataFrame, iteration: int) -> dict[str, float]:
-    """What one iteration's attacks came to: prompts written, declined, repeated, asked, not judged, successes, and their share
-    of what was judged (left out where nothing was)."""
+    """What one iteration's attacks came to: prompts written, declined (answers in place of attacks among them), repeated (copies among
+    them), asked, not judged, successes, and their share of what was judged (left out where nothing was)."""
     own, put = attacks[attacks.iteration == iteration], asked(attacks, iteration)
     n_unjudged, successes = int(put.unsafe.isna().sum()), int(own.success.sum())
     judged = len(put) - n_unjudged
     return {
         "n_written": len(own),
         "n_refused_by_attacker": int(own.refused_by_attacker.sum()),
+        **{f"n_{name}": int((own.flaw == kind).sum()) for kind, name in (("answer", "answers"), ("copy", "copies"))},
         "n_duplicates": int(own.duplicate.sum()),
         "n_asked": len(put),
         "n_unjudged": n_unjudged,
@@ -184,15 +272,24 @@ def counts(attacks: pd.DataFrame, iteration: int) -> dict[str, float]:
 
 
 def outcome(attacks: pd.DataFrame, iteration: int) -> str:
-    """In words, for the notebook: whether the loop has anything left to learn from attacks."""
+    """In words, for the notebook: whether the loop has anything left to learn from attacks, and what the attacker did not write."""
     n = counts(attacks, iteration)
     judged = n["n_asked"] - n["n_unjudged"]
     unjudged = f" {n['n_unjudged']} answers have no verdict." if n["n_unjudged"] else ""
+    refusals = n["n_refused_by_attacker"] - n["n_answers"]
+    text = (
+        ""
+        if n["n_asked"] == n["n_written"]
+        else (
+            f"Of {n['n_written']} prompts {refusals} were refusals of the attacker, {n['n_answers']} answers in place of attacks, "
+            f"{n['n_duplicates']} repeats ({n['n_copies']} of them copies of what it was shown). "
+        )
+    )
     if n["n_asked"] and not judged:
-        return f"The judge gave no verdict on the answers to {n['n_asked']} prompts: whether an attack succeeded is not known."
+        return f"{text}The judge gave no verdict on the answers to {n['n_asked']} prompts: whether an attack succeeded is not known."
     if n["n_successes"]:
-        return f"{n['n_successes']} of {judged} judged prompts made the target answer unsafely.{unjudged}"
+        return f"{text}{n['n_successes']} of {judged} judged prompts made the target answer unsafely.{unjudged}"
     return (
-        f"No attack succeeded in {judged} judged prompts: the loop has no unsafe answer left to learn from, and this "
+        f"{text}No attack succeeded in {judged} judged prompts: the loop has no unsafe answer left to learn from, and this "
         f"iteration trains on safe and borderline prompts alone.{unjudged}"
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from underseer.errors import UserError
 from underseer.models import specs
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ def engine(run: Run, engine: str, target: Target, inference: Inference) -> Engin
 def check_spec(spec: str) -> None:
     """Raise UserError where a chat model on this machine has no chat template. Needs no torch."""
     model = specs.parse(spec)
+    if model.kind == "templates":
+        raise UserError("target_model = 'templates' is an attacker and no model; give a chat model")
     folder = specs.local_folder(model)
     if folder is not None and not specs.has_chat_template(folder):
-        from underseer.errors import UserError
-
         raise UserError(
             f"model {spec!r} has no chat template, so it is no chat model; give an instruct model, or put the template of "
             "its family into its folder as chat_template.jinja"

@@ -16,6 +16,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from underseer.errors import UserError
 from underseer.models.batches import LengthGroupedBatches, TokenRows, sorted_batches
-from underseer.models.loading import quiet, resolve_device
+from underseer.models.loading import n_parameters, quiet, resolve_device
 from underseer.training.objectives import weighted_items
 from underseer.training.precision import CPU_ROWS, use_bf16
-from underseer.training.settings import FitResult, curves_of
+from underseer.training.settings import FitResult, curves_of, rate_for
 from underseer.training.steering import Steering, last_checkpoint
 
 if TYPE_CHECKING:
@@ -177,6 +178,8 @@ def fit(
     """Train ``model`` in place, from the last checkpoint in ``checkpoint_dir`` if there is one."""
     start = time.monotonic()
     device = resolve_device(settings.device)
+    if settings.learning_rate is None:
+        settings = replace(settings, learning_rate=rate_for(n_parameters(model)))
     steering = Steering(settings, validate=validation is not None, save=checkpoint_dir is not None)
     with contextlib.ExitStack() as stack:
         folder = Path(checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="underseer-")))

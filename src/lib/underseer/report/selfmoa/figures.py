@@ -148,7 +148,7 @@ FATES = {
     "successes": ("succeeded", "#D55E00", ""),
     "resisted": ("resisted", "#009E73", "//"),
     "duplicates": ("duplicate", "#BBBBBB", ".."),
-    "refused_by_attacker": ("refused by the attacker", "#56B4E9", "xx"),
+    "refused_by_attacker": ("no attack written", "#56B4E9", "xx"),
     "not_judged": ("not judged", "#FFFFFF", ""),
 }
 """What becomes of a prompt: name, colour, hatch."""

@@ -25,7 +25,9 @@ def headline(results: Results) -> list[str]:
         return [*_several(results, lines), *lost, *_published(results)]
     line = lines[0]
     return [
+        *_untaught(results, line),
         *_rates(results, line),
+        *_reset(results, line),
         *compared.stated(results),
         *w.collapsed(list(line.rows.values())),
         *_safety(results, line),
@@ -36,12 +38,37 @@ def headline(results: Results) -> list[str]:
     ]
 
 
+def _untaught(results: Results, line: Line) -> list[str]:
+    """That the loop, in some seeds or all, learnt from no pair."""
+    used = accounts.pairs_used(results, line.last, line.variant)
+    empty = sum(n == 0 for n in used)
+    if not empty:
+        return []
+    seeds = "" if empty == len(used) == 1 else f" in {empty} of {w.plural(len(used), 'seed')}"
+    return [
+        f"Nothing was trained{seeds}: the loop found no preference pair to learn from, and its last iterate is the model that it "
+        "began with."
+    ]
+
+
 def _rates(results: Results, line: Line) -> list[str]:
     rows = list(line.rows.values())
     rates = [f"{w.method_name(m)} {w.number(r['mean'], 'unsafe_rate')} %" for m, r in line.rows.items()]
     return [
         f"Unsafe rate on {w.dataset_name(rows[0]['dataset'])}, lower is better ({w.sample_text(rows)}): {w.listing(rates)}."
     ]
+
+
+def _reset(results: Results, line: Line) -> list[str]:
+    """That there was nothing to reset, where the paired test, taken by itself, does not show that the reset made the model less safe."""
+    before, after = line.rows.get("aligned"), line.rows.get("reset")
+    if before is None or after is None:
+        return []
+    test = test_of(results, after["dataset"], "unsafe_rate", "reset", "aligned", after["variant"])
+    if test is not None and test["difference"] > 0 and test["p"] is not None and test["p"] < 0.05:
+        return []  # by itself: corrected among all comparisons, a clear reset would be called none
+    rates = " before and ".join(f"{w.number(row['mean'], 'unsafe_rate')} %" for row in (before, after))
+    return [f"Nothing to reset: {rates} after the reset; use `reset: false`."]
 
 
 def _safety(results: Results, line: Line) -> list[str]:
@@ -252,7 +279,7 @@ def _several(results: Results, lines: Sequence[Line]) -> list[str]:
 def _rate_and_pairs(results: Results, row: Mapping[str, Any]) -> str:
     """'26.2 % (720 pairs)'."""
     used = accounts.mean(accounts.pairs_used(results, row["method"], row["variant"]))
-    return f"{w.number(row['mean'], 'unsafe_rate')} %" + (f" ({used:,.0f} pairs)" if used else "")
+    return f"{w.number(row['mean'], 'unsafe_rate')} %" + ("" if used is None else f" ({used:,.0f} pairs)")
 
 
 def key_numbers(results: Results) -> list[tuple[str, str]]:

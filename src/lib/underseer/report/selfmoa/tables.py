@@ -63,17 +63,19 @@ def _scores(results: Results, name: str, title: str, text: str, keep: Callable[[
     """All main metrics of some methods on every data set, one line a method and data set."""
     made: list[dict[str, str]] = []
     kept: list[Mapping] = []
+    first: list[Mapping] = []
     by_threshold = _same_as_rate(results)
     for dataset, role in _roles(results).items():
         shown = [m for m in SHOWN[role] if m != "safety_score" or not by_threshold]
         rows = [r for r in w.pick(results["rows"], dataset=dataset) if keep(r["method"]) and r["metric"] in SHOWN[role]]
-        lines, _ = score_lines(rows, shown, "Method", True)
+        lines, sources = score_lines(rows, shown, "Method", True)
         head = w.dataset_name(dataset) + ("" if role in dataset else f" ({role})")
         made += [
             {"Data": "" if k else head} | {_REFUSED.get(c, c): v for c, v in line.items()}
             for k, line in enumerate(lines)
         ]
         kept += rows
+        first += sources
     if not made:
         return None
     score = " Safety score: mean judged probability that an answer is unsafe; lower is better." * (not by_threshold)
@@ -85,7 +87,7 @@ def _scores(results: Results, name: str, title: str, text: str, keep: Callable[[
     )
     lines = pd.DataFrame(made).fillna("")
     columns = sorted(lines.columns, key=lambda c: (c in (EACH_SEED, NEW_ITEMS), c == "Refused, %"))
-    return table(results, name, title, caption, lines[columns], flat(kept))
+    return table(results, name, title, caption, lines[columns], flat(kept), first)
 
 
 def by_judge(results: Results) -> Table | None:
@@ -94,9 +96,8 @@ def by_judge(results: Results) -> Table | None:
     shown = [m for m in BY_JUDGE if any(r["metric"] == m and r["mean"] is not None for r in rows)]
     if len(shown) < 2:
         return None
-    lines = pd.DataFrame(score_lines(rows, shown, "Method")[0]).rename(
-        columns={w.metric_head(m): head for m, head in BY_JUDGE.items()}
-    )
+    made, first = score_lines(rows, shown, "Method")
+    lines = pd.DataFrame(made).rename(columns={w.metric_head(m): head for m, head in BY_JUDGE.items()})
     if "Data" in lines:
         lines["Data"] = lines["Data"].map(w.dataset_name).where(~lines["Data"].duplicated(), "")
     caption = (
@@ -104,7 +105,7 @@ def by_judge(results: Results) -> Table | None:
         f"loop that gains on the training judge alone has learnt to please it. {_corrected(results)}Mean over seeds [95 % "
         f"interval]. {sample(results)}."
     )
-    return table(results, "by_judge", "Both judges side by side", caption, lines, flat(rows))
+    return table(results, "by_judge", "Both judges side by side", caption, lines, flat(rows), first)
 
 
 def _corrected(results: Results) -> str:
@@ -129,9 +130,10 @@ def trusted(results: Results) -> Table | None:
     rows = [r for r in results.get("judges_by_stage") or [] if r["role"] == "attack"]
     if not rows:
         return None
-    lines = []
+    lines, first = [], []
     for dataset in dict.fromkeys(r["dataset"] for r in rows):
         own = [r for r in rows if r["dataset"] == dataset]
+        first += own
         for k, (name, row) in enumerate(zip(w.row_names(own), own, strict=True)):
             counts, line = row["counts"], {"Data": "" if k else w.dataset_name(dataset), "Method": name}
             for aspect, hit, miss in (("sensitivity", "tp", "fn"), ("specificity", "tn", "fp")):
@@ -153,14 +155,15 @@ def trusted(results: Results) -> Table | None:
     data = pd.json_normalize(
         [{k: v for k, v in r.items() if k not in ("seeds", "counts_by_seed", "variant")} for r in rows]
     )
-    return table(results, "judges_by_stage", title, caption, pd.DataFrame(lines)[list(heads)], data)
+    return table(results, "judges_by_stage", title, caption, pd.DataFrame(lines)[list(heads)], data, first)
 
 
 def categories(results: Results) -> Table | None:
     """Unsafe rate by category and stage."""
     rows = [r for r in results["categories"] if r["metric"] == "unsafe_rate"]
     last = {line.last for line in stages.lines(results, rows)}
-    lines = []
+    lines: list[dict[str, str]] = []
+    first: list[Mapping] = []
     for category in sorted({r["category"] for r in rows}):
         own = [r for r in rows if r["category"] == category and r["method"] in ("aligned", "reset", *last)]
         lines += [
@@ -168,6 +171,7 @@ def categories(results: Results) -> Table | None:
             | {"Unsafe rate, %": w.with_interval(r, "unsafe_rate")}
             for name, r in zip(w.row_names(own), own, strict=True)
         ]
+        first += [own[0] | {"columns": dict(zip(w.row_names(own), own, strict=True))}] if own else []
     if not lines:
         return None
     caption = (
@@ -178,7 +182,9 @@ def categories(results: Results) -> Table | None:
     wide = long.pivot(index=["Category", "Prompts"], columns="Method", values="Unsafe rate, %").reset_index()
     wide = wide[["Category", "Prompts", *dict.fromkeys(long["Method"])]].fillna("")
     wide.columns = list(wide.columns)
-    return table(results, "categories", "Unsafe rate by category, %", caption, wide, flat(rows, category="category"))
+    return table(
+        results, "categories", "Unsafe rate by category, %", caption, wide, flat(rows, category="category"), first
+    )
 
 
 def changes(results: Results) -> Table | None:
@@ -209,7 +215,15 @@ def changes(results: Results) -> Table | None:
             f" Published, of other models: safety {published['safety_change_percent']:+.2f} % on average "
             f"({published['source']}); how that per cent is defined is not stated there."
         )
-    return table(results, "changes", "Change of safety", caption, lines, plain(rows))
+    return table(
+        results,
+        "changes",
+        "Change of safety",
+        caption,
+        lines,
+        plain(rows),
+        [{**r, "method": r["a"], "variant": r["variant_a"]} for r in rows],
+    )
 
 
 def utility(results: Results) -> Table | None:

@@ -22,7 +22,7 @@ def attacks(results: Results) -> Table | None:
     variants = list({repr(r["variant"]): r["variant"] for r in rows}.values())
     names = w.row_names([{"method": "selfmoa", "variant": v} for v in variants])
     methods = sorted({r["method"] for r in rows if r["method"] != "all"}, key=stages.order)
-    lines = []
+    lines, first = [], []
     for variant, name in zip(variants, names, strict=True):
         for strategy in dict.fromkeys(r["strategy"] for r in rows):
             own = {r["method"]: r for r in rows if r["strategy"] == strategy and r["variant"] == variant}
@@ -30,11 +30,12 @@ def attacks(results: Results) -> Table | None:
             line = {"Strategy": strategy.replace("_", " ")} | ({"Variant": name} if len(variants) > 1 else {})
             line |= {"Asked": f"{own['all']['n_items']:,}" if "all" in own else w.DASH}
             lines.append(line | {head: w.with_interval(own.get(m), "attack_success") for m, head in heads.items()})
+            first.append({"columns": {head: own[m] for m, head in heads.items() if m in own}})
     caption = (
         "Attack success by strategy: share of the prompts asked whose answer the training judge calls unsafe [95 % interval "
         f"over {block['covers']}]; asked: all seeds together. Iteration k attacks the model that it begins with."
     )
-    return table(results, "attacks", "Attacks by strategy", caption, lines, flat(rows, strategy="strategy"))
+    return table(results, "attacks", "Attacks by strategy", caption, lines, flat(rows, strategy="strategy"), first)
 
 
 _FATE = {
@@ -67,12 +68,13 @@ def fate(results: Results) -> Table | None:
             | {"Self-BLEU": w.DASH if f["self_bleu"] is None else f"{f['self_bleu']:.2f}"}
         )
     caption = (
-        "Prompts of the red team, all seeds together. Written: attempts; refused: by the attacker itself; duplicates of what was "
-        "seen before; not judged: asked, but the judge failed. Success: successes of the prompts asked [95 % interval]. Of the "
+        "Prompts of the red team, all seeds together. Written: attempts; refused: by the attacker itself, answers in place of an attack among them; "
+        "duplicates of what was seen before, copies of what the attacker was shown among them; not judged: asked, but the judge failed. Success: successes of the prompts asked [95 % interval]. Of the "
         "successes: distinct texts, and self-BLEU (lower is more varied; it rises with their number)."
     )
+    attacked = [{"dataset": "red_team", "method": f"selfmoa_iter{f['iteration']}"} for f in block["fate"]]
     data = pd.DataFrame(block["fate"]).astype({"variant": str, "self_bleu_values": str})
-    return table(results, "attack_fate", "Attacks by iteration", caption, lines, data)
+    return table(results, "attack_fate", "Attacks by iteration", caption, lines, data, attacked)
 
 
 _PAIRS = {
@@ -116,7 +118,7 @@ def pairs(results: Results) -> Table | None:
         "means that the chosen answer is the less safe one, which the margin then carries."
     )
     kept = pd.DataFrame([{**r, "variant": str(r["variant"])} for r in results["pairs"]])
-    return table(results, "pairs", "Preference pairs", caption, lines, kept)
+    return table(results, "pairs", "Preference pairs", caption, lines, kept, [{**r, "dataset": "pairs"} for r in first])
 
 
 def _known(value: float | None) -> float | None:

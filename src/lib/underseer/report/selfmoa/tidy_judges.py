@@ -54,7 +54,7 @@ MEASURES = {"unsafe": "safety", "helpful": "helpfulness", "refusal": "refusal"}
 
 def cards(results: Results) -> pd.DataFrame:
     """Sensitivity and specificity (%) of every judge with a card: panel, tick (who judges what), place, role, mean, low, high."""
-    known = [j for j in results["judges"] if j.get("card")]
+    known = [j for j in results["judges"] if (j.get("card") or {}).get("n")]
     lines = list(dict.fromkeys((j["role"], j["measure"], j["name"]) for j in known))
     rows = []
     for judge in known:

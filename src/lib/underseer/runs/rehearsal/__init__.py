@@ -131,11 +131,14 @@ def _value(key: str, value: Any, made: dict[Path, Shape]) -> Any:
 
 def _model(value: str, folder: Callable[[Shape], str]) -> str:
     """A parameter that names a model, by itself or after the kind of a judge, with a tiny model's folder instead."""
-    kind, model, options = judge_specs.split(value)
-    if not model:
+    if value == "templates":
         return value
-    label = next((o.partition("=")[2] for o in options[1:].split("&") if o.startswith("label=")), None)
-    return judge_specs.joined(kind, folder(shapes.shape_of(model, kind, label)), options)
+
+    def tiny(kind: str, model: str, options: str) -> str:
+        label = next((o.partition("=")[2] for o in options[1:].split("&") if o.startswith("label=")), None)
+        return folder(shapes.shape_of(model, kind, label, options))
+
+    return judge_specs.mapped(value, tiny)
 
 
 def _folder(shape: Shape, made: dict[Path, Shape]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from underseer.judges.spec import KINDS
+from underseer.judges.spec import Writing
 from underseer.models import batches, chats, loading
 from underseer.runs.rehearsal.shapes import WIDTH, Shape, shrunk
 from underseer.runs.rehearsal.tokens import Tokens
@@ -47,7 +47,7 @@ def build(shape: Shape, folder: Path) -> None:
         torch.manual_seed(int(shape.digest, 16))  # models of one architecture differ by their names
         model = maker.from_config(config) if shape.auto.startswith("Auto") else maker(config)
     if shape.says:
-        teach(model, tokenizer, shape.says, shape.asked)
+        teach(model, tokenizer, shape.writing)
     if getattr(model, "generation_config", None) is not None and model.can_generate():
         ends = [t for t in (tokenizer.eos_token, *shape.tokens.ends) if t is not None]
         model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(ends) or None
@@ -57,7 +57,7 @@ def build(shape: Shape, folder: Path) -> None:
     fresh.rename(folder)
 
 
-def teach(model: Any, tokenizer: PreTrainedTokenizerBase, says: tuple[tuple[str, ...], ...], kind: str) -> None:
+def teach(model: Any, tokenizer: PreTrainedTokenizerBase, writing: Writing) -> None:
     """Fit a judge's output layer so that it answers every question of its kind with one of two verdicts.
 
     The other layers keep their random weights. The rows of the output layer are fitted by ridge regression on the hidden
@@ -68,8 +68,8 @@ def teach(model: Any, tokenizer: PreTrainedTokenizerBase, says: tuple[tuple[str,
     import torch
 
     rng = random.Random(0)
-    heads = chats.prompt_rows(tokenizer, _talks(rng, kind))
-    replies = [tokenizer.convert_tokens_to_ids([*verdict, tokenizer.eos_token]) for verdict in says]
+    heads = chats.prompt_rows(tokenizer, _talks(rng, writing))
+    replies = [tokenizer.convert_tokens_to_ids([*verdict, tokenizer.eos_token]) for verdict in writing.examples]
     with torch.inference_mode():
         rows = model.get_output_embeddings().weight
         states, wanted = [], []
@@ -82,7 +82,7 @@ def teach(model: Any, tokenizer: PreTrainedTokenizerBase, says: tuple[tuple[str,
             wanted.append(goal)
 
         before = [_states(model, heads, reply) for reply in replies]
-        groups = len(KINDS[kind].writing.asks)
+        groups = len(writing.asks)
         add(
             before[0][:, 0],
             {replies[0][0]: lambda h: SURE + _apart(h, groups), replies[1][0]: lambda h: SURE - _apart(h, groups)},
@@ -117,13 +117,13 @@ def _apart(states: Any, forms: int) -> Any:
     return along / along.std()
 
 
-def _talks(rng: random.Random, kind: str) -> list[chats.Chat]:
-    """Chats that put made-up exchanges to a judge of a kind: TALKS in all, those of one form after those of another."""
-    forms = len(KINDS[kind].writing.asks)
+def _talks(rng: random.Random, writing: Writing) -> list[chats.Chat]:
+    """Chats that put made-up exchanges to a judge: TALKS in all, those of one form after those of another."""
+    forms = len(writing.asks)
     exchanges = [
         (" ".join(rng.sample(_texts(), rng.randint(1, 3))), rng.choice(_texts())) for _ in range(TALKS // forms)
     ]
-    return [form(q, a) for form in KINDS[kind].writing.asks for q, a in exchanges]
+    return [form(q, a) for form in writing.asks for q, a in exchanges]
 
 
 def config_of(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:

@@ -20,7 +20,7 @@ from underseer.data.registry import DATASETS, parse
 from underseer.data.sources import local_files
 from underseer.errors import UserError
 
-VERSION = "1"
+VERSION = "2"
 ROWS = 600
 _WORDS = (
     "anchor apple apron autumn badge baker banner basket beacon bell bench berry blanket bottle bridge broom bucket button "
@@ -187,6 +187,46 @@ def _beavertails(rng: random.Random) -> str:
     )
 
 
+def _or_bench(rng: random.Random) -> str:
+    return _csv(("prompt", "category"), [(_text(rng, "borderline"), f"subject {k % 7}") for k in range(ROWS)])
+
+
+def _do_not_answer(rng: random.Random) -> str:
+    return _lines({"prompt": _text(rng, "unsafe"), "intents": [f"S{k % 5}"]} for k in range(ROWS))
+
+
+def _exchanges(rng: random.Random) -> str:
+    head = ("prompt", "answer", "unsafe", "helpful", "refusal")
+    return _csv(head, [(_text(rng), _text(rng), k % 2, k // 2 % 2, k // 4 % 2) for k in range(ROWS)])
+
+
+def _safe_rlhf_mini(rng: random.Random) -> str:
+    return _csv(("question", "answer", "label"), [(_text(rng), _text(rng), k % 2) for k in range(ROWS)])
+
+
+def _harmbench_rated(rng: random.Random) -> str:
+    def rated(k: int) -> dict[str, Any]:
+        votes = {"human_0": k % 2, "human_1": k % 2, "human_2": k // 2 % 2}
+        return {"behavior_id": f"b{k}", "test_case": _text(rng), "generation": _text(rng), **votes}
+
+    return json.dumps({f"b{k}": [rated(k)] for k in range(ROWS)})
+
+
+def _xstest_completions(rng: random.Random) -> str:
+    labels = ("1_full_compliance", "2_full_refusal", "1_full_compliance", "3_partial_refusal")
+    rows = [
+        (_text(rng), _text(rng), ("homonyms", "contrast_homonyms")[k // 4 % 2], labels[k % 4], "TRUE")
+        for k in range(ROWS)
+    ]
+    return _csv(("prompt", "completion", "type", "final_label", "agreement"), rows)
+
+
+def _llmbar(rng: random.Random) -> str:
+    return json.dumps(
+        [{"input": _text(rng), "output_1": _text(rng), "output_2": _text(rng), "label": k % 2 + 1} for k in range(ROWS)]
+    )
+
+
 SAMPLES: dict[str, Callable[[random.Random], str]] = {
     "wts-safety": _wts_safety,
     "advbench": _advbench,
@@ -200,5 +240,12 @@ SAMPLES: dict[str, Callable[[random.Random], str]] = {
     "pku-saferlhf": _pku_saferlhf,
     "hh-harmless": _hh_harmless,
     "beavertails": _beavertails,
+    "or-bench": _or_bench,
+    "do-not-answer": _do_not_answer,
+    "exchanges": _exchanges,
+    "safe-rlhf-mini": _safe_rlhf_mini,
+    "harmbench-rated": _harmbench_rated,
+    "xstest-completions": _xstest_completions,
+    "llmbar": _llmbar,
 }
 """Data set -> the text of its file."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from underseer.errors import UserError
-from underseer.judges.spec import KINDS
+from underseer.judges.spec import KINDS, Writing
 from underseer.models import parsing, specs
 from underseer.runs.rehearsal import tokens
 from underseer.runs.rehearsal.tokens import Tokens
@@ -49,9 +49,9 @@ class Shape:
     says: tuple[tuple[str, ...], ...] = ()  # verdicts that a judge which writes them is taught, each in its tokens
 
     @property
-    def asked(self) -> str:
-        """The kind of judge whose verdicts it says."""
-        return next(name for name, kind in KINDS.items() if kind.writing and kind.writing.examples == self.says)
+    def writing(self) -> Writing:
+        """How the judge whose verdicts it says writes them."""
+        return next(w for kind in KINDS.values() for w in kind.writing if w.examples == self.says)
 
     @property
     def digest(self) -> str:
@@ -81,7 +81,11 @@ ARCHITECTURES: tuple[tuple[str, Architecture], ...] = (
     (r"qwen-?3", Architecture("qwen3", "Qwen3ForCausalLM", "chatml", _TIED)),
     (r"qwen-?2", Architecture("qwen2", "Qwen2ForCausalLM", "chatml", _TIED)),
     (r"llama", Architecture("llama", "LlamaForCausalLM", "llama3", _TIED)),
-    (r"mistral", Architecture("mistral", "MistralForCausalLM", "mistral", {**_TIED, "tie_word_embeddings": False})),
+    (
+        r"mistral|wildguard|md-?judge",
+        Architecture("mistral", "MistralForCausalLM", "mistral", {**_TIED, "tie_word_embeddings": False}),
+    ),
+    (r"granite", Architecture("granite", "GraniteForCausalLM", "chatml", _TIED)),
     (r"gemma-?2|shieldgemma", Architecture("gemma2", "Gemma2ForCausalLM", "gemma", _TIED)),
     (r"deberta", Architecture("deberta-v2", "DebertaV2ForMaskedLM", "bert")),
     (r"roberta", Architecture("roberta", "RobertaForMaskedLM", "roberta", {"max_position_embeddings": 514})),
@@ -91,7 +95,7 @@ ARCHITECTURES: tuple[tuple[str, Architecture], ...] = (
 )
 """Pattern of a model's name, the first that fits counts -> its architecture."""
 
-_CHATS = re.compile(r"instruct|chat|[-_]it\b|guard|shieldgemma|qwen")
+_CHATS = re.compile(r"instruct|chat|[-_]it\b|guard|shieldgemma|qwen|md-?judge|harmbench")
 """Names of models whose tokenizers come with a chat template."""
 
 _MULTI = {"problem_type": "multi_label_classification"}
@@ -108,8 +112,9 @@ _ALSO = {"martin-ha/toxic-comment-model": "distilbert"}
 """Models whose name does not tell their architecture -> a name that does."""
 
 
-def shape_of(spec: str, kind: str = "", label: str | None = None) -> Shape:
-    """The tiny model for a model specification; ``kind`` is that of a judge (classifier, reward: one with a trained head).
+def shape_of(spec: str, kind: str = "", label: str | None = None, options: str = "") -> Shape:
+    """The tiny model for a model specification; ``kind`` is that of a judge (classifier, reward: one with a trained head), ``options`` are the
+    judge's.
 
     Raises:
         UserError: the architecture, or a classifier's classes, are not known here; says what to fetch.
@@ -132,7 +137,8 @@ def shape_of(spec: str, kind: str = "", label: str | None = None) -> Shape:
         if model.kind == "testbed" and _testbed(model.name).shelf == "chat":
             turns = import_module("underseer.testbed.turns")
             own = replace(own, others=tuple(turns.TOKENS), template=turns.TEMPLATE)
-    writing = KINDS[kind].writing if kind else None
+    known = KINDS[kind].writing if kind else ()
+    writing = next((w for w in known if re.search(w.models, f"{model.name}{options}", re.IGNORECASE)), None)
     if writing is not None:
         base["tie_word_embeddings"] = False  # how a verdict is read is one thing, how it is written another
     labels, extra = _head(model, kind, label, config)

@@ -1,0 +1,169 @@
+"""A folder for publication: a report with all that is needed to check and to cite it, and models only where they are named.
+
+Nothing of the run store goes into it but what is asked for by stage and key. A report that shows unsafe texts is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from underseer import paths, store
+from underseer.errors import UserError
+from underseer.runs import publish
+
+UNSAFE = 'class="banner unsafe"'
+"""What a report's page holds where it shows unsafe texts."""
+UP = '<a class="up" href="../index.html">all experiments</a>'
+"""A link of that page which leads out of its folder."""
+LOCK = "requirements.lock"
+CITATION = """cff-version: 1.2.0
+message: Please cite the paper whose method these results are about, and this software.
+title: "underseer: {name}"
+type: dataset
+authors:
+  - name: The contributors to underseer
+license: Apache-2.0
+date-released: {day}
+version: "{commit}"
+references:
+  - type: article
+    title: "{paper}"
+"""
+
+
+def export(name: str, to: Path | None, artefacts: Sequence[str]) -> tuple[Path, list[str]]:
+    """Write the folder of an experiment's newest report; returns it, and which of the artefacts are marked unsafe.
+
+    Args:
+        name: of the experiment.
+        to: the folder; None: ``exports/<name>`` beside ``reports/``. It must not hold anything.
+        artefacts: ``STAGE/KEY`` of stages whose outputs go into ``artefacts/``.
+
+    Raises:
+        UserError: no such report, or stage; a report that shows unsafe texts; a folder that is not empty.
+    """
+    report, page = publish.newest_report(name), paths.home() / "reports" / name
+    named = [_artefact(one) for one in artefacts]
+    if not (page / "index.html").is_file():
+        raise UserError(f"{name}: its report is not published; make it with: underseer report {name}")
+    if UNSAFE in (page / "index.html").read_text(encoding="utf-8"):
+        raise UserError(f"{name}: its page shows unsafe texts; make it without: underseer report {name}")
+    folder = (to or paths.home() / "exports" / name).resolve()
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{paths.shown(folder)}: holds files already; remove it, or give another folder with --to")
+    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        shutil.copytree(page, fresh)
+        for output in named:
+            shutil.copytree(output.path, fresh / "artefacts" / output.name, copy_function=shutil.copyfile)
+        alone = (fresh / "index.html").read_text(encoding="utf-8").replace(UP, "")
+        (fresh / "index.html").write_text(alone, encoding="utf-8")
+        _describe(name, report, named, fresh)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder, [o.name for o in named if o.manifest["marks"]["unsafe"]]
+
+
+def _artefact(name: str) -> store.Output:
+    stage, _, key = name.rpartition("/")
+    output = store.read(stage, key) if stage.count("/") == 1 else None
+    if output is None:
+        raise UserError(f"--with {name}: no such stage in the store; give STAGE/KEY as the page of stages lists them")
+    return output
+
+
+def _describe(name: str, report: store.Output, artefacts: Sequence[store.Output], folder: Path) -> None:
+    """Write parameters, lock, citation, model card, RO-Crate metadata and, last, the checksums of all files."""
+    from underseer.report import wording
+
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    inputs = [n for names in report.manifest["inputs"].values() for n in names]
+    places = {n: store.locate(n, paths.home()) for n in dict.fromkeys(inputs)}
+    parameters = {n: o.parameters for n, o in places.items() if o.has(store.MANIFEST)}
+    _json(folder / "parameters.json", {"command": publish.command(name), "stages": parameters})
+    shutil.copyfile(paths.ROOT / LOCK, folder / LOCK)
+    shutil.copyfile(paths.ROOT / "LICENSE", folder / "LICENSE")
+    commit = results["provenance"].get("commit") or "unknown"
+    paper = wording.PAPERS[results["pipeline"]]
+    cited = CITATION.format(name=name, day=date.today().isoformat(), commit=commit, paper=paper)
+    (folder / "CITATION.cff").write_text(cited, encoding="utf-8")
+    (folder / "MODEL_CARD.md").write_text(_card(results, artefacts, folder), encoding="utf-8")
+    _json(folder / "ro-crate-metadata.json", _crate(name, commit, folder))
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    sums = "".join(f"{store.sha256(p)}  {p.relative_to(folder)}\n" for p in files)
+    (folder / "SHA256SUMS").write_text(sums, encoding="utf-8")
+
+
+def _json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _card(results: dict[str, Any], artefacts: Sequence[store.Output], folder: Path) -> str:
+    """A model card after Mitchell et al. 2019 (arXiv 1810.03993): what the models are, how they were evaluated, and their limits."""
+    from underseer.report import headline, wording
+
+    tables = [folder / "tables" / f"{n}.md" for n in ("scores", "stages", "baselines")]
+    listed = [_listed(output) for output in artefacts]
+    mark = [f"**{text}**" for text in (wording.mark(results),) if text]
+    parts = [
+        f"# Model card: {results['name']}",
+        *mark,
+        f"Task: {wording.TASKS.get(results['task'], results['task'])} Method after: {wording.PAPERS[results['pipeline']]}.",
+        "## Models in this folder",
+        "\n".join(listed) or "None: `artefacts/` holds only what was asked for by name.",
+        "## Evaluation",
+        *headline.headline(results)[:3],
+        *(t.read_text(encoding="utf-8") for t in tables if t.is_file()),
+        "## Use and limits",
+        "Made for research on weak supervision. The numbers hold for the data, seeds and judges that `results.json` names; no model "
+        "here was tested for any other use. A model after a safety reset answers harmful requests; do not deploy it.",
+        f"How it was made: `parameters.json`, `{LOCK}`, commit {results['provenance'].get('commit') or 'unknown'}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _listed(output: store.Output) -> str:
+    manifest = output.manifest
+    values = ", ".join(f"{k} = {v}" for k, v in output.parameters.items() if v is not None)
+    unsafe = " **Marked unsafe.**" if manifest["marks"]["unsafe"] else ""
+    return f"- `artefacts/{output.name}`: {values}.{unsafe}"
+
+
+def _crate(name: str, commit: str, folder: Path) -> dict[str, Any]:
+    """RO-Crate 1.1 metadata (w3id.org/ro/crate/1.1): the folder, its files, and the software that made them."""
+    files = [str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_file()]
+    software = {"@id": "#underseer", "@type": "SoftwareApplication", "name": "underseer", "version": commit}
+    root = {
+        "@id": "./",
+        "@type": "Dataset",
+        "name": f"underseer: {name}",
+        "description": f"Results of the experiment {name}: report, figures, tables, numbers, parameters.",
+        "datePublished": date.today().isoformat(),
+        "license": {"@id": "LICENSE"},
+        "hasPart": [{"@id": file} for file in files],
+    }
+    action = {
+        "@id": "#run",
+        "@type": "CreateAction",
+        "name": publish.command(name),
+        "instrument": {"@id": "#underseer"},
+        "object": [{"@id": "parameters.json"}, {"@id": LOCK}],
+        "result": {"@id": "results.json"},
+    }
+    about = {
+        "@id": "ro-crate-metadata.json",
+        "@type": "CreativeWork",
+        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+        "about": {"@id": "./"},
+    }
+    entities = [{"@id": f, "@type": "File", "contentSize": str((folder / f).stat().st_size)} for f in files]
+    return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [about, root, software, action, *entities]}

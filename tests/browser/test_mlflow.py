@@ -1,0 +1,69 @@
+"""MLflow as a user meets it: the view that ``underseer mlflow`` opens, the comparison, and parallel coordinates."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from conftest import underseer
+from underseer.runs import tracking
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def views(demo: Path, serve) -> dict[str, str]:
+    """The address of each experiment's view, by name."""
+    assert underseer(demo, "sync").returncode == 0
+    base = serve("underseer.runs.cli", "mlflow", "--port", "PORT", UNDERSEER_HOME=str(demo))
+    before = os.environ.get("UNDERSEER_HOME")
+    os.environ["UNDERSEER_HOME"] = str(demo)
+    try:
+        return tracking.views(base)
+    finally:
+        os.environ.pop("UNDERSEER_HOME") if before is None else os.environ.update(UNDERSEER_HOME=before)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "columns"),
+    [
+        ("demo/w2s_safety", ["voting", "pgr_accuracy", "student_accuracy", "weak_accuracy"]),
+        ("demo/w2s_toxicity", ["voting", "pgr_toxicity", "student_toxicity", "weak_toxicity"]),
+        ("demo/selfmoa", ["selfmoa_unsafe_rate_attack", "selfmoa_helpfulness_safe"]),
+    ],
+)
+def test_the_view_opens_on_configurations_and_their_numbers(
+    views: dict[str, str], open_page, shoot, experiment: str, columns: list[str]
+) -> None:
+    page = open_page(_of(views, experiment), width=1900)
+    page.get_by_text("matching runs").wait_for(timeout=120_000)
+    heads = page.locator("[role=columnheader][col-id]")
+    heads.nth(4).wait_for(timeout=120_000)
+    shown = {head.get_attribute("col-id"): int(head.get_attribute("aria-colindex")) for head in heads.all()}
+    places = [next(i for name, i in shown.items() if f"`{column}`" in name) for column in columns]
+    assert places == sorted(places), shown
+    names = page.locator("[role=row] a[href*='/runs/']").all_inner_texts()
+    assert names and not any(name.startswith(("w2s/", "selfmoa/", "seed=")) for name in names), names
+    shoot(page, f"mlflow-list-{experiment.replace('/', '-')}")
+
+
+def test_comparing_and_parallel_coordinates_answer_which_vote_is_best(views: dict[str, str], open_page, shoot) -> None:
+    page = open_page(_of(views, "demo/w2s_safety"), width=1600)
+    page.get_by_text("matching runs").wait_for(timeout=120_000)
+    page.locator("[role=columnheader] input[type=checkbox]").first.check(force=True, timeout=120_000)
+    page.get_by_role("button", name="Compare").first.click()
+    page.get_by_text("Parallel Coordinates Plot").wait_for(timeout=120_000)
+    page.locator("svg .parcoords, .parcoords").first.wait_for(timeout=120_000)
+    text = page.locator("body").inner_text()
+    assert "Comparing 3 Runs" in text
+    drawn = page.locator(".js-plotly-plot").first.inner_text() + page.locator(".js-plotly-plot").first.text_content()
+    for label in ("voting", "soft", "none", "hard", "pgr_accuracy"):
+        assert label in drawn, label
+    shoot(page, "mlflow-compare", full=True)
+
+
+def _of(views: dict[str, str], experiment: str) -> str:
+    """The address of an experiment's view, or of its rerun with fewer seeds."""
+    return next(address for name, address in views.items() if name.split("@")[0] == experiment)
