@@ -96,7 +96,7 @@ SETS = {  # experiment of params/test -> (overrides parted by ' ; ', what the li
         ("variants={seed: [1], seed: [2]}", "the value is not YAML"),
         ("variants=[{seed: [1]}, 3]", "variants = 3: expected"),
         ("variants={null: [b]}", "None: unknown parameter"),
-        ("pipeline=[1]", r"pipeline = \[1\]: expected the name of a pipeline"),
+        ("pipeline=[1]", r"pipeline = \[1\]: expected one, such as w2s"),
         ("pipeline=w3s", "pipeline = 'w3s': unknown; did you mean 'w2s'"),
         ("extends=other.yaml", "stands in experiment files alone"),
         ("description=[a]", r"description = \['a'\]: expected a text"),

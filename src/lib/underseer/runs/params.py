@@ -258,16 +258,13 @@ def _check(path: Path, raw: Raw) -> Experiment:
     for key, source in raw.keys.items():
         if key in STEERING:
             continue
-        wrong = problem(key, source.value)
-        if wrong:
+        if wrong := problem(key, source.value):
             problems.append(f"{source.where}: {wrong}")
         parameters[key] = source.value
     variants = expand(seeds.axis(raw), problems, problem)
     pipeline = raw.keys.get("pipeline", Source(shown(path), None))
     if not isinstance(pipeline.value, str):
-        problems.append(
-            f"{pipeline.where}: pipeline = {short(pipeline.value)}: expected the name of a pipeline, such as w2s"
-        )
+        problems.append(f"{pipeline.where}: pipeline = {short(pipeline.value)}: expected one, such as w2s")
     description = raw.keys.get("description", Source("", ""))
     if isinstance(description.value, list | dict) or limits.unfit("", description.value):
         problems.append(f"{description.where}: description = {short(description.value)}: expected a text")
