@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import re
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -17,6 +18,7 @@ from conftest import REPORTS
 from underseer.maths import differences, metrics
 from underseer.maths.prevalence import wilson
 from underseer.report import (
+    collect,
     compare,
     compared,
     figures,
@@ -555,3 +557,22 @@ def test_a_difference_ends_where_scores_do() -> None:
 def test_results_of_an_older_version_show_the_interval_that_they_have() -> None:
     test = {"metric": "accuracy", "difference": 0.03, "ci95": [0.01, 0.05], "seeds": [0], "better": "a"}
     assert compared.difference(test) == "+3.0 points [+1.0, +5.0]" and compared.missed(test) == ""
+
+
+def test_a_key_that_decides_nothing_for_one_seed_decides_nothing_for_another() -> None:
+    """Votes have fewer seeds than the single supervisor; the ceiling, which knows no vote, stays one method of all seeds. Two
+    instances of one seed stay two."""
+
+    def cell(seed: int, voting: str, ceiling: str) -> dict:
+        made = {"ceiling": ceiling, "student": f"{seed}{voting}"}
+        return {
+            "values": {"seed": seed, "voting": voting},
+            "outputs": {r: SimpleNamespace(key=k) for r, k in made.items()},
+        }
+
+    cells = [cell(s, v, f"c{s}") for s, v in ((0, "none"), (0, "hard"), (1, "none"), (1, "hard"), (2, "none"))]
+    texts = {r: [collect.variant_text(own) for own, _ in collect.once(cells, r)] for r in ("ceiling", "student")}
+    assert texts["ceiling"] == ["{}"] * 3
+    assert [json.loads(t)["voting"] for t in texts["student"]] == ["none", "hard", "none", "hard", "none"]
+    cells.append(cell(0, "soft", "another"))
+    assert [collect.variant_text(own) for own, _ in collect.once(cells, "ceiling")][-1] == '{"voting": "soft"}'

@@ -158,15 +158,14 @@ class VllmEngine:
 
         With that one among them vLLM 0.32 applies it to a prompt's log-probabilities in a wrong shape, and dies.
         """
-        from underseer.models.adapters import linear_modules
-        from underseer.models.loading import skeleton
+        from underseer.models.adapters import linear_modules, skeleton
 
         return linear_modules(skeleton(self._config))
 
     def _adapter(self, folder: Path) -> Any:
         from vllm.lora.request import LoRARequest
 
-        from underseer.models.loading import skeleton
+        from underseer.models.adapters import skeleton
 
         config = adapters.check_adapter(folder, self._source)
         key = adapters.identity(folder)

@@ -122,7 +122,7 @@ def classifier(truth: pd.DataFrame, predictions: pd.DataFrame, labels: Sequence[
 def agreement(weak_labels: pd.DataFrame) -> Any:
     """Rows by the share of supervisors that gave the winning label."""
     counts = weak_labels.share.round(3).value_counts().sort_index(ascending=False)
-    table = counts.rename("rows").rename_axis("share of supervisors that agree").topd.DataFrame()
+    table = counts.rename("rows").rename_axis("share of supervisors that agree").to_frame()
     return table.assign(of_all=(table.rows / table.rows.sum()).round(3))
 
 

@@ -13,7 +13,7 @@ from underseer.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 ALL_LINEAR = "all-linear"  # every linear layer but the output head
 
@@ -109,3 +109,12 @@ def lora(rank: int, alpha: float, targets: str) -> LoraSettings | None:
 def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The model with its adapter folded in; a model without one as it is."""
     return model.merge_and_unload() if hasattr(model, "peft_config") else model
+
+
+def skeleton(config: PretrainedConfig) -> PreTrainedModel:
+    """The causal language model of a configuration without its weights: layers and shapes, on torch's meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)

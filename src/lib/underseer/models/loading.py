@@ -23,7 +23,7 @@ from underseer.models.specs import check_folder, fingerprint, folder_of, preflig
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "FAMILIES", "ModelSpec", "fingerprint", "load_classifier", "load_language_model", "max_positions", "n_parameters",
@@ -76,15 +76,6 @@ def load_language_model(
     model, tokenizer = _load(spec, "AutoModelForCausalLM", {}, texts, base, seed, max_length)
     _set_padding(model, tokenizer, own_token=False)
     return model, tokenizer
-
-
-def skeleton(config: PretrainedConfig) -> PreTrainedModel:
-    """The causal language model of a configuration without its weights: layers and shapes, on torch's meta device."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
 
 
 def source(spec: str | ModelSpec, base: Path | None = None) -> str | None:

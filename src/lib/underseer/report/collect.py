@@ -38,13 +38,33 @@ class Run(Protocol):
 
 
 def once(variants: Variants, role: str) -> Iterator[tuple[list[Cell], Output]]:
-    """Each stage instance that fills a role once, after the variants that share it."""
+    """Each stage instance that fills a role once, after the variants that share it.
+
+    Where a grid has fewer seeds than another, an instance of the seeds beyond them is in fewer variants; those that share the same
+    instance of another seed come after its own, so that a key which decides nothing there does not seem to decide here.
+    """
     groups: dict[str, list[Cell]] = {}
     for cell in variants:
         if role in cell["outputs"]:
             groups.setdefault(cell["outputs"][role].key, []).append(cell)
+    named: dict[str, list[Cell]] = {}
     for cells in groups.values():
-        yield cells, cells[0]["outputs"][role]
+        named.setdefault(variant_text(cells), []).extend(cells)
+    for cells in groups.values():
+        own = json.loads(variant_text(cells))
+        shared = [
+            cell
+            for text, others in named.items()
+            if (wider := json.loads(text)) != own
+            and wider.items() <= own.items()
+            and not _seeds(others) & _seeds(cells)
+            for cell in others
+        ]
+        yield [*cells, *shared], cells[0]["outputs"][role]
+
+
+def _seeds(cells: Sequence[Cell]) -> set[Any]:
+    return {cell["values"].get("seed") for cell in cells}
 
 
 def variant_text(cells: Sequence[Cell], **fixed: Any) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underseer import paths, progress, store
-from underseer.runs import mlflow_view, publish, warm
+from underseer.runs import mlflow_view, publish
 from underseer.runs.params import RUNTIME
 from underseer.runs.plan import Plan
 from underseer.store import Output
@@ -218,7 +218,7 @@ class Copy:
     @cached_property
     def _page(self) -> str:
         """A folder with the report's page, as it is published, and its figures."""
-        self._folder = warm.temporary()
+        self._folder = paths.temporary()
         publish.write(self.outputs[self.plan.report.key], folder := Path(self._folder.name))
         for other in (folder / "tables", folder / "results.json", folder / "notebook.ipynb"):
             shutil.rmtree(other) if other.is_dir() else other.unlink(missing_ok=True)

@@ -217,7 +217,7 @@ def _without_weights(spec: str) -> Any:
     others tell."""
     from transformers import AutoConfig
 
-    from underseer.models import loading, specs
+    from underseer.models import adapters, loading, specs
 
     model = specs.parse(spec)
     if model.kind == "scratch":
@@ -230,4 +230,4 @@ def _without_weights(spec: str) -> Any:
             config = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
         except (OSError, ValueError):
             return None
-    return loading.skeleton(config)
+    return adapters.skeleton(config)

@@ -60,15 +60,15 @@ def _rates(results: Results, line: Line) -> list[str]:
 
 
 def _reset(results: Results, line: Line) -> list[str]:
-    """That there was nothing to reset, where no paired test shows that the reset made the model less safe."""
+    """That there was nothing to reset, where the paired test, taken by itself, does not show that the reset made the model less safe."""
     before, after = line.rows.get("aligned"), line.rows.get("reset")
     if before is None or after is None:
         return []
     test = test_of(results, after["dataset"], "unsafe_rate", "reset", "aligned", after["variant"])
-    if test is not None and test["better"] == "b":
-        return []
+    if test is not None and test["difference"] > 0 and test["p"] is not None and test["p"] < 0.05:
+        return []  # by itself: corrected among all comparisons, a clear reset would be called none
     rates = " before and ".join(f"{w.number(row['mean'], 'unsafe_rate')} %" for row in (before, after))
-    return [f"Nothing to reset: {rates} after the reset ({_says(test) if test else 'not tested'}); use `reset: false`."]
+    return [f"Nothing to reset: {rates} after the reset; use `reset: false`."]
 
 
 def _safety(results: Results, line: Line) -> list[str]:
