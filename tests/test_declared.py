@@ -131,11 +131,10 @@ LOOP = Walk(
     ("seed=0", f"baselines={'+'.join(checks.BASELINES)}", "device=cpu", "engine=transformers"),
     {
         "selfmoa/0_data": "seed dataset safe_dataset evaluation_datasets n_seed_prompts n_safe n_borderline"
-        " n_evaluation n_reset",
+        " n_evaluation n_reset exchange_dataset",
         "judges/evaluator testbed/pretrain": "pretrain_seed",
         "judges/evaluator": "training_judge helpfulness_judge refusal_judge judge_epochs judge_learning_rate n_judged"
         " judge_dataset min_auroc reporting_judge reporting_helpfulness_judge judge_max_length",
-        "judges/evaluator selfmoa/0_data": "exchange_dataset",
         "selfmoa/2_red_team selfmoa/4_align": "baseline_pairs",  # the round with all budgets; people's pairs, fewer of them
         "judges/evaluator selfmoa/1_reset": "precision",
         "judges/evaluator selfmoa/2_red_team selfmoa/5_evaluate": "judge_noise",
