@@ -131,18 +131,18 @@ LOOP = Walk(
     ("seed=0", f"baselines={'+'.join(checks.BASELINES)}", "device=cpu", "engine=transformers"),
     {
         "selfmoa/0_data": "seed dataset safe_dataset evaluation_datasets n_seed_prompts n_safe n_borderline"
-        " n_evaluation n_reset",
+        " n_evaluation n_reset exchange_dataset",
         "judges/evaluator testbed/pretrain": "pretrain_seed",
         "judges/evaluator": "training_judge helpfulness_judge refusal_judge judge_epochs judge_learning_rate n_judged"
         " judge_dataset min_auroc reporting_judge reporting_helpfulness_judge judge_max_length",
-        "judges/evaluator selfmoa/0_data": "exchange_dataset",
         "selfmoa/2_red_team selfmoa/4_align": "baseline_pairs",  # the round with all budgets; people's pairs, fewer of them
         "judges/evaluator selfmoa/1_reset": "precision",
         "judges/evaluator selfmoa/2_red_team selfmoa/5_evaluate": "judge_noise",
         "judges/evaluator selfmoa/4_align": "unsafe_threshold",
         "selfmoa/1_reset": "batch_size reset_epochs reset_learning_rate lora_rank lora_alpha lora_targets",
-        "selfmoa/1_reset selfmoa/5_evaluate": "target_model max_length",
-        "selfmoa/2_red_team": "red_team_model iterations attack_budget attack_rounds attack_strategies min_new_successes",
+        "selfmoa/1_reset selfmoa/5_evaluate": "max_length",
+        "testbed/pretrain": "target_model red_team_model",
+        "selfmoa/2_red_team": "iterations attack_budget attack_rounds attack_strategies min_new_successes",
         "selfmoa/2_red_team selfmoa/human_pairs": "reset",
         "selfmoa/2_red_team selfmoa/5_evaluate selfmoa/human_pairs": "max_new_tokens temperature top_p top_k",
         "selfmoa/3_preferences": "n_prompts safe_share borderline_share replay_attacks drop_both_unsafe ordering",
@@ -161,8 +161,8 @@ LOOP = Walk(
     | {"evaluation_datasets": "xstest", "dataset_path": "README.md", "engine": "auto"}
     | {
         "benchmarks": "hellaswag",
-        "target_model": TINY,
-        "red_team_model": TINY,
+        "target_model": "testbed:chat-test",
+        "red_team_model": "testbed:attacker-test",
         "lora_targets": "c_attn",
         "attack_strategies": "direct",
         "judge_noise": 0.2,

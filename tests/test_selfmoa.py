@@ -488,6 +488,7 @@ PUBLIC = (
     "dataset=advbench",
     "safe_dataset=wts-safety/safe",
     "exchange_dataset=beavertails/unsafe",
+    "judge_dataset=null",
     "human_dataset=hh-harmless",
     "evaluation_datasets=xstest",
 )

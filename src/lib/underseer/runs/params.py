@@ -142,17 +142,10 @@ class Schema(BaseModel):
     )
     safe_dataset: str = _result("prompts that are safe or borderline, for training", min_length=1)
     exchange_dataset: str = _result("exchanges whose harmful answers are for the reset", min_length=1)
-    judge_dataset: str | None = _result(
-        "exchanges with both classes, from which judges learn and on which they are measured; null: exchange_dataset",
-        min_length=1,
-    )
-    reporting_judge_dataset: str | None = _result(
-        "the same for judges that report; null: other prompts of judge_dataset", min_length=1
-    )
+    judge_dataset: str | None = _result("exchanges of both classes, for judges; null: exchange_dataset", min_length=1)
+    reporting_judge_dataset: str | None = _result("those of judges that report; null: judge_dataset", min_length=1)
     min_auroc: float = _result(
-        "AUROC that a judge which steers may have by the interval on its card, else the run ends; 0: no floor",
-        ge=0,
-        le=1,
+        "AUROC that a judge which steers may have by its card's interval; 0: no floor", ge=0, le=1
     )
     human_dataset: str = _result("preference pairs by people, for the baselines", min_length=1)
     evaluation_datasets: str = _result("evaluation sets, joined by '+'", min_length=1)
