@@ -10,13 +10,14 @@ GENERATES = $(if $(wildcard $(VLLM)),.venv-vllm,.venv)/bin/python
 STAMP  := .venv/.installed
 VLLM   := .venv-vllm/.installed
 BROWSER := .venv/.installed-browser
+CLUSTER := .venv/.installed-cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup first demo test test-slow test-vllm test-browser audit lab mlflow lint format bench readme findings clean
+.PHONY: help setup first demo test test-slow test-vllm test-browser slurm test-slurm test-postgres soak audit lab mlflow lint format bench readme findings clean
 
 help:  ## show this help
 	@echo "underseer: can a language model be aligned from weak supervision alone?"; echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "  .venv/bin/underseer --help    the command line; README.md tells the rest"
 
 setup: $(STAMP)  ## build .venv from requirements.lock
@@ -54,6 +55,22 @@ $(VLLM): requirements.lock requirements-vllm.lock pyproject.toml
 
 test-vllm: $(VLLM)  ## test the vLLM engine, a vllm serve and a rehearsal through vLLM, on a CPU (minutes)
 	.venv-vllm/bin/python -m pytest -m vllm --durations=10 tests/test_engines_vllm.py tests/test_rehearse_vllm.py
+
+$(CLUSTER): $(STAMP) requirements-cluster.lock
+	@echo "installing Snakemake's plugin for Slurm and a driver for PostgreSQL into .venv"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-cluster.lock
+	@touch $@
+
+slurm: $(CLUSTER)  ## make .venv ready for --profile slurm, and for MLflow on PostgreSQL
+
+test-slurm: $(CLUSTER)  ## run both pipelines on a Slurm cluster of one node that is started here (half an hour)
+	$(BIN)/python -m pytest -m slurm --durations=10 tests/test_slurm.py
+
+test-postgres: $(CLUSTER)  ## log to an MLflow server on a PostgreSQL that is started here (minutes)
+	$(BIN)/python -m pytest -m postgres --durations=10 tests/test_postgres.py
+
+soak: $(STAMP)  ## kill 20 runs at random moments; each goes on to the same results (hours)
+	$(BIN)/python tests/soak.py --jobs $(JOBS)
 
 $(BROWSER): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[browser]'

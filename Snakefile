@@ -1,7 +1,12 @@
 # Runs the missing stage instances of a plan, each once, inputs before those that read them.
 #
-# `underseer run` writes the plan and calls this file; `config["plan"]` is the plan's path. The rules are made from the
-# plan: one a stage, its instances told apart by their key. What a stage needs stands in pipelines.py, not here.
+# `underseer run` writes the plan and calls this file: `config["plan"]` is the plan's path, `config["marks"]` a folder of this
+# run, both below the store, which is Snakemake's folder: braces in the store's own path would be read as wildcards. The rules are made from the plan: one a stage, its instances told apart by their key. What a stage needs stands in
+# pipelines.py, not here.
+#
+# A rule's output is an empty file in the folder of marks, never the manifest in the store: Snakemake deletes an output before
+# its job and after one that failed, and another run may have finished the stage meanwhile. On a cluster each job reads this
+# file again, when other stages have finished: every stage of the plan has its rule, and an input that has finished no mark.
 import functools
 import sys
 from pathlib import Path
@@ -9,27 +14,24 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from underseer import paths
+from underseer.runs import resources
 from underseer.runs.plan import Plan
 
 min_version("9.0")
 
 PLAN_FILE = str(paths.home() / config["plan"])
 PLAN = Plan.from_json(Path(PLAN_FILE).read_text(encoding="utf-8"))
-MISSING = PLAN.missing()
+MISSING = [instance.key for instance in PLAN.missing()]
+STAGES = sorted({instance.stage for instance in PLAN.instances.values()})
 
 
-def manifest(instance):
-    """Below the store, which is Snakemake's folder: braces in the store's own path would be read as wildcards."""
-    return str((instance.place / "manifest.json").relative_to(paths.home()))
+def mark(stage, key):
+    return f"{config['marks']}/{stage.replace('/', '_')}/{key}"
 
 
-def manifests_of_inputs(wildcards):
+def marks_of_inputs(wildcards):
     keys = [key for keys in PLAN.instances[wildcards.key].inputs.values() for key in keys]
-    return [ancient(manifest(PLAN.instances[key])) for key in keys]
-
-
-def gpus(instance_key):
-    return 1 if PLAN.instances[instance_key].runtime.get("device", "auto").startswith("cuda") else 0
+    return [mark(PLAN.instances[key].stage, key) for key in keys if key in MISSING]
 
 
 def priorities():
@@ -61,25 +63,25 @@ onstart:
 
 rule all:
     input:
-        [manifest(instance) for instance in MISSING],
+        [mark(PLAN.instances[key].stage, key) for key in MISSING],
     default_target: True
 
 
-for stage in sorted({instance.stage for instance in MISSING}):
+for stage in STAGES:
 
     rule:
         name:
             stage.replace("/", "_")
         input:
-            manifests_of_inputs,
+            marks_of_inputs,
         output:
-            f"runs/{stage}/{{key}}/manifest.json",
+            mark(stage, "{key}"),
         priority: PRIORITIES[stage]
         threads: lambda wildcards: PLAN.instances[wildcards.key].runtime.get("threads", 1)
         resources:
-            gpu=lambda wildcards: gpus(wildcards.key),
+            **resources.of_rule(PLAN, stage),
         params:
             python=lambda wildcards: sys.executable,
             plan=lambda wildcards: PLAN_FILE,
         shell:
-            "{params.python:q} -m underseer.runs.warm run underseer.runs.execute {params.plan:q} {wildcards.key}"
+            "{params.python:q} -m underseer.runs.warm run underseer.runs.execute {params.plan:q} {wildcards.key} && touch {output:q}"

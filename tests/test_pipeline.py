@@ -272,9 +272,9 @@ def results_of(home: Path) -> dict:
     return {"rows": found["rows"], "pgr": found["pgr"]}
 
 
-def started(home: Path) -> subprocess.Popen:
+def started(home: Path, *args: str) -> subprocess.Popen:
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "underseer.runs.cli", "run", str(TEST_PARAMS)]
+    command = [sys.executable, "-m", "underseer.runs.cli", "run", str(TEST_PARAMS), *args]
     return subprocess.Popen(
         command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests run in the background inherit it ignored
@@ -309,9 +309,13 @@ def kill_all(home: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the run's processes in /proc")
-def test_a_killed_run_is_continued_to_the_same_results(finished: Path, tmp_path: Path) -> None:
-    """SIGKILL to every process of a run, at several moments; the same command ends in the same results."""
+def test_a_killed_run_is_continued_to_the_same_results(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL to every process of a run, at several moments; the same command ends in the same results, and leaves nothing."""
     home = tmp_path / "home"
+    temporary = Path(tempfile.mkdtemp())  # sockets have short paths
+    monkeypatch.setenv("TMPDIR", str(temporary))
     for seconds in (8, 14, 9):
         process = started(home)
         time.sleep(seconds)
@@ -322,14 +326,16 @@ def test_a_killed_run_is_continued_to_the_same_results(finished: Path, tmp_path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert results_of(home) == results_of(finished)
     assert underseer(home, "verify").returncode == 0
-    assert not list((home / "runs").glob("*/*/.work-*"))
+    assert not list((home / "runs").rglob(".work-*"))
+    assert not [p for p in temporary.iterdir() if p.name.startswith(("underseer", "snakemake", "tmp"))]
+    shutil.rmtree(temporary)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the run's processes in /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_ends_early_ends_its_stages(tmp_path: Path, number: signal.Signals) -> None:
     """A signal to the command alone, as a scheduler or a container sends it: nothing goes on computing behind its back."""
-    process, end = started(home := tmp_path / "home"), time.monotonic() + 60
+    process, end = started(home := tmp_path / "home"), time.monotonic() + 180
     while not any(
         b"ipykernel_launcher" in command(pid) for pid in alive(home)
     ):  # a kernel, which no signal to its stage reaches
@@ -347,6 +353,17 @@ def test_a_run_that_ends_early_ends_its_stages(tmp_path: Path, number: signal.Si
     warm.sweep()
     left = Path(tempfile.gettempdir()).glob("underseer-*")
     assert not [folder for folder in left if folder.name.split("-")[1] in map(str, pids)]
+
+
+def test_two_runs_at_a_time_compute_each_stage_once(tmp_path: Path) -> None:
+    """The slower one comes to stages that the other has finished since it was planned; they stay as they are."""
+    sets = ("--set", "voting=hard", "--until", "w2s/2_supervisors")
+    fast, slow = (started(tmp_path, *sets, "--jobs", jobs) for jobs in ("2", "1"))
+    assert fast.wait(timeout=300) == 0, fast.communicate()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/*/[!.]*/manifest.json")}
+    assert slow.wait(timeout=300) == 0, slow.communicate()
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/*/[!.]*/manifest.json")}
+    assert len(after) == 5 and before.items() <= after.items()
 
 
 @pytest.mark.parametrize("act", ["labels", "byte", "manifest", "gone"])

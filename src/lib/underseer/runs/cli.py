@@ -70,8 +70,8 @@ def run(
     params: Files,
     set_: Set = [],  # noqa: B006 (typer copies it)
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, help="Stages at a time.", show_default="CPU cores")
-    ] = os.cpu_count() or 1,
+        int | None, typer.Option("--jobs", "-j", min=1, help="Stages at a time.", show_default="cores; the profile's")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Check everything, show what would run, run nothing.")
     ] = False,
@@ -110,7 +110,7 @@ def _files(given: Sequence[Path]) -> list[Path]:
     """Experiment files, each once, and a line that names them; a folder stands for the experiment files in it."""
     files: dict[Path, None] = {}
     for path in given:
-        inside = sorted(path.glob("*.yaml")) if os.path.isdir(path) else [path]  # noqa: PTH112: False for a name that is too long
+        inside = sorted(path.glob("*.yaml")) if os.path.isdir(path) else [path]  # noqa: PTH112
         if not inside:
             raise UserError(f"{paths.shown(path)}: holds no experiment file (*.yaml); `ls params` shows the folders")
         files |= dict.fromkeys(inside)
@@ -132,9 +132,10 @@ def _stopped(plans: list, *, by_hand: bool) -> NoReturn:
 
 def _preflight(plans: list, profile: str | None) -> None:
     """Say what is to run, and look for what can be seen to be wrong before it does."""
-    from underseer.runs import workflow
+    from underseer.runs import launch
     from underseer.runs.preflight import preflight
 
+    elsewhere = bool(profile) and launch.open_profile(profile).is_cluster
     remarks: dict[str, None] = {}
     for p in plans:
         left = p.missing()
@@ -143,7 +144,7 @@ def _preflight(plans: list, profile: str | None) -> None:
         console.print(f"{p.name}: {scope}, {len(left)} to run")
         if left:
             say("  looking at its data, models and judges")
-            remarks |= dict.fromkeys(preflight(p, left, elsewhere=bool(workflow.profile_folder(profile))))
+            remarks |= dict.fromkeys(preflight(p, left, elsewhere=elsewhere))
     for remark in remarks:
         console.print(remark, style="yellow", markup=False)
 
@@ -175,11 +176,15 @@ def plan(
     json_: Annotated[
         bool, typer.Option("--json", help="Machine-readable: key, stage, parameters, inputs, cached.")
     ] = False,
+    estimated: Annotated[bool, typer.Option("--estimate", help="What is left will cost, by what ran here.")] = False,
 ) -> None:
     """Show the stage instances of an experiment, and which are cached."""
-    from underseer.runs import show
+    from underseer.runs import estimate, show
 
     made = _make(params, set_)
+    if estimated:
+        console.print(estimate.table(estimate.estimate(made)) if made.missing() else "nothing to do")
+        return
     if json_:
         import json
 

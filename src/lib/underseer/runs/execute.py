@@ -10,6 +10,8 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
+import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -20,9 +22,10 @@ from underseer.errors import unreadable
 from underseer.runs.keys import edited, read_notebook
 from underseer.runs.plan import Instance, Plan
 from underseer.runs.run import PENDING, provenance
-from underseer.runs.warm import thread_limits
+from underseer.runs.warm import sweep, thread_limits
 
 NOTEBOOK = "notebook.ipynb"
+APPEARS = 60  # seconds until a network file system shows a node what another has written
 
 
 def run(plan: Plan, instance: Instance, **notes: Any) -> int:
@@ -68,6 +71,9 @@ def _execute(plan: Plan, instance: Instance, folder: Path, notes: dict[str, Any]
 def _damaged(inputs: dict[str, list[str]]) -> str | None:
     """What is damaged among the inputs, in one line: nothing is built on it."""
     places = dict.fromkeys(Path(place) for places in inputs.values() for place in places)
+    end = time.monotonic() + APPEARS
+    while time.monotonic() < end and not all((place / store.MANIFEST).is_file() for place in places):
+        time.sleep(1)  # another machine has made it, and this one does not see it yet
     damage = {place: lines for place in places if (lines := store.damage(store.Output(place)))}
     if not damage:
         return None
@@ -94,8 +100,11 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
     os.environ.update(
         thread_limits(instance.runtime.get("threads", 1)) | {"UNDERSEER_WORK": str(folder), "TQDM_DISABLE": "1"}
     )
-    sockets = paths.temporary()  # only this user can reach the kernel; a TCP port is anybody's
-    private = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets.name}/kernel"}})
+    own = paths.temporary()  # also of what the stage puts aside: a later run removes it where this one is killed
+    outer = {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
+    os.environ["TMPDIR"] = tempfile.tempdir = own.name
+    # Only this user can reach the kernel; a TCP port is anybody's.
+    private = Config({"KernelManager": {"transport": "ipc", "ip": f"{own.name}/kernel"}})
     try:
         papermill.execute_notebook(
             _literal(notebook.path),
@@ -113,7 +122,10 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
     except (RuntimeError, OSError) as error:  # the kernel's sockets, or a disk that is full
         return f"the notebook could not be executed: {error}"
     finally:
-        sockets.cleanup()
+        os.environ.pop("TMPDIR")
+        os.environ.update(outer)
+        tempfile.tempdir = None
+        own.cleanup()
     return None
 
 
@@ -137,6 +149,7 @@ def _keep_failure(instance: Instance, folder: Path, problem: str) -> int:
 
 
 def main() -> int:
+    sweep()
     plan = Plan.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
         return run(plan, plan.instances[sys.argv[2]])

@@ -86,11 +86,12 @@ def garbage() -> Garbage:
             names = [name.rpartition("/")[2] for inputs in output.manifest["inputs"].values() for name in inputs]
             queue += [there[key] for key in names if key in there]
     unreached.results = [output for key, output in there.items() if key not in kept]
-    for folder in paths.runs().glob("*/*/.work-*"):
+    for left in paths.runs().glob("*/*/.work-*"):  # work folders and their locks
+        folder = left.with_name(left.name.removesuffix(".lock"))
         if store.is_working(folder):
             raise StageError(f"{paths.shown(folder)}: a run is going on in this store; wait until it has ended")
         if folder.name.removeprefix(".work-") not in keys:
-            unreached.leavings.append(folder)
+            unreached.leavings.append(left)
     unreached.leavings += [f for f in paths.runs().glob("*/*/failed/*") if f.stem not in keys]
     return unreached
 

@@ -37,7 +37,7 @@ class Copy:
     """Copies one plan into one MLflow experiment, which ``client`` (an ``MlflowClient``) opens."""
 
     def __init__(self, client: Any, plan: Plan, *, local: bool) -> None:
-        """``local``: the database is the store's own file, so artifacts lie in the store too."""
+        """``local``: no server keeps artifacts, so that they lie in the store."""
         self.client = client
         self.plan = plan
         self.local = local

@@ -44,6 +44,8 @@ def _runtime(unit: str, **limits: Any) -> Any:
 
 Own = Annotated[float, Field(gt=0)] | str | None
 """A number for all baselines, or NAME:NUMBER joined by ',' for those named."""
+Job = Annotated[float, Field(ge=0)] | str | None
+"""A number for the jobs of all stages, or NUMBER and STAGE:NUMBER joined by ',' (``runs/resources.py``)."""
 
 
 class Schema(BaseModel):
@@ -209,6 +211,9 @@ class Schema(BaseModel):
     server_concurrency: int = _runtime("calls at a time; engine openai", ge=1)
     server_timeout: float = _runtime("seconds that a call may take; engine openai", gt=0)
     server_tries: int = _runtime("tries of a call to a busy or broken server; engine openai", ge=1)
+    job_gpus: Job = _runtime("GPUs of a stage's job on a cluster; null: those that device = cuda needs")
+    job_memory_gb: Job = _runtime("GB of memory of a stage's job on a cluster; null: as the profile says")
+    job_minutes: Job = _runtime("most minutes of a stage's job on a cluster; null: as the profile says")
 
 
 KNOWN = tuple(Schema.model_fields)

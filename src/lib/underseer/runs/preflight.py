@@ -7,7 +7,9 @@ from typing import Any
 
 from underseer.errors import UserError, unreadable
 from underseer.judges import spec as judge_specs
+from underseer.runs import resources
 from underseer.runs.files import JUDGES, MODELS
+from underseer.runs.keys import stages
 from underseer.runs.plan import Instance, Plan
 
 
@@ -26,6 +28,7 @@ def preflight(plan: Plan, missing: Iterable[Instance], *, elsewhere: bool = Fals
     keys = {i.key for i in missing}
     found: dict[str, None] = {}
     remarks: dict[str, None] = {}
+    _collect(found, lambda: resources.check(plan.instances.values(), stages(plan.pipeline)))
     for device in () if elsewhere else sorted({i.runtime.get("device", "auto") for i in missing}):
         _collect(found, lambda device=device: _check_device(device))
     variants = [v for v in plan.variants if keys.intersection(v["needs"])]

@@ -47,7 +47,8 @@ def sync(plan: Plan) -> int:
             _reachable(address)
             mlflow = _quiet_mlflow()
             _create_database(mlflow, address)
-            logged = Copy(mlflow.MlflowClient(tracking_uri=address), plan, local=_file(address) is not None).all()
+            local = urlparse(address).scheme not in ("http", "https")  # else the server keeps the artifacts
+            logged = Copy(mlflow.MlflowClient(tracking_uri=address), plan, local=local).all()
             _remember(plan)
     except Exception as error:  # MLflow is a copy: no failure of it, of its driver or its database may end a run
         raise Unreachable(_one_line(error, address)) from None

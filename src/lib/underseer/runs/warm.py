@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,12 +55,11 @@ def is_safe() -> bool:
 @contextlib.contextmanager
 def serving(threads: int, preloaded: tuple[str, ...] = PRELOADED) -> Iterator[dict[str, str]]:
     """A warm process for the time of a run; yields the environment in which its clients find it."""
-    sweep()
     with paths.temporary() as folder:
         address = str(Path(folder) / "warm")
         # Read when the libraries are imported: no progress bars in executed notebooks, figures drawn inline.
         fixed = {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-        env = {**os.environ, **thread_limits(threads), **fixed}
+        env = {**os.environ, **thread_limits(threads), **fixed, "TMPDIR": folder}
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(address)  # clients that come before the imports are done wait in the queue
         listener.listen(128)
@@ -138,6 +138,7 @@ def _become(client: socket.socket, request: dict, fds: list[int]) -> NoReturn:
     sys.stdin, sys.stdout, sys.stderr = open(0, **kept), open(1, "w", 1, **kept), open(2, "w", 1, **kept)
     os.environ.clear()
     os.environ.update(request["env"])
+    tempfile.tempdir = None  # the client's, by its TMPDIR
     os.environ.pop("JPY_PARENT_PID", None)  # the parent is the warm process; the client is watched instead
     os.chdir(request["cwd"])
     sys.argv = request["argv"]

@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -18,59 +16,66 @@ from rich.console import Console
 from underseer import paths, store
 from underseer.engines.lifelines import Lifeline
 from underseer.errors import UserError
-from underseer.runs import live, warm
+from underseer.runs import launch, live
 from underseer.runs.plan import Instance, Plan, merged
 from underseer.runs.watch import Watch
 
 FULL = 1 << 20  # bytes left on a disk that is as good as full
-SHARED = (
-    "input-output",
-    "persistence",
-    "software-deployment",
-    "sources",
-    "storage-local-copies",
-)  # all but source-cache
-STOP = 20  # seconds that Snakemake and its jobs have to end
 
 
 def run(
-    plans: list[Plan], missing: list[Instance], *, jobs: int, profile: str | None, console: Console
+    plans: list[Plan], missing: list[Instance], *, jobs: int | None, profile: str | None, console: Console
 ) -> list[dict[str, str]]:
     """Run the missing instances of all plans together, showing what is done, running and left.
+
+    ``jobs`` stages run at a time; with None as many as there are CPU cores, on a cluster as many as the profile says.
 
     Returns:
         For each failed instance its ``stage``, ``key``, ``problem`` and ``notebook``.
     """
+    opened = launch.open_profile(profile) if profile else None
+    cluster = opened is not None and opened.is_cluster
     store.check_writable()
     files = [save(plan) for plan in plans]
     file = _save(merged(plans), paths.plans())
-    log = file.with_suffix(".log")
-    command = _command(file, jobs, profile)
-    before = _records()
-    warmth = warm.serving(missing[0].runtime.get("threads", 1)) if warm.is_safe() else nullcontext({})
-    with log.open("w", encoding="utf-8") as out, warmth as env, live.beside(plans, files):
+    log, before = file.with_suffix(".log"), _records()
+    surroundings = nullcontext({}) if cluster else launch.local(missing[0].runtime.get("threads", 1))
+    if others := sum(store.is_working(paths.work(i.stage, i.key)) for i in missing):
+        console.print(f"{others} of the stages left are at work in another run; this one waits for them")
+    with launch.marks(cluster=cluster) as marks, log.open("w") as out, surroundings as env, live.beside(plans, files):
         process = subprocess.Popen(
-            command,
+            launch.command(file, marks, jobs, opened),
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **env, "UNDERSEER_HOME": str(paths.home())},
             process_group=0,
         )
-        lifeline = Lifeline([-process.pid])  # a SIGKILL of this process ends Snakemake and its jobs too
+        lifeline = Lifeline([-process.pid])  # a SIGKILL of this process ends Snakemake and its local jobs too
         try:
-            Watch(missing, console, jobs).follow(process)
+            Watch(missing, console, launch.at_a_time(jobs, opened)).follow(process)
         except KeyboardInterrupt as stop:
-            _stop(process, patience=STOP if not stop.args else 0)
+            launch.stop(process, patience=launch.STOP if cluster or not stop.args else 0)
             raise
         finally:
             lifeline.cut()
-    keys = {instance.key for instance in missing}  # another run may work in the same store
     new = {record for record, written in _records().items() if before.get(record) != written}
-    failed = [one for one in map(_failure, sorted(new)) if one["key"] in keys]
-    if process.returncode != 0 and not failed:
-        failed = [{"stage": "snakemake", "key": "", "problem": _ended(process.returncode, log), "notebook": str(log)}]
-    return failed
+    return _failed(process.returncode, missing, [_failure(record) for record in sorted(new)], log)
+
+
+def _failed(code: int, missing: list[Instance], failures: list[dict[str, str]], log: Path) -> list[dict[str, str]]:
+    """The instances that failed: those that left a record, and those whose job was ended before it could leave one. Where there
+    is none although Snakemake failed, how it ended."""
+    planned = {instance.key: instance for instance in missing}  # another run may work in the same store
+    failed = [one for one in failures if one["key"] in planned]
+    if code == 0:
+        return failed
+    named = {one["key"] for one in failed}
+    for key, message in launch.errors(log.read_text(encoding="utf-8", errors="replace")).items():
+        if key in planned and key not in named and not planned[key].cached:
+            problem = f"its job ended without a result: {message or 'it was killed, or the memory did not suffice'}"
+            failed.append({"stage": planned[key].stage, "key": key, "problem": problem, "notebook": str(log)})
+    return failed or [{"stage": "snakemake", "key": "", "problem": _ended(code, log), "notebook": str(log)}]
 
 
 def _ended(code: int, log: Path) -> str:
@@ -79,36 +84,6 @@ def _ended(code: int, log: Path) -> str:
     free = shutil.disk_usage(paths.home()).free
     full = f"; the store's disk has {free // 1024} KiB left" if free < FULL else ""
     return f"exit code {code}{full}\n{tail}"
-
-
-def _command(file: Path, jobs: int, profile: str | None) -> list[str]:
-    """Snakemake for a saved plan. It reads values of ``--config`` as YAML: the plan is named below the store, in plain letters.
-    It keeps no cache of sources below HOME, which may not be there."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
-    command += ["--directory", str(paths.home()), "--config", f"plan={file.relative_to(paths.home())}"]
-    command += ["--cores", str(jobs), "--shared-fs-usage", *SHARED]
-    command += ["--nolock", "--ignore-incomplete", "--drop-metadata", "--keep-going", "--rerun-triggers", "mtime"]
-    folder = profile_folder(profile)
-    return command + (["--workflow-profile", str(folder)] if folder else [])
-
-
-def _stop(process: subprocess.Popen, *, patience: float) -> None:
-    """End Snakemake and its jobs. A Ctrl-C is passed on, and they get ``patience`` seconds; after that, or where a signal came
-    that is no Ctrl-C, they are terminated."""
-    import psutil
-
-    if patience:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-    left: list[psutil.Process] = []
-    with suppress(psutil.NoSuchProcess):
-        snakemake = psutil.Process(process.pid)
-        left = [snakemake, *snakemake.children(recursive=True)]
-    for ask, seconds in ((None, patience), (psutil.Process.terminate, STOP), (psutil.Process.kill, STOP)):
-        for one in left if ask else ():
-            with suppress(psutil.NoSuchProcess):
-                ask(one)
-        left = psutil.wait_procs(left, timeout=seconds)[1]
 
 
 def save(plan: Plan) -> Path:
@@ -142,18 +117,6 @@ def saved() -> list[Plan]:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{paths.shown(file)}: not a plan; remove it, and run its experiment again") from None
     return plans
-
-
-def profile_folder(name: str | None) -> Path | None:
-    if name is None:
-        return None
-    known = sorted(p.parent.name for p in (paths.ROOT / "profiles").glob("*/config.yaml"))
-    for folder in (Path(name), paths.ROOT / "profiles" / name):
-        if (folder / "config.yaml").is_file():
-            return folder.resolve()
-    raise UserError(
-        f"--profile {name}: no such Snakemake profile; there are {', '.join(known)}, or give a folder with a config.yaml"
-    )
 
 
 def failures() -> list[dict[str, str]]:

@@ -1,0 +1,101 @@
+"""How Snakemake is started: profiles, what is asked of a cluster, and what its output says of jobs that failed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, TEST_PARAMS
+from underseer import paths, store
+from underseer.errors import UserError
+from underseer.runs import launch, params, plan, workflow
+
+LOG = """\
+[Thu Nov 26 09:56:31 2026]
+Error in rule w2s_1_data:
+    message: SLURM-job '1' failed, SLURM status is: 'CANCELLED'. Detailed failure reason unavailable.
+    jobid: 1
+    output: /home/a b/runs/.plans/.work-node-18210/w2s_1_data/0123456789abcdef
+    log: /home/a b/.snakemake/slurm_logs/1.log (check log file(s) for error details)
+[Thu Nov 26 09:56:31 2026]
+Error in rule w2s_4_student:
+    message: None
+    jobid: 7
+    input: /home/a b/runs/.plans/.work-node-18210/w2s_1_data/0123456789abcdef
+    output: /home/a b/runs/.plans/.work-node-18210/w2s_4_student/f276c015719eee44
+    shell:
+        python -m underseer.runs.execute (command exited with non-zero exit code)
+"""
+
+
+def profile(folder: Path, text: str) -> str:
+    (folder / "config.yaml").write_text(text)
+    return str(folder)
+
+
+def test_jobs_that_failed_are_read_from_snakemakes_output() -> None:
+    cancelled = "SLURM-job '1' failed, SLURM status is: 'CANCELLED'"
+    assert launch.errors(LOG) == {"0123456789abcdef": cancelled, "f276c015719eee44": ""}
+    assert launch.errors("Complete log(s): x\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "no such Snakemake profile; there are slurm"),
+        ("executor: [", "not YAML"),
+        ("executor: no-such-thing", "pip install snakemake-executor-plugin-no-such-thing"),
+    ],
+)
+def test_a_profile_that_cannot_be_used(tmp_path: Path, text: str | None, expected: str) -> None:
+    name = "slurmm" if text is None else profile(tmp_path, text)
+    with pytest.raises(UserError) as error:
+        launch.open_profile(name)
+    assert expected in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_the_cores_of_this_machine_do_not_limit_a_cluster(home: Path, tmp_path: Path) -> None:
+    local = launch.open_profile(profile(tmp_path, "latency-wait: 5"))
+    cluster = launch.Profile(ROOT / "profiles/slurm", "slurm", 64)
+    assert (local.is_cluster, cluster.is_cluster) == (False, True)
+
+    def command(jobs: int | None, used: launch.Profile | None) -> str:
+        return " ".join(launch.command(paths.plans() / "plan.json", paths.plans() / "marks", jobs, used))
+
+    assert "--cores 3" in command(3, None) and "--cores 3" in command(3, local)
+    assert f"--cores {os.cpu_count()}" in command(None, local)
+    assert "--cores" not in command(None, cluster) and "--jobs 64" in command(None, cluster)
+    assert "--jobs 3" in command(3, cluster) and f"--workflow-profile {cluster.folder}" in command(3, cluster)
+    assert "--config plan=runs/.plans/plan.json marks=runs/.plans/marks" in command(3, None)
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+def test_marks_of_a_run_are_its_own_and_go_with_it(home: Path, cluster: bool) -> None:
+    """What a killed run has left goes too; where its jobs may live on, on a cluster, after a week."""
+    local, recent, old = (paths.work(paths.plans().name, n) for n in ("local-a-1", "cluster-a-1", "cluster-a-2"))
+    for left in (local, recent, old):
+        left.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    lock = local.with_name(".work-local-a-2.lock")  # of a folder that Snakemake has removed
+    lock.touch()
+    with launch.marks(cluster=cluster) as mine:
+        assert store.is_working(mine)
+        assert mine.is_dir() and [left.exists() for left in (local, lock, recent, old)] == [False, False, True, False]
+    assert list(paths.plans().iterdir()) == [recent]
+
+
+def test_a_job_that_left_nothing_is_named(home: Path, tmp_path: Path) -> None:
+    home.mkdir()
+    made = plan.make(params.load(TEST_PARAMS))
+    student = next(i for i in made.instances.values() if i.stage == "w2s/4_student")
+    log = tmp_path / "log"
+    log.write_text(LOG.replace("f276c015719eee44", student.key))
+    (one,) = workflow._failed(1, made.missing(), [], log)
+    assert (one["stage"], one["key"], one["notebook"]) == ("w2s/4_student", student.key, str(log))
+    assert one["problem"].startswith("its job ended without a result: it was killed")
+    log.write_text("something else\n")
+    (one,) = workflow._failed(2, made.missing(), [], log)
+    assert one["stage"] == "snakemake" and "something else" in one["problem"]
+    assert workflow._failed(0, made.missing(), [], log) == []
