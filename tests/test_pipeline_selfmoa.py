@@ -102,4 +102,6 @@ def test_a_loop_that_finds_and_learns_nothing_ends_properly(loop: Path) -> None:
     assert not any(o.table("attacks").success.any() for o in attacks)
     again = ("--set", "min_margin=1.0", "--set", "baselines=false")
     done = underseer(loop, "run", PARAMS, "--name", "alike", *again)
-    assert done.returncode == 1 and "give another judge, or a smaller min_margin" in " ".join(done.stdout.split())
+    assert done.returncode == 1 and "give another judge, or a smaller min_margin" in " ".join(
+        (done.stdout + done.stderr).split()
+    )
