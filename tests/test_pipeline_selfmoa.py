@@ -68,7 +68,8 @@ def test_what_can_answer_unsafely_is_fenced(loop: Path) -> None:
         fenced = output.manifest["stage"].startswith("selfmoa/") and output.manifest["stage"] != "selfmoa/6_report"
         assert output.manifest["marks"]["unsafe"] == fenced, output.manifest["stage"]
     names = {p.name for p in (loop / "mlartifacts").rglob("*") if p.is_file()}
-    assert names <= {"notebook.ipynb", "manifest.json", "results.json"}
+    page = {"index.html", *(p.name for p in (loop / "reports/test/selfmoa/figures").iterdir())}  # redacted
+    assert names <= {"notebook.ipynb", "manifest.json", "results.json"} | page
 
 
 def test_each_iteration_learns_from_its_own_attacks_and_answers(loop: Path) -> None:
@@ -88,8 +89,8 @@ def test_a_rerun_does_nothing(loop: Path) -> None:
 
 
 def test_a_loop_that_finds_and_learns_nothing_ends_properly(loop: Path) -> None:
-    """No attack succeeds and no two answers differ enough: rounds stop, no pair is trained on, the report is written."""
-    nothing = ["unsafe_threshold=0.999", "min_margin=1.0", "min_new_successes=1", "baselines=false"]
+    """No attack succeeds: rounds stop, and pairs are of other prompts. No two answers that differ enough: it ends, and says so."""
+    nothing = ["unsafe_threshold=0.999", "min_new_successes=1", "baselines=false"]
     done = underseer(loop, "run", PARAMS, "--name", "nothing", *(p for change in nothing for p in ("--set", change)))
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((loop / "reports/test/selfmoa@nothing/results.json").read_text())
@@ -99,5 +100,8 @@ def test_a_loop_that_finds_and_learns_nothing_ends_properly(loop: Path) -> None:
     aligned = [o for o in runs if o.manifest["stage"] == "selfmoa/4_align"]
     assert len(attacks) == len(aligned) == 2
     assert not any(o.table("attacks").success.any() for o in attacks)
-    assert all(o.manifest["metrics"]["n_pairs"] == 0 for o in aligned)
-    assert all("no pairs. The target stays as it is" in (o.path / "notebook.ipynb").read_text() for o in aligned)
+    again = ("--set", "min_margin=1.0", "--set", "baselines=false")
+    done = underseer(loop, "run", PARAMS, "--name", "alike", *again)
+    assert done.returncode == 1 and "give another judge, or a smaller min_margin" in " ".join(
+        (done.stdout + done.stderr).split()
+    )

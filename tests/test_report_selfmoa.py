@@ -687,7 +687,15 @@ def cell(seed: int, weight: float) -> dict:
         own = frame[frame["method"] == method].drop(columns=["method", "variant", "seed"])
         told = {"perplexity": 6.0, "n_texts": 9, "mmlu": {"acc": 0.25, "stderr": 0.01, "n": 40}}
         outputs[f"evaluation_{method}"] = Output(
-            key, seed, {"evaluation": own}, {"utility": told}, unsafe_threshold=0.5, reporting_judge="oracle"
+            key,
+            seed,
+            {"evaluation": own},
+            {
+                "utility": told,
+                "judges": [{"role": "reporting", "measure": "unsafe", "name": "oracle", "version": None}],
+            },
+            unsafe_threshold=0.5,
+            reporting_judge="oracle",
         )
     archive = tables_of.attacks(seeds=(seed,), iterations=1, per=20).drop(columns=["seed", "variant"])
     made = pd.DataFrame(

@@ -413,7 +413,7 @@ def test_instances_that_differ_in_an_input_alone_ask_for_it() -> None:
         ("w2s_safety", "bootstraps dataset n_judge seed strong_model student_loss task voting weak_model"),
         (
             "selfmoa",
-            "baseline_pairs baselines exchange_dataset helpfulness_judge human_dataset iterations judge_noise red_team_model refusal_judge "
+            "baseline_pairs baselines helpfulness_judge human_dataset iterations judge_noise red_team_model refusal_judge "
             "reporting_helpfulness_judge reporting_judge reset seed target_model training_judge",
         ),
     ],

@@ -475,8 +475,8 @@ def test_an_answer_whose_call_failed_has_no_scores() -> None:
 
 
 def demo(*sets: str) -> params.Experiment:
-    """The demo's loop with three rounds and all baselines."""
-    whole = ("iterations=3", f"baselines={'+'.join(checks.BASELINES)}")
+    """The demo's loop with three rounds and all baselines, which learn as the loop does."""
+    whole = ("iterations=3", f"baselines={'+'.join(checks.BASELINES)}", "baseline_beta=null", "baseline_epochs=null")
     return params.load(ROOT / "params/demo/selfmoa.yaml", [*whole, *sets])
 
 

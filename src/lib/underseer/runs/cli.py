@@ -110,7 +110,7 @@ def _files(given: Sequence[Path]) -> list[Path]:
     """Experiment files, each once, and a line that names them; a folder stands for the experiment files in it."""
     files: dict[Path, None] = {}
     for path in given:
-        inside = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        inside = sorted(path.glob("*.yaml")) if os.path.isdir(path) else [path]
         if not inside:
             raise UserError(f"{paths.shown(path)}: holds no experiment file (*.yaml); `ls params` shows the folders")
         files |= dict.fromkeys(inside)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from underseer import paths
+from underseer.runs import warm
 
 if TYPE_CHECKING:
     from underseer.runs.plan import Plan
@@ -46,6 +47,7 @@ def beside(plans: list[Plan], files: list[Path]) -> Iterator[None]:
         except subprocess.TimeoutExpired:  # what it has half logged the run logs again
             process.terminate()
             process.wait()
+            warm.sweep()  # its temporary folder
             publish(plans, ended=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from functools import cache
@@ -56,6 +57,9 @@ def page(output: store.Output, pages: Mapping[str, str], command: str) -> str:
     values = {"stage": manifest["stage"], "key": output.key, "facts": facts, "marks": marks, "css": _css()}
     values["inputs"] = [(name, pages.get(name.rpartition("/")[2])) for name in names]
     notebook = json.loads(output.file(NOTEBOOK).read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:  # links between notebooks lead nowhere from here
+        if cell["cell_type"] == "markdown":
+            cell["source"] = re.sub(r"\[([^\]]+)\]\([\w./]+\.ipynb\)", r"\1", "".join(cell["source"]))
     return _templates().get_template("stage.html.j2").render(values, cells=notebook["cells"])
 
 

@@ -161,7 +161,7 @@ def _unique(variants: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
 
 def _give_rows(values: dict[str, Any], shared: dict[str, Any], samples: dict[Path, str | None]) -> None:
     """Let data sets that have no file be read from sample rows, beside the files of a folder that is given."""
-    named = [values[key] for key in values if key in DATASETS]
+    named = [values[key] for key in values if key in DATASETS and values[key]]
     given = values.get("dataset_path", shared.get("dataset_path"))
     if not any([rows.needed(name) for name in named]) or (given and not Path(given).is_dir()):
         return
