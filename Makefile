@@ -76,8 +76,8 @@ $(BROWSER): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[browser]'
 	@touch $@
 
-# Of each pinned package: what is known to be vulnerable in it. Asks pypi.org, over the network; a package that it does not know fails.
-audit:  ## look for known vulnerabilities in the locks, and say how old they are (needs pypi.org)
+# Of each pinned package: what is known to be vulnerable in it. Asks the Python Package Index, over the network; a package that it does not know fails.
+audit:  ## look for known vulnerabilities in the locks, and say how old they are (needs the Python Package Index)
 	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit; }
 	@for lock in requirements.lock requirements-vllm.lock; do \
 	  echo "$$lock: last changed $$(git log -1 --format='%cs, %cr' -- $$lock)"; \

@@ -1,8 +1,8 @@
 # Runs the missing stage instances of a plan, each once, inputs before those that read them.
 #
 # `underseer run` writes the plan and calls this file: `config["plan"]` is the plan's path, `config["marks"]` a folder of this
-# run, both below the store, which is Snakemake's folder: braces in the store's own path would be read as wildcards. The rules are made from the plan: one a stage, its instances told apart by their key. What a stage needs stands in
-# pipelines.py, not here.
+# run, both below the store, which is Snakemake's folder: braces in the store's own path would be read as wildcards. The rules are
+# made from the plan: one a stage, its instances told apart by their key. What a stage needs stands in pipelines.py, not here.
 #
 # A rule's output is an empty file in the folder of marks, never the manifest in the store: Snakemake deletes an output before
 # its job and after one that failed, and another run may have finished the stage meanwhile. On a cluster each job reads this
@@ -21,7 +21,7 @@ min_version("9.0")
 
 PLAN_FILE = str(paths.home() / config["plan"])
 PLAN = Plan.from_json(Path(PLAN_FILE).read_text(encoding="utf-8"))
-MISSING = [instance.key for instance in PLAN.missing()]
+MISSING = dict.fromkeys(instance.key for instance in PLAN.missing())
 STAGES = sorted({instance.stage for instance in PLAN.instances.values()})
 
 

@@ -59,6 +59,8 @@ def parts(differences: np.ndarray, item: float, items: int) -> Parts:
 
 def measured(task: str, seed: int, p: dict[str, Any], home: Path) -> dict[str, Any]:
     """Train all of one seed; differences (supervisors, students), the variance of an item, and seconds of each kind of work."""
+    import pandas as pd
+
     from underseer import data
     from underseer.maths import losses, votes
     from underseer.models import loading
@@ -92,8 +94,6 @@ def measured(task: str, seed: int, p: dict[str, Any], home: Path) -> dict[str, A
 
     def right(probabilities) -> np.ndarray:
         return ((probabilities >= 0.5) == held.label.to_numpy(bool)).astype(float)
-
-    import pandas as pd
 
     labelled = pd.concat([by_name["transfer"], by_name["validation"]])
     differences, items = [], []

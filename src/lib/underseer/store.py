@@ -117,6 +117,16 @@ def outputs(root: Path | None = None) -> Iterator[Output]:
             yield Output(manifest.parent)
 
 
+def readable() -> Iterator[Output]:
+    """The outputs of the whole store whose manifests can be read: a damaged one says nothing, and ``verify`` names it."""
+    for output in outputs():
+        try:
+            output.manifest  # noqa: B018 (it is read once and kept)
+        except StageError:
+            continue
+        yield output
+
+
 @contextmanager
 def working(stage: str, key: str) -> Iterator[Path]:
     """The locked work folder of a stage instance, emptied of all but its checkpoints.

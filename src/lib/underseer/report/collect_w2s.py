@@ -59,7 +59,7 @@ def classified(variants: Variants) -> pd.DataFrame:
     """Every classifier's predictions on the test split: method, variant (JSON), seed, dataset, id, label, p."""
     frames = []
     for role in ROLES:
-        for variant, cell, output in _once(variants, role):
+        for variant, cell, output in instances(variants, role):
             name = method_name(role, output)
             truth = cell["outputs"]["data"].table("test_labels")
             given = output.table("predictions").query("split == 'test'")
@@ -73,7 +73,7 @@ def _continuations(variants: Variants) -> pd.DataFrame:
     """Every method's scored continuations of the test prompts, each with its prompt's stored toxicity."""
     frames = []
     for role in ROLES:
-        for variant, cell, output in _once(variants, role):
+        for variant, cell, output in instances(variants, role):
             truth = cell["outputs"]["data"].table("test_labels")[["id", "prompt_toxicity"]]
             scored = cell["outputs"][f"{role}_scores"].table("scores")
             rows = scored.merge(truth, on="id", how="left", validate="many_to_one")
@@ -121,7 +121,7 @@ def labels(variants: Variants) -> pd.DataFrame:
     """What the supervisors said of the transfer rows, beside the truth: vote, variant (JSON), seed, id, label, p,
     weak_label."""
     frames = []
-    for variant, cell, output in _once(variants, "weak_labels"):
+    for variant, cell, output in instances(variants, "weak_labels"):
         rows = cell["outputs"]["data"].table("rows").query("split == 'transfer'")
         given = output.table("weak_labels").query("split == 'transfer'")
         joined = _join(rows[["id", "label"]], given, f"weak labels {output.key}")
@@ -137,7 +137,7 @@ def taught(variants: Variants) -> pd.DataFrame:
     from underseer.judges.oracle import Oracle
 
     frames = []
-    for variant, cell, output in _once(variants, "weak_labels"):
+    for variant, cell, output in instances(variants, "weak_labels"):
         rows = output.table("weak_labels").query("split == 'transfer'")
         vote = VOTES.get(output.parameters["voting"], output.parameters["voting"])
         rows = rows.assign(vote=vote, variant=variant, seed=output.parameters["seed"])
@@ -153,7 +153,7 @@ def curves(variants: Variants) -> pd.DataFrame:
     """The training curves of every student, ceiling and single supervisor: method, seed, step, metric, value."""
     frames = []
     for role in ROLES:
-        for _, _, output in _once(variants, role):
+        for _, _, output in instances(variants, role):
             shown = output.table("curves").query("metric != 'learning_rate'")
             frames.append(shown.assign(method=method_name(role, output), seed=output.parameters["seed"]))
     return pd.concat(frames, ignore_index=True)
@@ -239,7 +239,7 @@ def _metric(row: Mapping[str, Any]) -> str:
     return row["metric"] if row["metric"].startswith("pgr_") else f"{row['role']}_{row['metric']}"
 
 
-def _once(variants: Variants, role: str) -> list[tuple[str, Cell, Output]]:
+def instances(variants: Variants, role: str) -> list[tuple[str, Cell, Output]]:
     """Each stage instance that fills a role once: its variant (JSON), the first cell that it is in, and its output."""
     fixed = {"voting": "none"} if role == "weak" else {}
     return [(collect.variant_text(cells, **fixed), cells[0], output) for cells, output in collect.once(variants, role)]

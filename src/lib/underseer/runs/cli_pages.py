@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from underseer import paths
+from underseer.runs.console import errors, say
 
 app = typer.Typer()
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment's name, such as demo/selfmoa.")]
 
@@ -31,7 +29,7 @@ def report(
 
     if not show_unsafe and (explored := publish.explored(name)):
         folder = publish.explore(explored)
-        console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
+        say(f"report: {paths.shown(folder / 'index.html')}")
         return
     output = publish.newest_report(name)
     texts = None
@@ -39,7 +37,7 @@ def report(
         errors.print("warning: the report will show unsafe texts; do not publish it", style="yellow")
         texts = publish.texts(output)
     folder = publish.republish(output, name, texts=texts)
-    console.print(f"report: {paths.shown(folder / 'index.html')}", soft_wrap=True)
+    say(f"report: {paths.shown(folder / 'index.html')}")
 
 
 @app.command()
@@ -53,10 +51,10 @@ def rows(
     from underseer.runs import publish
 
     page, texts = publish.browse(name, texts=show_unsafe)
-    console.print(f"rows: {paths.shown(page)}", soft_wrap=True)
+    say(f"rows: {paths.shown(page)}")
     if texts:
         errors.print("warning: this file holds unsafe texts; do not hand it on", style="yellow")
-        console.print(f"texts: {paths.shown(texts)} (press u on the page and choose it)", soft_wrap=True)
+        say(f"texts: {paths.shown(texts)} (press u on the page and choose it)")
 
 
 @app.command()
@@ -74,4 +72,4 @@ def export(
     folder, unsafe = exporting.export(name, to, artefacts)
     for one in unsafe:
         errors.print(f"warning: {one} is marked unsafe; it was asked for by name", style="yellow")
-    console.print(f"exported: {paths.shown(folder)}", soft_wrap=True)
+    say(f"exported: {paths.shown(folder)}")

@@ -9,7 +9,7 @@ the like stage and the same times the ratio of the counts: not all of a stage's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median
@@ -18,7 +18,6 @@ from typing import Any
 from rich.table import Table
 
 from underseer import store
-from underseer.errors import StageError
 from underseer.runs import resources
 from underseer.runs.files import JUDGES, MODELS
 from underseer.runs.plan import Instance, Plan
@@ -91,7 +90,7 @@ class History:
     """The finished stages of the store, by stage."""
 
     def __init__(self) -> None:
-        self._outputs = {output.name: output for output in _readable()}
+        self._outputs = {output.name: output for output in store.readable()}
         self._lineages: dict[str, Lineage] = {}
         self._like: dict[tuple, list[Finished]] = {}
 
@@ -127,15 +126,6 @@ class History:
             near = [(one, len(d)) for one, d in differing if not any((instance.stage, name) in d for name in DECISIVE)]
             self._like[asked] = [one for one, distance in near if distance == min(n for _, n in near)]
         return self._like[asked]
-
-
-def _readable() -> Iterator[store.Output]:
-    for output in store.outputs():
-        try:
-            output.manifest  # noqa: B018 (it is read once and kept)
-        except StageError:
-            continue
-        yield output
 
 
 def _joined(stage: str, parameters: dict[str, Any], above: Iterable[Lineage]) -> Lineage:

@@ -51,9 +51,9 @@ def export(name: str, to: Path | None, artefacts: Sequence[str]) -> tuple[Path, 
     report, page = publish.newest_report(name), paths.home() / "reports" / name
     named = [_artefact(one) for one in artefacts]
     if not (page / "index.html").is_file():
-        raise UserError(f"{name}: its report is not published; make it with: underseer report {name}")
+        raise UserError(f"{name}: its report is not published; make it with: .venv/bin/underseer report {name}")
     if UNSAFE in (page / "index.html").read_text(encoding="utf-8"):
-        raise UserError(f"{name}: its page shows unsafe texts; make it without: underseer report {name}")
+        raise UserError(f"{name}: its page shows unsafe texts; make it without: .venv/bin/underseer report {name}")
     folder = (to or paths.home() / "exports" / name).resolve()
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{paths.shown(folder)}: holds files already; remove it, or give another folder with --to")

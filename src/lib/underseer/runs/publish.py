@@ -25,15 +25,12 @@ def publish(plan: Plan) -> Path:
 
 
 def write(output: store.Output, folder: Path) -> None:
-    """Write a finished report into a folder, its page from the executed notebook: no unsafe text is in it."""
+    """Write a finished report's figures, tables and page into a folder, the page from the executed notebook: no unsafe text is in it."""
     import nbformat
 
     from underseer.report import page
 
     # Content alone is copied: what the store holds is read-only, and a published report may be edited.
-    for file in FILES:
-        if (output.path / file).is_file():
-            shutil.copyfile(output.path / file, folder / file)
     shutil.copytree(output.file("report"), folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
     page.write(nbformat.read(output.file("notebook.ipynb"), 4), folder)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from contextlib import suppress
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from underseer import paths, progress, store
-from underseer.errors import StageError
 from underseer.progress import clock
 from underseer.runs.plan import Instance
 
@@ -110,9 +108,8 @@ class Watch:
 def seconds_by_stage() -> dict[str, float]:
     """How long a stage has taken in this store: the mean seconds of its finished instances."""
     seconds: dict[str, list[float]] = {}
-    for output in store.outputs():
-        with suppress(StageError):  # a damaged manifest says nothing; verify names it
-            seconds.setdefault(output.manifest["stage"], []).append(output.manifest["cost"]["seconds"])
+    for output in store.readable():
+        seconds.setdefault(output.manifest["stage"], []).append(output.manifest["cost"]["seconds"])
     return {stage: sum(values) / len(values) for stage, values in seconds.items()}
 
 

@@ -70,17 +70,17 @@ def _failed(code: int, missing: list[Instance], failures: list[dict[str, str]], 
     failed = [one for one in failures if one["key"] in planned]
     if code == 0:
         return failed
-    named = {one["key"] for one in failed}
-    for key, message in launch.errors(log.read_text(encoding="utf-8", errors="replace")).items():
+    named, text = {one["key"] for one in failed}, log.read_text(encoding="utf-8", errors="replace")
+    for key, message in launch.errors(text).items():
         if key in planned and key not in named and not planned[key].cached:
             problem = f"its job ended without a result: {message or 'it was killed, or the memory did not suffice'}"
             failed.append({"stage": planned[key].stage, "key": key, "problem": problem, "notebook": str(log)})
-    return failed or [{"stage": "snakemake", "key": "", "problem": _ended(code, log), "notebook": str(log)}]
+    return failed or [{"stage": "snakemake", "key": "", "problem": _ended(code, text), "notebook": str(log)}]
 
 
-def _ended(code: int, log: Path) -> str:
-    """How Snakemake ended by itself: its exit code, the end of its log, and whether the disk is full."""
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
+def _ended(code: int, text: str) -> str:
+    """How Snakemake ended by itself: its exit code, the end of what it wrote, and whether the disk is full."""
+    tail = "\n".join(text.splitlines()[-8:])
     free = shutil.disk_usage(paths.home()).free
     full = f"; the store's disk has {free // 1024} KiB left" if free < FULL else ""
     return f"exit code {code}{full}\n{tail}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from underseer.look.viewer.parts import KEYS, Part
 from underseer.report import collect
-from underseer.report.collect_selfmoa import seed_of, suffixes, threshold
+from underseer.report.collect_selfmoa import once, seed_of, suffixes, threshold
 from underseer.report.names import rounds
 from underseer.report.selfmoa import answers as judged
 from underseer.report.selfmoa.stages import agrees, order
@@ -91,11 +91,9 @@ def _tables(variants: Variants, start: str, name: str) -> pd.DataFrame | None:
 
     frames = []
     for suffix in suffixes(variants, start):
-        for cells, output in collect.once(variants, start + suffix):
-            if not output.has(f"{name}.parquet"):
-                continue
-            named = {"method": suffix, "variant": collect.variant_text(cells), "seed": seed_of(cells[0], output)}
-            frames.append(output.table(name).assign(**named, key=output.key))
+        for named, output in once(variants, start + suffix):
+            if output.has(f"{name}.parquet"):
+                frames.append(output.table(name).assign(method=suffix, **named, key=output.key))
     return pd.concat(frames, ignore_index=True) if frames else None
 
 

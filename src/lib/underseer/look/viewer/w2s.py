@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from underseer.look.viewer.parts import Part, inputs
-from underseer.report import collect
-from underseer.report.collect_w2s import ROLES, VOTES, method_name
+from underseer.report.collect_w2s import ROLES, VOTES, instances, method_name
 from underseer.report.selfmoa.stages import agrees
 from underseer.w2s import tasks
 
@@ -65,10 +64,8 @@ def parts(variants: Variants, task: str) -> list[Part]:
 
 def _instances(variants: Variants, role: str) -> Iterator[tuple[Cell, Output, dict[str, object]]]:
     """Each stage instance of a role once, with its variant, seed and key."""
-    fixed = {"voting": "none"} if role == "weak" else {}
-    for cells, output in collect.once(variants, role):
-        named = {"variant": collect.variant_text(cells, **fixed), "seed": output.parameters["seed"], "key": output.key}
-        yield cells[0], output, named
+    for variant, cell, output in instances(variants, role):
+        yield cell, output, {"variant": variant, "seed": output.parameters["seed"], "key": output.key}
 
 
 def _answered(variants: Variants, labels: Sequence[str]) -> Part | None:
