@@ -220,7 +220,8 @@ class Copy:
         """A folder with the report's page, as it is published, and its figures."""
         self._folder = paths.temporary()
         publish.write(self.outputs[self.plan.report.key], folder := Path(self._folder.name))
-        shutil.rmtree(folder / "tables", ignore_errors=True)
+        for other in (folder / "tables", folder / "results.json", folder / "notebook.ipynb"):
+            shutil.rmtree(other) if other.is_dir() else other.unlink(missing_ok=True)
         return self._folder.name
 
     def _adopt(self, run: Run, parent: str | None) -> None:

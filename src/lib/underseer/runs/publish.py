@@ -21,16 +21,28 @@ FILES = ("results.json", "notebook.ipynb")
 def publish(plan: Plan) -> Path:
     """Put the report that a finished plan made into ``reports/<name>/``; returns its folder."""
     output = store.Output(plan.report.place)
-    return _place(plan.name, lambda fresh: write(output, fresh), output)
+    return _place(plan.name, lambda fresh: _fill(output, fresh), output)
 
 
 def write(output: store.Output, folder: Path) -> None:
-    """Write a finished report's figures, tables and page into a folder, the page from the executed notebook: no unsafe text is in it."""
+    """Write a finished report into a folder, its page from the executed notebook: no unsafe text is in it."""
+    _copy(output, folder)
+    _fill(output, folder)
+
+
+def _copy(output: store.Output, folder: Path) -> None:
+    """Copy what stands beside a page, content alone: what the store holds is read-only, and a published report may be edited."""
+    for file in FILES:
+        if (output.path / file).is_file():
+            shutil.copyfile(output.path / file, folder / file)
+
+
+def _fill(output: store.Output, folder: Path) -> None:
+    """Write figures, tables and page into a folder that holds FILES."""
     import nbformat
 
     from underseer.report import page
 
-    # Content alone is copied: what the store holds is read-only, and a published report may be edited.
     shutil.copytree(output.file("report"), folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
     page.write(nbformat.read(output.file("notebook.ipynb"), 4), folder)
 
@@ -96,9 +108,7 @@ def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> P
     fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    for file in FILES:
-        if (output.path / file).is_file():
-            shutil.copyfile(output.path / file, fresh / file)
+    _copy(output, fresh)
     fill(fresh)
     viewer.write(output, fresh, command(name))
     shutil.rmtree(folder, ignore_errors=True)
