@@ -6,12 +6,15 @@ import csv
 import hashlib
 import json
 import re
+import zlib
 from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from scipy.special import ndtri
 
 from conftest import REPORTS
@@ -24,7 +27,9 @@ from underseer.report import (
     figures,
     latex,
     links,
+    markup,
     page,
+    paper,
     scores,
     tables,
     tables_ledger,
@@ -32,7 +37,7 @@ from underseer.report import (
     tidy,
     wording,
 )
-from underseer.report.headline import headline, key_numbers
+from underseer.report.headline import first_screen, headline
 from underseer.report.results import (
     Experiment,
     build_results,
@@ -380,12 +385,45 @@ def test_files_of_a_report(rendered, results):
         f"{n}.{e}" for n in names for e in ("csv", "md", "tex")
     }
     assert {p.name for p in (rendered / "figures").iterdir()} == {
-        f"{n}.{e}" for n in plots for e in ("png", "pdf", "txt")
+        f"{n}{e}" for n in plots for e in (".png", ".pdf", "_column.pdf", ".txt")
     }
     assert "3 seeds, 900 test items" in (rendered / "figures" / "scores.txt").read_text()
     rows = list(csv.DictReader((rendered / "tables" / "scores.csv").open()))
     assert [float(r["mean"]) for r in rows] == pytest.approx([r["mean"] for r in results["rows"]])
     assert load_results(rendered / "results.json") == results
+
+
+def test_figures_of_a_paper_are_one_or_two_columns_wide_with_readable_type(rendered):
+    """What was saved is read: each page's width, and the size of all type on it."""
+    for file in (rendered / "figures").glob("*.pdf"):
+        written = file.read_bytes()
+        streams = re.findall(rb"FlateDecode.*?stream\r?\n(.*?)\r?\nendstream", written, re.DOTALL)
+        sizes = [float(size) for s in streams for size in re.findall(rb"/F\S+ ([\d.]+) Tf", zlib.decompress(s))]
+        width = float(re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", written)[1]) / 72
+        assert width == pytest.approx(3.3 if file.stem.endswith("_column") else 6.9), file.name
+        assert sizes and min(sizes) >= 7, file.name
+
+
+def test_a_figure_of_one_column_keeps_names_and_numbers_inside(results):
+    rows = tidy.scores(results)
+    bins = pd.concat([tidy.calibration(results).assign(panel=name) for name in "abcde"])
+    bins.attrs = tidy.calibration(results).attrs
+    for figure, columns in (
+        (figures.intervals(rows, "Accuracy (%)"), 1),
+        (figures.reliability(bins, "Said", "Seen"), 2),
+    ):
+        fitted = paper.fitted(figure, 3.3)
+        canvas = FigureCanvasAgg(fitted)
+        canvas.draw()
+        assert {ax.get_subplotspec().get_gridspec().ncols for ax in fitted.axes} == {columns}
+        shown = [t for t in fitted.findobj(Text) if t.get_text() and t.get_visible() and t.get_text()[0].isalnum()]
+        names = [t for t in shown if not t.get_text().replace(".", "").isdigit()]  # ticks beyond an axis are not drawn
+        boxes = [t.get_window_extent(canvas.get_renderer()) for t in names]
+        assert all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= 331 and b.y1 <= fitted.bbox.height + 1 for b in boxes)
+        assert {t.get_text() for t in names} >= (
+            set(rows["name"]) | set(rows["text"]) if columns == 1 else set("abcde")
+        )
+    assert figure.get_figwidth() > 10, "the figure itself stays as it is"
 
 
 def test_pages_escape_and_stand_alone(rendered):
@@ -467,15 +505,52 @@ def test_an_interval_that_goes_on_beyond_the_axis_ends_in_an_arrow(results):
     assert [len(line.get_xdata()) for line in seeds] == [len(v) for v in rows["values"]]
 
 
+def test_a_document_that_a_page_names_stands_beside_it_as_a_page(results, tmp_path, shown):
+    seeds = {"set": "reporting", "values": [10, 11], "tuned_on": [0], "choices": "docs/tuning.md"}
+    seen = {**results, "provenance": {**results["provenance"], "seeds": seeds}}
+    page.Page(seen, tmp_path).header()
+    assert '(<a href="docs/tuning.html">docs/tuning.md</a>)' in shown[0]
+    assert links.documented("<b> docs/none.md") == "&lt;b&gt; docs/none.md"
+    save_results(seen, tmp_path / "results.json")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("page.header()")])
+    notebook.cells[0].outputs = [nbformat.v4.new_output("display_data", {"text/html": shown[0]})]
+    page.write(notebook, tmp_path)
+    document = (tmp_path / "docs" / "tuning.html").read_text()
+    assert "<table>" in document and 'href="../index.html"' in document and "](" not in document
+
+
+@pytest.mark.parametrize(
+    ("text", "shows"),
+    [
+        (r"so $\hat y_i \ge \tfrac12$", '<mover accent="true"><mi>y</mi><mo>^</mo></mover>'),
+        ("$$\\mathcal{L} =\n\\frac{1}{n}$$", 'display="block"'),
+        (r"$\mathbb{1}[f > t]$", "<mn>\N{MATHEMATICAL DOUBLE-STRUCK DIGIT ONE}</mn>"),
+        (r"$\text{<img>}$", "<mtext>&lt;img&gt;</mtext>"),
+        (r"$x_$", "<code>x_</code>"),
+        ("<script>a</script>", "&lt;script&gt;a&lt;/script&gt;"),
+        ("`$x$` [1. Data](1_data.ipynb), [a](javascript:b)", '<code>$x$</code> 1. Data, <a href="#harmful-link">a</a>'),
+    ],
+)
+def test_formulas_are_mathml_and_texts_are_escaped(text, shows):
+    html = markup.markdown(text)
+    assert shows in html and "<img" not in html and "<script" not in html
+
+
 def test_profile_page_leads_to_each_experiment(rendered):
     reports = rendered.parent.parent
     page.write_index(reports, "demo")
     html = (reports / "demo" / "index.html").read_text()
-    assert 'href="w2s_safety/index.html"' in html and "w2s_safety/figures/scores.png" in html
+    assert (
+        'href="w2s_safety/index.html"' in html and "<td>finished" in html and "running" not in html.split("</style>")[1]
+    )
+    sentence, numbers = first_screen(load_results(rendered / "results.json"))
+    assert f"<td>{sentence}</td>" in html and all(f"<b>{n.value}</b> {n.interval}" in html for n in numbers)
+    page.write_index(reports, "demo", ["demo/w2s_safety: 3 of 4 stages done"])
+    html = (reports / "demo" / "index.html").read_text()
+    assert "<td>running again" in html and "Still running: demo/w2s_safety: 3 of 4 stages done" in html
     assert 'href="demo/index.html"' in (reports / "index.html").read_text()
     page.write_index(reports, "empty")
     assert "No experiment" in (reports / "empty" / "index.html").read_text()
-    assert dict(key_numbers(load_results(rendered / "results.json")))["PGR, single supervisor"]
 
 
 def test_escaping_of_tables():

@@ -13,7 +13,7 @@ import pytest
 from conftest import REPORTS
 from underseer.report import case, figures, generated, page, scores, tables, tidy, wording
 from underseer.report.generation import METRICS, build_generation_results
-from underseer.report.headline import headline, key_numbers
+from underseer.report.headline import first_screen, headline
 from underseer.report.results import Experiment, load_results
 
 LEVEL = {"weak": 0.4, "w2s_naive": 0.3, "w2s_best_of_b": 0.2, "strong_ceiling": 0.1}
@@ -273,7 +273,7 @@ def test_files_of_a_report(rendered, results):
     }
     plots = ("scores", "pgr", "buckets", "tradeoff", "distribution", "reliability", "label_quality", "curves")
     assert {p.name for p in (rendered / "figures").iterdir()} == {
-        f"{n}.{e}" for n in plots for e in ("png", "pdf", "txt")
+        f"{n}{e}" for n in plots for e in (".png", ".pdf", "_column.pdf", ".txt")
     }
     assert "3 seeds, 180 test prompts" in (rendered / "figures" / "scores.txt").read_text()
     assert figures.axis_label("toxicity").endswith("lower is better")
@@ -289,10 +289,10 @@ def test_page_and_profile_follow_the_primary_metric(rendered, results):
     assert "<b>" not in html.split("Case study</h2>")[1].split("</blockquote>")[0]
     reports = rendered.parent.parent
     page.write_index(reports, "demo")
-    assert "w2s_toxicity/figures/scores.png" in (reports / "demo" / "index.html").read_text()
-    key = dict(key_numbers(results))
     row = next(r for r in results["rows"] if r["metric"] == "toxicity")
-    assert key["Weak supervisor"] == wording.with_interval(row, "toxicity") and "%" not in key["Weak supervisor"]
+    number = first_screen(results)[1][0]
+    assert f"{number.value} {number.interval}" == wording.with_interval(row, "toxicity") and "%" not in number.value
+    assert f"<b>{number.value}</b> {number.interval}" in (reports / "demo" / "index.html").read_text()
 
 
 def test_table_2_has_an_empty_published_column_for_real_data(frame, results):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from underseer import paths
 from underseer.errors import StageError
-from underseer.report import headline, links, tables_case, tabulate
+from underseer.report import headline, links, paper, tables_case, tabulate
 from underseer.report import wording as w
 from underseer.report.drawing import set_style
 from underseer.report.results import load_results, save_results
@@ -55,7 +55,7 @@ class Page:
         _show("header", results=self.results, w=w, **values)
 
     def figure(self, figure: Figure | None, name: str, title: str, caption: str) -> None:
-        """Show a figure and keep it as <name>.png, .pdf and .txt (caption); nothing where there is none.
+        """Show a figure and keep it by ``save_figure``; nothing where there is none.
 
         The caption is completed by what stands at the figure's foot: sample and intervals.
         """
@@ -65,7 +65,9 @@ class Page:
         caption = f"{caption} {w.capital(foot)}." + w.spaced(w.mark(self.results))
         save_figure(figure, name, caption, self.folder / "figures")
         image = base64.b64encode((self.folder / "figures" / f"{name}.png").read_bytes()).decode()
-        _show("figure", name=name, title=title, caption=caption, image=image, rows=links.ROWS)
+        made = [f"{name}.png", *(f"{name}{end}.pdf" for end in paper.WIDTHS)]
+        files = [file for file in made if (self.folder / "figures" / file).is_file()]
+        _show("figure", files=files, title=title, caption=caption, image=image, rows=links.ROWS)
 
     def table(self, table: tabulate.Table | None) -> None:
         """Show a table and keep it as <name>.csv, .md and .tex; nothing where there is none."""
@@ -92,11 +94,12 @@ class Page:
 
 
 def save_figure(figure: Figure, name: str, caption: str, folder: Path) -> None:
-    """Write <name>.png (200 dots per inch), <name>.pdf and <name>.txt (the caption). Files hold no date, so equal
-    in, equal out."""
+    """Write <name>.png (200 dots per inch), <name>.pdf (two columns of a paper wide), <name>_column.pdf (one) and <name>.txt (the
+    caption). Files hold no date, so equal in, equal out."""
     figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
-    figure.set_layout_engine("none")  # laid out by the first drawing; once is enough
-    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    for end, width in paper.WIDTHS.items():
+        if (printed := paper.fitted(figure, width)) is not None:
+            printed.savefig(folder / f"{name}{end}.pdf", metadata={"CreationDate": None})
     (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")
 
 
@@ -125,8 +128,10 @@ def _part(part: str, **values: Any) -> str:
 
 def write(notebook: NotebookNode, folder: Path) -> None:
     """Write index.html: the outputs of an executed notebook in sections, each cell's code folded; sections without output and cells
-    tagged as the stage's are left out."""
+    tagged as the stage's are left out. Documents that the page leads to are written beside it."""
     from nbconvert.exporters import TemplateExporter
+
+    from underseer.report import markup
 
     opening, sections = [], []
     for cell in notebook.cells:
@@ -139,12 +144,23 @@ def write(notebook: NotebookNode, folder: Path) -> None:
             (sections[-1]["cells"] if sections else opening).append(cell)
     found = {"opening": opening, "sections": [s for s in sections if s["cells"]]}
     results = load_results(folder / "results.json")
-    found |= {"css": (TEMPLATES / "style.css").read_text(encoding="utf-8"), "title": _title(results)}
+    found |= {"css": _css(), "title": _title(results)}
     found |= {"alone": w.is_exploratory(results), "notebook": (folder / "notebook.ipynb").is_file()}
-    exporter = TemplateExporter(template_file=str(TEMPLATES / "page.html.j2"))
+    exporter = TemplateExporter(
+        template_file=str(TEMPLATES / "page.html.j2"), filters={"markdown2html": markup.markdown}
+    )
     html, _ = exporter.from_notebook_node(notebook, resources=found)
     html = html.replace(SLOT, _first_screen(results, folder), 1)
     (folder / "index.html").write_text(html, encoding="utf-8")
+    for file in links.documents(html):
+        text = markup.markdown(file.read_text(encoding="utf-8"))
+        document = _templates().get_template("document.html.j2").render(css=_css(), name=file.stem, text=text)
+        (folder / "docs").mkdir(exist_ok=True)
+        (folder / "docs" / f"{file.stem}.html").write_text(document, encoding="utf-8")
+
+
+def _css() -> str:
+    return (TEMPLATES / "style.css").read_text(encoding="utf-8")
 
 
 def _first_screen(results: Mapping[str, Any], folder: Path) -> str:
@@ -205,7 +221,7 @@ def write_index(reports: Path, profile: str, running: Sequence[str] = ()) -> Non
     folder = Path(reports) / profile
     folder.mkdir(parents=True, exist_ok=True)
     files = [f for f in sorted(folder.glob("*/results.json")) if not f.parent.name.startswith(".")]
-    entries = [_entry(f.parent, load_results(f)) for f in files]
+    entries = [_entry(f.parent, load_results(f), running) for f in files]
     rehearsal = [w.REHEARSAL] * bool(entries and all(w.is_rehearsal(e["results"]) for e in entries))
     synthetic = [w.SYNTHETIC] * bool(entries and all(e["results"]["synthetic"] for e in entries))
     title = f"Experiments of the profile {profile}"
@@ -220,18 +236,19 @@ def write_top(reports: Path) -> None:
 
 
 def _index(folder: Path, title: str, **values: Any) -> None:
-    css = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    html = _templates().get_template("index.html.j2").render(css=css, title=title, w=w, **values)
+    html = _templates().get_template("index.html.j2").render(css=_css(), title=title, w=w, **values)
     (folder / "index.html").write_text(html, encoding="utf-8")
 
 
-def _entry(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(folder: Path, results: Mapping[str, Any], running: Sequence[str]) -> dict[str, Any]:
     """An experiment as the page of its profile shows it."""
-    pictures = [f"figures/{n}.png" for n in ("ablation", "scores", "pgr") if (folder / f"figures/{n}.png").is_file()]
-    told = {
+    sentence, numbers = headline.first_screen(results)
+    pages = {"report": "index.html", "rows": links.ROWS, "stages": links.STAGES}
+    return {
         "stem": folder.name,
         "results": results,
-        "headline": headline.headline(results),
-        "key": headline.key_numbers(results),
+        "sentence": sentence,
+        "numbers": numbers,
+        "running": any(text.startswith(f"{results['name']}: ") for text in running),
+        "pages": {text: page for text, page in pages.items() if (folder / page).is_file()},
     }
-    return told | {"thumbnail": pictures[0] if pictures else None}

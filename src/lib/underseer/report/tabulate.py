@@ -13,6 +13,8 @@ from underseer.report import latex, links
 from underseer.report import wording as w
 
 Results = Mapping[str, Any]
+LISTED = 24
+"""Characters from which the numbers of a cell are a list, which a page breaks into lines."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,11 @@ def html(table: Table) -> str:
     for column in numbers if table.rows else ():
         places = [links.cells(row, column) for row in table.rows]
         shown[column] = [_linked(text, place) for text, place in zip(shown[column], places, strict=True)]
-    right = [{"selector": "", "props": "text-align: right; white-space: nowrap"}]
+    longest = table.shown.astype(str).map(len).max()
+    fit = {c: "white-space: nowrap" if longest[c] <= LISTED else "min-width: 12em" for c in numbers}
+    right = {_escaped(c): [{"selector": "", "props": f"text-align: right; {fit[c]}"}] for c in numbers}
     styled = shown.rename(columns=_escaped).style.format(None).hide(axis="index")
-    styled = styled.set_uuid(table.name.replace("_", "-")).set_table_styles({_escaped(c): right for c in numbers})
+    styled = styled.set_uuid(table.name.replace("_", "-")).set_table_styles(right)
     return styled.set_table_attributes(f'aria-describedby="about-{table.name}"').to_html()
 
 

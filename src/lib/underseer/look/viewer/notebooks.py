@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from functools import cache
@@ -57,9 +56,6 @@ def page(output: store.Output, pages: Mapping[str, str], command: str) -> str:
     values = {"stage": manifest["stage"], "key": output.key, "facts": facts, "marks": marks, "css": _css()}
     values["inputs"] = [(name, pages.get(name.rpartition("/")[2])) for name in names]
     notebook = json.loads(output.file(NOTEBOOK).read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:  # links between notebooks lead nowhere from here
-        if cell["cell_type"] == "markdown":
-            cell["source"] = re.sub(r"\[([^\]]+)\]\([\w./]+\.ipynb\)", r"\1", "".join(cell["source"]))
     return _templates().get_template("stage.html.j2").render(values, cells=notebook["cells"])
 
 
@@ -78,11 +74,12 @@ def _css() -> str:
 
 @cache
 def _templates() -> Any:
-    import mistune
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from underseer.report.markup import markdown
 
     options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     templates = Environment(loader=FileSystemLoader(HERE), **options)
     templates.filters["joined"] = lambda source: source if isinstance(source, str) else "".join(source)
-    templates.filters["markdown"] = mistune.create_markdown(escape=True, plugins=["table"])
+    templates.filters["markdown"] = markdown
     return templates

@@ -50,7 +50,7 @@ def pipeline(results: Results) -> Figure | None:
     if not lines or not lines[0].last:
         return None
     line = lines[0]
-    fig = Figure(figsize=(9.2, 4.4), layout="constrained")
+    fig = Figure(figsize=(6.9, 4.6), layout="constrained")
     ax = fig.subplots()
     ax.set(xlim=(0, 100), ylim=(0, 46))
     ax.axis("off")
@@ -81,17 +81,17 @@ def _box(ax: Axes, box: Box, title: str, notes: Sequence[str], ink: str) -> None
         FancyBboxPatch((x, y), wide, high, boxstyle="round,pad=0,rounding_size=1.4", fc="#F6F8FA", ec=ink, lw=1.6)
     )
     ax.text(
-        x + wide / 2, y + high - 2.2, title, ha="center", va="top", fontsize=9.5, fontweight="bold", color="#222222"
+        x + wide / 2, y + high - 2.2, title, ha="center", va="top", fontsize=8.5, fontweight="bold", color="#222222"
     )
     ax.text(
         x + wide / 2,
         y + high - 6.2,
-        "\n".join(textwrap.fill(note, round(1.55 * wide)) for note in notes),
+        "\n".join(textwrap.fill(note, round(1.35 * wide)) for note in notes),
         ha="center",
         va="top",
-        fontsize=8,
+        fontsize=7,
         color="#333333",
-        linespacing=1.35,
+        linespacing=1.3,
     )
 
 
@@ -102,7 +102,7 @@ def _arrows(ax: Axes, *, with_reset: bool, again: bool) -> None:
         ax.annotate("", end, start, arrowprops={**style, "connectionstyle": shape})
         if text:
             x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-            ax.text(x, y + 1, text, ha="center", va="bottom", fontsize=8, color="#555555")
+            ax.text(x, y + 1, text, ha="center", va="bottom", fontsize=7, color="#555555")
 
     if with_reset:
         arrow((11, 28), (11, 19))
@@ -115,7 +115,7 @@ def _arrows(ax: Axes, *, with_reset: bool, again: bool) -> None:
     arrow((78, 11.5), (69, 11.5))
     if again:
         arrow((45, 11.5), (38, 28), shape="angle,angleA=180,angleB=90,rad=6")
-        ax.text(37.2, 14.5, "next\niteration", ha="right", va="center", fontsize=8, color="#555555")
+        ax.text(37.2, 14.5, "next\niteration", ha="right", va="center", fontsize=7, color="#555555")
 
 
 def _notes(results: Results, line: Line) -> dict[str, list[str]]:
