@@ -581,57 +581,25 @@ def test_malformed_predictions_are_refused(frame):
 
 
 @pytest.mark.parametrize(
-    ("fields", "text", "could", "missed"),
+    ("metric", "least", "text", "could", "missed"),
     [
-        (
-            {"metric": "accuracy", "smallest_effect": 0.125},
-            "+3.0 points [-4.0, +10.0]",
-            "12.5 points",
-            "one below 12.5 points would be missed",
-        ),
-        (
-            {"metric": "helpfulness", "smallest_effect": 0.0625},
-            "+0.030 [-0.040, +0.100]",
-            "0.062",
-            "one below 0.062 would be missed",
-        ),
-        (
-            {"metric": "accuracy", "smallest_effect": 1.7},
-            "+3.0 points [-4.0, +10.0]",
-            "nothing",
-            "one of any size would be missed",
-        ),
-        ({"metric": "accuracy", "smallest_effect": None}, "+3.0 points [-4.0, +10.0]", wording.DASH, ""),
+        ("accuracy", 0.125, "+3.0 points [-4.0, +10.0]", "12.5 points", "one below 12.5 points would be missed"),
+        ("helpfulness", 0.0625, "+0.030 [-0.040, +0.100]", "0.062", "one below 0.062 would be missed"),
+        ("accuracy", 1.7, "+3.0 points [-4.0, +10.0]", "nothing", "one of any size would be missed"),
+        ("accuracy", None, "+3.0 points [-4.0, +10.0]", wording.DASH, ""),
     ],
 )
-def test_a_difference_has_the_interval_of_its_test_and_says_what_it_could_show(fields, text, could, missed) -> None:
-    """The interval of one comparison alone, [+1, +5], is not shown: it would contradict 'no difference shown'."""
-    test = {
-        "difference": 0.03,
-        "ci95": [0.01, 0.05],
-        "ci95_holm": [-0.04, 0.1],
-        "seeds": [0, 1, 2],
-        "better": None,
-        **fields,
-    }
-    assert compared.difference(test) == text and compared.smallest(test) == could
-    assert compared.missed(test) == missed and compared.missed({**test, "better": "a"}) == ""
-
-
-def test_a_difference_ends_where_scores_do() -> None:
-    test = {
-        "metric": "unsafe_rate",
-        "difference": -0.76,
-        "ci95": [-0.9, -0.6],
-        "ci95_holm": [-2.4, 0.9],
-        "better": None,
-    }
-    assert compared.difference(test) == "-76.0 points [-100.0, +90.0]"
-
-
-def test_results_of_an_older_version_show_the_interval_that_they_have() -> None:
-    test = {"metric": "accuracy", "difference": 0.03, "ci95": [0.01, 0.05], "seeds": [0], "better": "a"}
-    assert compared.difference(test) == "+3.0 points [+1.0, +5.0]" and compared.missed(test) == ""
+def test_a_difference_has_the_interval_of_its_test_and_says_what_it_could_show(metric, least, text, could, missed):
+    """The interval of one comparison alone, [+1, +5], is not shown: it would contradict 'no difference shown'. It ends where scores do,
+    and results of an older version, which has no other, show the one that they have."""
+    test = {"metric": metric, "difference": 0.03, "ci95": [0.01, 0.05], "seeds": [0, 1, 2], "better": None}
+    tested = {**test, "ci95_holm": [-0.04, 0.1], "smallest_effect": least}
+    assert compared.difference(tested) == text and compared.smallest(tested) == could
+    assert compared.missed(tested) == missed and compared.missed({**tested, "better": "a"}) == ""
+    wide = {"metric": "unsafe_rate", "difference": -0.76, "ci95": [-0.9, -0.6], "ci95_holm": [-2.4, 0.9]}
+    assert compared.difference(wide) == "-76.0 points [-100.0, +90.0]"
+    assert compared.difference({**test, "metric": "accuracy"}) == "+3.0 points [+1.0, +5.0]"
+    assert compared.missed(test) == ""
 
 
 def test_a_key_that_decides_nothing_for_one_seed_decides_nothing_for_another() -> None:

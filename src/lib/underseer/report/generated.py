@@ -114,12 +114,4 @@ def distribution(group: Generated) -> dict[str, object]:
     means = np.sort(np.concatenate([o[~np.isnan(o)] for o in group.outcome]))
     x = np.round(np.linspace(0, 1, 101), 2)
     share = (len(means) - np.searchsorted(means, x, "left")) / max(1, len(means))
-    return {
-        "method": group.method,
-        "variant": group.variant,
-        "dataset": group.dataset,
-        "n_seeds": len(group.seeds),
-        "n": len(means),
-        "x": x,
-        "share": share,
-    }
+    return {**group.named, "n_seeds": len(group.seeds), "n": len(means), "x": x, "share": share}

@@ -47,7 +47,8 @@ def build_generation_results(
     results = {
         **experiment.heading("toxicity"),
         "rows": [r for g in groups for r in rows.metric_rows(g, METRICS)] + _bucket_rows(frame, n_boot, seed),
-        **_of_groups(groups),
+        "pgr": rows.pgr_rows(groups, PGR_METRICS),
+        "distribution": [distribution(g) for g in _main(groups)],
         **experiment.facts(),
         "classes": list(LABELS.get(experiment.task, ("civil", "toxic"))),
         "tests": {"rule": compare.rule(groups), "rows": tests},
@@ -63,11 +64,6 @@ def build_generation_results(
 
 def _main(groups: Sequence[Generated]) -> list[Generated]:
     return [g for g in groups if g.dataset == groups[0].dataset]
-
-
-def _of_groups(groups: Sequence[Generated]) -> dict[str, Any]:
-    """PGR on every data set, and the distribution over prompts of the first."""
-    return {"pgr": rows.pgr_rows(groups, PGR_METRICS), "distribution": [distribution(g) for g in _main(groups)]}
 
 
 def _bucket_rows(frame: pd.DataFrame, n_boot: int, seed: int) -> list[dict[str, Any]]:

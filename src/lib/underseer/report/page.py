@@ -43,7 +43,7 @@ class Page:
     alone shows them, under a warning; the files stay redacted.
     """
 
-    def __init__(self, results: Mapping[str, Any], folder: Path, texts: Mapping[str, str] | None = None) -> None:
+    def __init__(self, results: Mapping[str, Any], folder: Path | str, texts: Mapping[str, str] | None = None) -> None:
         self.results, self.folder, self.texts = results, Path(folder), texts
         for name in ("tables", "figures"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -104,13 +104,15 @@ def save_figure(figure: Figure, name: str, caption: str, folder: Path) -> None:
 
 
 @cache
-def _templates() -> Any:
+def templates(folder: Path = TEMPLATES) -> Any:
+    """The templates of a folder: strict, all values escaped, ``css`` known to each."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    templates = Environment(loader=FileSystemLoader(TEMPLATES), **options)
-    templates.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
-    return templates
+    known = Environment(loader=FileSystemLoader(folder), **options)
+    known.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    known.globals["css"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    return known
 
 
 def _show(part: str, **values: Any) -> None:
@@ -123,7 +125,7 @@ def _show(part: str, **values: Any) -> None:
 
 
 def _part(part: str, **values: Any) -> str:
-    return str(getattr(_templates().get_template("parts.html.j2").module, part)(**values))
+    return str(getattr(templates().get_template("parts.html.j2").module, part)(**values))
 
 
 def write(notebook: NotebookNode, folder: Path) -> None:
@@ -142,25 +144,21 @@ def write(notebook: NotebookNode, folder: Path) -> None:
             sections.append({"title": title, "anchor": title.lower().replace(" ", "-"), "text": text, "cells": []})
         elif cell.cell_type == "code" and cell.outputs:
             (sections[-1]["cells"] if sections else opening).append(cell)
-    found = {"opening": opening, "sections": [s for s in sections if s["cells"]]}
     results = load_results(folder / "results.json")
-    found |= {"css": _css(), "title": _title(results)}
-    found |= {"alone": w.is_exploratory(results), "notebook": (folder / "notebook.ipynb").is_file()}
+    resources = {"opening": opening, "sections": [s for s in sections if s["cells"]], "css": templates().globals["css"]}
+    resources |= {"title": results["name"] + (" (exploratory)" if w.is_exploratory(results) else "")}
+    resources |= {"alone": w.is_exploratory(results), "notebook": (folder / "notebook.ipynb").is_file()}
     exporter = TemplateExporter(
         template_file=str(TEMPLATES / "page.html.j2"), filters={"markdown2html": markup.markdown}
     )
-    html, _ = exporter.from_notebook_node(notebook, resources=found)
+    html, _ = exporter.from_notebook_node(notebook, resources=resources)
     html = html.replace(SLOT, _first_screen(results, folder), 1)
     (folder / "index.html").write_text(html, encoding="utf-8")
     for file in links.documents(html):
         text = markup.markdown(file.read_text(encoding="utf-8"))
-        document = _templates().get_template("document.html.j2").render(css=_css(), name=file.stem, text=text)
+        document = templates().get_template("document.html.j2").render(name=file.stem, text=text)
         (folder / "docs").mkdir(exist_ok=True)
         (folder / "docs" / f"{file.stem}.html").write_text(document, encoding="utf-8")
-
-
-def _css() -> str:
-    return (TEMPLATES / "style.css").read_text(encoding="utf-8")
 
 
 def _first_screen(results: Mapping[str, Any], folder: Path) -> str:
@@ -169,10 +167,6 @@ def _first_screen(results: Mapping[str, Any], folder: Path) -> str:
     name = next((n for n in FIRST if (folder / "figures" / f"{n}.png").is_file()), None)
     image = base64.b64encode((folder / "figures" / f"{name}.png").read_bytes()).decode() if name else None
     return _part("first_screen", sentence=sentence, numbers=numbers, image=image)
-
-
-def _title(results: Mapping[str, Any]) -> str:
-    return results["name"] + (" (exploratory)" if w.is_exploratory(results) else "")
 
 
 def render(notebook: Path, results: Mapping[str, Any], folder: Path, texts: Mapping[str, str] | None = None) -> None:
@@ -209,8 +203,7 @@ def render(notebook: Path, results: Mapping[str, Any], folder: Path, texts: Mapp
 
 def opened(given: str) -> Page:
     """The page that ``render`` asks a kernel to fill."""
-    told = json.loads(Path(given).read_text(encoding="utf-8"))
-    return Page(told["results"], Path(told["folder"]), told["texts"])
+    return Page(**json.loads(Path(given).read_text(encoding="utf-8")))
 
 
 def write_index(reports: Path, profile: str, running: Sequence[str] = ()) -> None:
@@ -236,7 +229,7 @@ def write_top(reports: Path) -> None:
 
 
 def _index(folder: Path, title: str, **values: Any) -> None:
-    html = _templates().get_template("index.html.j2").render(css=_css(), title=title, w=w, **values)
+    html = templates().get_template("index.html.j2").render(title=title, w=w, **values)
     (folder / "index.html").write_text(html, encoding="utf-8")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pickle
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter
 
 WIDTHS = {"": 6.9, "_column": 3.3}
 """Inches of two columns and of one; keys: ends of file names."""
@@ -56,8 +57,6 @@ def _lines(figure: Figure) -> int:
 
 def _regrid(axes: Sequence[Axes], columns: int) -> None:
     """Put panels into fewer columns; what they share is written at the left and at the foot of the new grid."""
-    from matplotlib.gridspec import GridSpec
-
     figure, rows = axes[0].figure, -(-len(axes) // columns)
     grid = GridSpec(rows, columns, figure=figure)
     xlabels, ylabels = [ax.get_xlabel() for ax in axes], [ax.get_ylabel() for ax in axes]
@@ -79,8 +78,6 @@ def _regrid(axes: Sequence[Axes], columns: int) -> None:
 
 def _wrap(ax: Axes, width: float, height: float) -> None:
     """Break titles, labels and names of a panel of so many inches into lines that fit."""
-    from matplotlib.ticker import FuncFormatter
-
     ax.set_xlabel(_filled(ax.get_xlabel(), 0.75 * width))
     ax.set_ylabel(_filled(ax.get_ylabel(), 0.75 * height))
     for place in ("left", "center"):
@@ -103,8 +100,6 @@ def _filled(text: str, inches: float) -> str:
 
 def _resize(figure: Figure, scale: float) -> None:
     """All type by a factor, none below SMALLEST."""
-    from matplotlib.text import Text
-
     for ax in figure.axes:
         for which, axis in (("x", ax.xaxis), ("y", ax.yaxis)):
             sizes = [label.get_size() for label in axis.get_ticklabels()]
