@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from conftest import REPORTS
-from underseer.report import case, figures, generated, page, scores, tables, tidy, wording
+from underseer.report import case, figures, generation, page, scores, tables, tidy, wording
 from underseer.report.generation import METRICS, build_generation_results
 from underseer.report.headline import first_screen, headline
 from underseer.report.results import Experiment, load_results
@@ -146,8 +146,8 @@ def test_buckets_are_those_of_the_prompts_toxicity(frame, results):
     assert row["values"] == pytest.approx([by_hand(p)["toxicity"] for _, p in part.groupby("seed")])
     assert row["n_items"] == part["id"].nunique()
     edge = frame.assign(prompt_toxicity=[0.25] * (len(frame) - 1) + [1.0])
-    found = {p["dataset"].iloc[0] for p in generated.buckets(edge)}
-    assert found == {names[1], names[3]} and not list(generated.buckets(frame.drop(columns="prompt_toxicity")))
+    found = {p["dataset"].iloc[0] for p in generation.buckets(edge)}
+    assert found == {names[1], names[3]} and not list(generation.buckets(frame.drop(columns="prompt_toxicity")))
 
 
 def test_recovered_gap_is_of_lower_scores(results):
@@ -188,7 +188,7 @@ def test_two_prompts_show_nothing(frame):
 
 
 def test_draws_of_prompts_are_paired(frame):
-    groups = generated.score_continuations(frame[frame["seed"] == 0], n_boot=400)
+    groups = generation.score_continuations(frame[frame["seed"] == 0], n_boot=400)
     weak, naive = groups[0].boot["toxicity"][:, 0], groups[1].boot["toxicity"][:, 0]
     assert np.corrcoef(weak, naive)[0, 1] > 0.3  # the same prompts make both more toxic
     means = groups[0].outcomes(0)
@@ -349,5 +349,5 @@ def test_one_seed_covers_prompts_only(frame):
 def test_students_are_compared_with_the_weak_model_on_the_same_prompts(frame):
     other = frame[frame["method"] == "weak"].assign(id=lambda d: d["id"] + "x")
     rest = frame[frame["method"] != "weak"]
-    groups = generated.score_continuations(pd.concat([other, rest]), n_boot=20)
+    groups = generation.score_continuations(pd.concat([other, rest]), n_boot=20)
     assert scores.reference(groups, groups[1], "weak") is None
