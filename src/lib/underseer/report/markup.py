@@ -14,7 +14,7 @@ DOUBLE = {"1": "\N{MATHEMATICAL DOUBLE-STRUCK DIGIT ONE}", "E": "\N{MATHEMATICAL
 
 
 class _Renderer(IPythonRenderer):
-    """HTML that is escaped, without anchors beside headings."""
+    """HTML that is escaped, without anchors beside headings; what may be wider than the page scrolls in a box of its own."""
 
     def __init__(self) -> None:
         super().__init__(escape=True, allow_harmful_protocols=False, exclude_anchor_links=True)
@@ -23,7 +23,10 @@ class _Renderer(IPythonRenderer):
         return mathml(body, "inline")
 
     def block_math(self, body: str) -> str:
-        return f'<div class="scroll">{mathml(body, "block")}</div>'
+        return f'<div class="formula">{mathml(body, "block")}</div>\n'
+
+    def table(self, text: str) -> str:
+        return f'<div class="scroll" tabindex="0"><table>\n{text}</table></div>\n'
 
 
 def mathml(formula: str, display: str) -> str:
