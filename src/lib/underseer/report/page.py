@@ -62,7 +62,7 @@ class Page:
         if figure is None:
             return
         foot = " ".join(figure.get_supxlabel().split()).removeprefix(w.foot_mark(self.results))
-        caption = f"{caption} {w.capital(foot)}." + w.spaced(w.mark(self.results))
+        caption = f"{caption} {w.capital(foot)}.{tabulate.mark(self.results)}"
         save_figure(figure, name, caption, self.folder / "figures")
         image = base64.b64encode((self.folder / "figures" / f"{name}.png").read_bytes()).decode()
         made = [f"{name}.png", *(f"{name}{end}.pdf" for end in paper.WIDTHS)]

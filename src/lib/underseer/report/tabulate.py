@@ -125,8 +125,8 @@ def sample(results: Results) -> str:
 
 
 def mark(results: Results) -> str:
-    """The mark of the testbed or of a rehearsal, at the end of a caption."""
-    return w.spaced(w.mark(results))
+    """The mark of the testbed or of a rehearsal, at the end of a caption; empty for others."""
+    return f" {text}" if (text := w.mark(results)) else ""
 
 
 def cell(value: Any, *, percent: bool = False) -> str:
