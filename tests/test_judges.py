@@ -569,8 +569,7 @@ def test_two_processes_share_the_rate_by_their_cache(stub, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "header, wait",
-    [("3", 3), ("Mon, 12 Jan 1970 13:46:50 GMT", 10), ("soon", 1), ("999999", 120), ("-5", 1), ("", 1)],
+    "header, wait", [("3", 3), ("Mon, 12 Jan 1970 13:46:50 GMT", 10), ("soon", 1), ("999999", 120), ("-5", 1), ("", 1)]
 )
 def test_retry_after_is_seconds_or_a_date_within_reason(stub, header, wait):
     clock = Clock()

@@ -580,9 +580,7 @@ def test_baselines_cost_no_loop_twice() -> None:
     """Sweeping the weights keeps the reset, its judges, the first attacks and the first answers."""
     made = plan.make(
         demo(
-            "seed=0",
-            "baselines=none",
-            'objective_weights=["helpfulness:0.5,safety:0.5","helpfulness:0.3,safety:0.7"]',
+            "seed=0", "baselines=none", 'objective_weights=["helpfulness:0.5,safety:0.5","helpfulness:0.3,safety:0.7"]'
         )
     )
     counts = pd.Series([i.stage for i in made.instances.values()]).value_counts()
