@@ -27,6 +27,7 @@ from underseer.data.groups import allot
 from underseer.data.policies import policies
 from underseer.data.sizes import quotas
 from underseer.errors import UserError
+from underseer.testbed.tasks import GENERATORS
 
 SIZES = {"n_supervise": 20, "n_transfer": 40, "n_validation": 10, "n_test": 30}
 
@@ -126,23 +127,6 @@ def test_n_draws_rows_by_seed(wts):
     assert len(drawn) == 3 and drawn["text"].tolist() == data.load("wts-safety", wts, n=3, seed=1)["text"].tolist()
     with pytest.raises(UserError, match="holds 6 rows"):
         data.load("wts-safety", wts, n=7)
-
-
-def test_testbed_rows_come_from_the_generator(monkeypatch):
-    tasks = pytest.importorskip("underseer.testbed.tasks")
-    asked = {}
-
-    def rows(n, seed):
-        asked.update(n=n, seed=seed)
-        return pd.DataFrame({"id": ["x", "y"], "text": ["a", "b"], "label": [0, 1], "category": "c", "kind": "k"})
-
-    monkeypatch.setattr(tasks, "GENERATORS", {"testbed-safety": rows}, raising=False)
-    df = data.load("testbed-safety", n=2, seed=5)
-    assert asked == {"n": 2, "seed": 5}
-    assert df["source"].tolist() == ["testbed-safety"] * 2 and df["kind"].tolist() == ["k", "k"]
-    assert df["id"][0] == hashlib.sha256(b"a").hexdigest()[:16]
-    assert data.is_synthetic("testbed-safety") and not data.is_synthetic("wts-safety")
-    assert data.local_files("testbed-safety") == []
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
@@ -973,18 +957,19 @@ def test_too_few_rows_to_learn_from_are_named(tmp_path):
         data.preflight({**parameters, "n_judge": -1})
 
 
-@pytest.mark.parametrize("name", ["testbed-legal", "testbed-toxicity"])
-def test_generated_rows_have_the_columns_of_the_published_ones(name):
-    tasks = pytest.importorskip("underseer.testbed.tasks")
-    if name not in getattr(tasks, "GENERATORS", {}):
-        pytest.skip("no generator yet")
+@pytest.mark.parametrize(
+    ("name", "further"),
+    [
+        ("testbed-safety", {"kind"}),
+        ("testbed-legal", {"text_pair", "group"}),
+        ("testbed-toxicity", {"continuation", "prompt_toxicity", "toxicity"}),
+    ],
+)
+def test_generated_rows_have_the_columns_of_the_published_ones(name, further):
     df = data.load(name, n=300, seed=1)
-    further = {
-        "testbed-legal": {"text_pair", "group"},
-        "testbed-toxicity": {"continuation", "prompt_toxicity", "toxicity"},
-    }
-    assert {"id", "text", "label", "source", *further[name]} <= set(df.columns) and df["id"].is_unique
-    assert set(df["label"]) == {0, 1} and data.is_synthetic(name)
+    assert df["text"].tolist() == GENERATORS[name](300, 1)["text"].tolist() and set(df["source"]) == {name}
+    assert {"id", "text", "label", "source", *further} <= set(df.columns) and df["id"].is_unique
+    assert set(df["label"]) == {0, 1} and data.is_synthetic(name) and data.local_files(name) == []
     data.preflight({"dataset": name, **SIZES})
     train = data.DATASETS[name].train_labels
     out = dealt(data.clean_rows(df)[0], **SIZES, seed=0, train_labels=train, near_threshold=None)

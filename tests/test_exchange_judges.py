@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import types
 from dataclasses import asdict, replace
@@ -117,21 +116,6 @@ PROMPTS, ANSWERS = ROWS.prompt.tolist(), ROWS.answer.tolist()
 def test_what_cannot_be_opened(spec, measure, says):
     with pytest.raises(UserError, match=says):
         opened(spec, measure, cache=MEMORY)
-
-
-def test_nothing_here_needs_torch():
-    code = """
-    import sys
-    from underseer import judges
-    from underseer.judges import opening
-    judges.preflight({'training_judge': 'trained:scratch:gpt2', 'refusal_judge': 'strings', 'reporting_judge': 'oracle'},
-                     opening.OF_EXCHANGES)
-    judge = judges.open_judge('strings', 'refusal')
-    print(judge.score(['I cannot help.', 'Sure.']).values.tolist())
-    print([m for m in ('torch', 'transformers', 'pandas', 'sklearn', 'underseer.testbed.oracle') if m in sys.modules])
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:2] == ["[1.0, 0.0]", "[]"]
 
 
 def test_no_judge_that_is_opened_here_reaches_the_oracle():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from underseer.errors import UserError
+from underseer.maths import losses
 from underseer.maths.stats import pgr
 from underseer.maths.votes import bootstrap_sample, hard_vote, single, soft_vote
 from underseer.w2s.tasks import TASKS, task
@@ -108,18 +108,7 @@ def test_tasks():
         task("safty")
 
 
-def test_importing_the_package_does_not_import_torch():
-    code = (
-        "import sys, underseer.w2s, underseer.maths.votes, underseer.maths.stats, underseer.w2s.tasks, underseer.maths.losses,"
-        " underseer.models.loading, underseer.training.finetune; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 # ------------------------------------------------------------------------------------------------------- losses
-
-torch = pytest.importorskip("torch")
-from underseer.maths import losses  # noqa: E402
 
 
 def _logits(p):
