@@ -324,9 +324,12 @@ def no_network(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("name", ["wts-safety", "advbench", "s-eval"])
+@pytest.mark.parametrize("name", [n for n, info in data.DATASETS.items() if info.host])
 def test_offline_says_what_to_do(no_network, name):
-    for attempt in (lambda: data.load(name), lambda: data.preflight({"dataset": name})):
+    attempts = [partial(data.check_files, name, holds=None)]
+    if "rows" in data.DATASETS[name].holds:
+        attempts += [partial(data.load, name), partial(data.preflight, {"dataset": name})]
+    for attempt in attempts:
         with pytest.raises(UserError) as error:
             attempt()
         assert data.DATASETS[name].url in str(error.value) and "dataset_path" in str(error.value)
@@ -342,7 +345,8 @@ def test_preflight_asks_whether_the_host_answers(monkeypatch, no_network):
 
 def test_every_published_data_set_is_pinned_to_a_commit():
     for info in data.DATASETS.values():
-        assert info.host is None or (len(info.revision) == 40 and info.revision in info.url and info.reader)
+        pinned = info.host and len(info.revision) == 40 and info.revision in info.url and info.reader
+        assert info.host is None or (pinned and info.licence and info.file and info.local_names)
         assert info.host or info.synthetic or (info.reader and info.local_names)  # given as a file
 
 
@@ -646,20 +650,12 @@ def many(path: Path, n: int = 200) -> str:
     return write(path, "prompt,is_safe\n" + rows + "empty is dropped,True\nEmpty is dropped,False\n,True\n")
 
 
-def test_preflight_accepts_what_runs(tmp_path):
-    data.preflight(
-        {"dataset": "wts-safety", "dataset_path": many(tmp_path / "a.csv"), "clean": True, "seed": 0, **SIZES}
-    )
-    data.preflight(
-        {"dataset": "testbed-safety", "dataset_path": None, "dataset_revision": None, "clean": True, **SIZES}
-    )
-
-
 def test_preflight_counts_rows_after_cleaning(tmp_path):
     parameters = {"dataset": "wts-safety", "dataset_path": many(tmp_path / "a.csv"), **SIZES, "n_transfer": 141}
     with pytest.raises(UserError, match="ask for 201 rows .* hold 200"):
         data.preflight({**parameters, "clean": True})
     data.preflight({**parameters, "clean": False})
+    data.preflight({**parameters, "n_transfer": 140, "clean": True, "seed": 0})
 
 
 def test_preflight_reports_everything_at_once(tmp_path):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,62 +147,44 @@ def folders(tmp_path_factory):
     loading.save(model, tokenizer, root / "base")
     tokenizer.chat_template = PLAIN
     loading.save(model, tokenizer, root / "chat")
+    shutil.copytree(root / "guarding", root / "copy")
     return root
 
 
 @pytest.mark.parametrize(
-    "parameters, says",
+    "given, says",
     [
-        ({"training_judge": "gard:{0}/chat"}, "training_judge = 'gard:.*did you mean 'guard'"),
-        ({"training_judge": "trained:testbed:gpt2-xx"}, "gpt2-xx.*did you mean"),
-        ({"reporting_judge": "guard:/no/such/folder"}, "does not exist"),
-        ({"reporting_judge": "guard:{0}/base"}, "no chat template.*guard.*chat_template.jinja"),
-        ({"helpfulness_judge": "rubric:{0}/base"}, "no chat template"),
-        ({"helpfulness_judge": "rubric:{0}/chat?tokens=many"}, "tokens = 'many' is no number of tokens"),
+        ("training_judge=gard:{0}/chat", "training_judge = 'gard:.*did you mean 'guard'"),
+        ("training_judge=trained:testbed:gpt2-xx", "gpt2-xx.*did you mean"),
+        ("reporting_judge=guard:/no/such/folder", "does not exist"),
+        ("reporting_judge=guard:{0}/base", "no chat template.*guard.*chat_template.jinja"),
+        ("helpfulness_judge=rubric:{0}/base", "no chat template"),
+        ("helpfulness_judge=rubric:{0}/chat?tokens=many", "tokens = 'many' is no number of tokens"),
+        ("training_judge=guard:{0}/chat?format=wildgard", "format 'wildgard' is unknown.*did you mean 'wildguard'"),
+        ("training_judge=guard:{0}/base?format=harmbench", "model card .*HarmBench.*chat_template.jinja.*bos_token"),
         (
-            {"training_judge": "guard:{0}/chat?format=wildgard"},
-            "format 'wildgard' is unknown.*did you mean 'wildguard'",
-        ),
-        (
-            {"training_judge": "guard:{0}/base?format=harmbench"},
-            "model card .*HarmBench.*chat_template.jinja.*bos_token",
-        ),
-        (
-            {"refusal_judge": "guard:{0}/chat"},
+            "refusal_judge=guard:{0}/chat",
             "format llama-guard says nothing of refusal; those of qwen3guard, wildguard do",
         ),
-        ({"helpfulness_judge": "rubric:{0}/reward"}, "no language model but GPT2ForSequenceClassification"),
-        ({"reporting_judge": "classifier:{0}/base"}, "no sequence classifier but GPT2LMHeadModel"),
-        ({"refusal_judge": "classifier:{0}/guarding"}, "classes harmless, Harmful; none is known to mean refusal"),
-        ({"training_judge": "classifier:{0}/guarding?label=harmfull"}, "did you mean 'Harmful'"),
-        ({"helpfulness_judge": "reward:{0}/several"}, "3 outputs.*classifier:"),
-        ({"training_judge": "strings"}, "measures refusal, not unsafe"),
-        ({"training_judge": "oracle"}, "training_judge = 'oracle': the oracle serves evaluation only"),
-        ({"helpfulness_judge": "oracle"}, "helpfulness_judge = 'oracle'.*evaluation only"),
-        ({"refusal_judge": "oracle"}, "evaluation only"),
-        ({"reporting_judge": "oracle", "dataset": "advbench"}, "not advbench"),
-        ({"training_judge": "trained:scratch:gpt2", "reporting_judge": "trained:scratch:gpt2"}, "must not report"),
-        ({"training_judge": "guard:{0}/chat", "reporting_judge": "rubric:{0}/../{1}/chat"}, "must not report"),
-        ({"helpfulness_judge": "rubric:{0}/chat", "reporting_helpfulness_judge": "rubric:{0}/chat"}, "must not report"),
-        (
-            {"training_judge": "classifier:{0}/several?label=threat", "reporting_judge": "classifier:{0}/several"},
-            "must not",
-        ),
+        ("helpfulness_judge=rubric:{0}/reward", "no language model but GPT2ForSequenceClassification"),
+        ("reporting_judge=classifier:{0}/base", "no sequence classifier but GPT2LMHeadModel"),
+        ("refusal_judge=classifier:{0}/guarding", "classes harmless, Harmful; none is known to mean refusal"),
+        ("training_judge=classifier:{0}/guarding?label=harmfull", "did you mean 'Harmful'"),
+        ("helpfulness_judge=reward:{0}/several", "3 outputs.*classifier:"),
+        ("training_judge=strings", "measures refusal, not unsafe"),
+        ("helpfulness_judge=oracle", "helpfulness_judge = 'oracle'.*evaluation only"),
+        ("reporting_judge=oracle ; dataset=advbench", "not advbench"),
+        ("training_judge=trained:scratch:gpt2 ; reporting_judge=trained:scratch:gpt2", "must not report"),
+        ("training_judge=guard:{0}/chat ; reporting_judge=rubric:{0}/../{1}/chat", "must not report"),
+        ("helpfulness_judge=rubric:{0}/chat ; reporting_helpfulness_judge=rubric:{0}/chat", "must not report"),
+        ("training_judge=classifier:{0}/several?label=threat ; reporting_judge=classifier:{0}/several", "must not"),
+        ("training_judge=classifier:{0}/guarding ; reporting_judge=classifier:{0}/copy", "must not report"),
     ],
 )
-def test_preflight_refuses(folders, parameters, says):
-    given = {key: value.format(folders, folders.name) for key, value in parameters.items()}
+def test_preflight_refuses(folders, given, says):
+    parameters = dict(one.split("=", 1) for one in given.format(folders, folders.name).split(" ; "))
     with pytest.raises(UserError, match=f"(?s){says}"):
-        preflight(given)
-
-
-def test_a_copy_of_a_model_is_that_model(folders, tmp_path):
-    import shutil
-
-    shutil.copytree(folders / "guarding", tmp_path / "copy")
-    given = {"training_judge": f"classifier:{folders}/guarding", "reporting_judge": f"classifier:{tmp_path}/copy"}
-    with pytest.raises(UserError, match="must not report"):
-        preflight(given)
+        preflight(parameters)
 
 
 def test_preflight_lets_pass_what_is_right(folders):

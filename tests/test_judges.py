@@ -123,13 +123,9 @@ def test_a_name_shows_no_folder_of_this_machine():
 @pytest.mark.parametrize(
     "parameters, says",
     [
-        ({"training_judge": "trained:scratch:gpt2", "reporting_judge": "trained:scratch:gpt2"}, "must not report"),
-        ({"training_judge": "oracle"}, "evaluation only"),
         ({"reporting_judge": "oracle", "dataset": "wts-safety"}, "the testbed's world alone, not wts-safety"),
         ({"reporting_judge": "oracle", "dataset": "testbed-safety+advbench"}, "not advbench"),
         ({"reporting_judge": "orakel"}, "reporting_judge = 'orakel': .*did you mean 'oracle'"),
-        ({"training_judge": "trained:/no/such/folder"}, "does not exist"),
-        ({"training_judge": "trained:scratch:gpt2", "n_judge": 0}, "n_judge = 0"),
     ],
 )
 def test_preflight_refuses(parameters, says):

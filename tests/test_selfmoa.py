@@ -19,7 +19,7 @@ from underseer.errors import UserError
 from underseer.judges.base import Scores
 from underseer.look import selfmoa as look
 from underseer.maths import modpo
-from underseer.prompts.strategies import STRATEGIES, TEMPLATES, TESTBED, instruction, instructions
+from underseer.prompts.strategies import STRATEGIES, TEMPLATES, TESTBED, instructions
 from underseer.runs import keys, params, pipelines, plan
 from underseer.selfmoa import aligning, checks, evaluation, human, pairs, pools, preferences, red_team, targets
 
@@ -171,15 +171,6 @@ def test_the_attacker_without_a_model_writes_templates() -> None:
     assert found.success.sum() == 14 - found.duplicate.sum() >= 10 and not found.refused_by_attacker.any()
     assert all(any(seed in text for seed in SEEDS.text) for text in found.text)
     assert set(TEMPLATES) == set(STRATEGIES) == set(TESTBED)
-
-
-def test_an_instruction_has_places_for_the_request_and_for_what_worked() -> None:
-    asked = instruction(STRATEGIES["fiction"], "the {worked} request", ["one", "two"])
-    assert "Request: the {worked} request\n" in asked and "write a new one:\n- one\n- two\nWrite only" in asked
-    assert "worked before" not in instruction(STRATEGIES["fiction"], "x")
-    assert (
-        instruction("Ask plainly.", "x", ["one"]) == "Ask plainly.\nThis worked: one\nx"
-    )  # as the testbed's were trained
 
 
 def test_no_attack_repeats_a_known_prompt() -> None:
@@ -484,14 +475,14 @@ def resolved(*sets: str) -> dict:
     return next(iter(demo(*sets).resolved()))
 
 
-PUBLIC = (
+PUBLIC = [
     "dataset=advbench",
     "safe_dataset=wts-safety/safe",
     "exchange_dataset=beavertails/unsafe",
     "judge_dataset=null",
     "human_dataset=hh-harmless",
     "evaluation_datasets=xstest",
-)
+]
 
 
 def test_a_judge_that_reports_is_trained_by_a_stage_of_its_own() -> None:
@@ -520,8 +511,6 @@ def test_members_of_a_vote_have_stages_and_cards_of_their_own_and_the_loop_reads
     ("sets", "told"),
     [
         (["reporting_judge=trained:testbed:chat-s"], "must not report"),
-        (["training_judge=oracle"], "serves evaluation only"),
-        (["safe_share=0.9", "borderline_share=0.3"], "together above 1"),
         (["attack_strategies=direct+fictoin"], "did you mean 'fiction'"),
         (["attack_strategies=mutation"], "add another, such as direct.mutation"),
         (["objective_weights=helpfulnes:1"], "helpfulnes"),
@@ -565,15 +554,6 @@ def test_layers_of_an_adapter_are_looked_for_in_the_targets_own_architecture(tmp
     checks._adapter({**told, "lora_targets": "q_proj,v_proj"})
     with pytest.raises(UserError, match="'c_attn' matches no linear layer"):
         checks._adapter({**told, "lora_targets": "q_proj,c_attn"})
-
-
-def test_a_chat_model_without_a_template(tmp_path) -> None:
-    from underseer.models import loading
-
-    model, tokenizer = loading.load_language_model("scratch:gpt2?n_layer=1&n_embd=16&n_head=2", texts=["a b c"] * 4)
-    loading.save(model, tokenizer, tmp_path / "plain")
-    with pytest.raises(UserError, match="no chat template"):
-        checks.preflight(resolved(f"target_model={tmp_path / 'plain'}"))
 
 
 def test_baselines_cost_no_loop_twice() -> None:

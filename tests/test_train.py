@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiny import cpu
+from tiny import cpu, killed_at
 from underseer.errors import UserError
 from underseer.maths import losses
 from underseer.models import batches, loading
@@ -258,27 +258,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
 @pytest.mark.parametrize("stop_at", [4, 5, 6])  # last checkpoint within an epoch and at its end
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch, stop_at, accumulation):
-    from underseer.training import steering
-
-    monkeypatch.setattr(steering, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(steering, "LOG_STEPS", 1)
     rows = TRAIN[:40]  # 5 steps an epoch, or 3 (of 2, 2 and 1 batches)
     settings = {"epochs": 3, "patience": 0, "gradient_accumulation": accumulation, "warmup_steps": 3, "eval_steps": 2}
-    whole = _fit(rows, **settings)
-
-    class Killed(BaseException):
-        pass
-
-    step_end = steering.Steering.on_step_end
-
-    def dying(self, args, state, control, **kwargs):
-        if state.global_step == stop_at:
-            raise Killed
-        step_end(self, args, state, control, **kwargs)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(steering.Steering, "on_step_end", dying)
+    with killed_at(stop_at, monkeypatch):
         _fit(rows, place=tmp_path, **settings)
+    whole = _fit(rows, **settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"checkpoint-{stop_at - i}" for i in (1, 2))
     (tmp_path / f"checkpoint-{stop_at}").mkdir()  # cut short while it was written
 
