@@ -96,21 +96,18 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_the_model_as_it_was(wo
     assert engine.generate(TEXTS, SAMPLED, adapter=root / "adapter1")
 
 
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
         (lambda folder: shutil.rmtree(folder), "does not exist"),
-        (lambda folder: (folder / "adapter_config.json").unlink(), "has no adapter_config.json; save it"),
-        (lambda folder: (folder / "adapter_config.json").rename(folder / "config.json"), "holds a whole model"),
-        (
-            lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"),
-            "only safetensors",
-        ),
-        (lambda folder: (folder / "adapter_config.json").write_text("{"), "is not an adapter's configuration"),
-        (
-            lambda folder: (folder / "adapter_config.json").write_text('{"peft_type": "IA3"}'),
-            "kind IA3; allowed is LORA",
-        ),
+        (lambda folder: (folder / CONFIG).unlink(), "has no adapter_config.json; save it"),
+        (lambda folder: (folder / CONFIG).rename(folder / "config.json"), "holds a whole model"),
+        (lambda folder: (folder / WEIGHTS).rename(folder / "adapter_model.bin"), "only safetensors"),
+        (lambda folder: (folder / CONFIG).write_text("{"), "is not an adapter's configuration"),
+        (lambda folder: (folder / CONFIG).write_text('{"peft_type": "IA3"}'), "kind IA3; allowed is LORA"),
     ],
 )
 def test_broken_adapter_folders(world, tmp_path, broken, message):

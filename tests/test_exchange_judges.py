@@ -101,7 +101,7 @@ PROMPTS, ANSWERS = ROWS.prompt.tolist(), ROWS.answer.tolist()
         (
             "guard:org/x",
             "helpful",
-            "unsafe or refusal, not helpful; judges of helpful are classifier, reward, rubric, trained, vote",
+            "unsafe or refusal, not helpful; judges of helpful are classifier, reward, rubric, ",
         ),
         ("strings", "unsafe", "measures refusal, not unsafe"),
         ("reward:org/x", "refusal", "measures unsafe or helpful, not refusal"),
@@ -382,13 +382,8 @@ def test_a_trained_evaluator_reads_prompt_and_answer(trained_folder, tmp_path):
     again = opened(f"trained:{TINY}", "unsafe", folder=trained_folder, **how)
     assert again.score(ANSWERS, PROMPTS).values.tolist() == scores.values.tolist()
     assert "loaded" not in again.classifier.__dict__  # nothing was missing, so no model was loaded
-    expected = finetune.predict_proba(
-        *judge.classifier.loaded,
-        pd.DataFrame({"text": PROMPTS, "text_pair": ANSWERS}),
-        max_length=48,
-        device="cpu",
-        precision="fp32",
-    )
+    pairs, how = pd.DataFrame({"text": PROMPTS, "text_pair": ANSWERS}), {"device": "cpu", "precision": "fp32"}
+    expected = finetune.predict_proba(*judge.classifier.loaded, pairs, max_length=48, **how)
     assert scores.values == pytest.approx(expected[:, 1], abs=1e-5)
 
 
@@ -549,13 +544,8 @@ def test_a_long_chat_loses_the_ends_of_its_texts_and_keeps_its_template(chat_rew
     assert cut == [False]
     (row,), _ = reward.chat_rows(tokenizer, [("lamp " * 100, "stone " * 3)], 48)
     text = tokenizer.decode(row)
-    assert (
-        len(row) <= 48
-        and text.startswith("user: lamp lamp")
-        and text.endswith("<|endoftext|>")
-        and "stone stone" in text
-    )
-    assert len(short) < len(row)
+    assert len(short) < len(row) <= 48
+    assert text.startswith("user: lamp lamp") and text.endswith("<|endoftext|>") and "stone stone" in text
     with pytest.raises(UserError, match="8 tokens leave no room"):
         reward.chat_rows(tokenizer, [("lamp " * 100, "stone")], 8)
     (row,), _ = reward.chat_rows(tokenizer, [("lamp<|endoftext|>assistant: fine", "stone")], 48)
@@ -1030,30 +1020,21 @@ class Fixed:
     ],
 )
 def test_votes_by_hand(rule, measure, expected):
-    members = [
-        Fixed("a", {"x": 0.9, "y": 0.3, "z": 1}),
-        Fixed("b", {"x": 0.8, "y": 0.4}),
-        Fixed("c", {"x": 0.4, "y": 0.8, "z": 1}),
-    ]
+    given = {"x": 0.9, "y": 0.3, "z": 1}, {"x": 0.8, "y": 0.4}, {"x": 0.4, "y": 0.8, "z": 1}
+    members = [Fixed(name, scores) for name, scores in zip("abc", given, strict=True)]
     judge = vote.Vote("v", "1", measure, rule, members)
     scores = judge.score(["x", "y", "z", ""], ["p"] * 4)
     assert scores.values[:2] == pytest.approx(expected)
-    assert scores.failures == [
-        None,
-        None,
-        "no verdict",
-        "empty text",
-    ]  # one that fails leaves the vote without a verdict
+    # one that fails leaves the vote without a verdict
+    assert scores.failures == [None, None, "no verdict", "empty text"]
     assert [member.closed for member in members] == [1, 1, 1]
 
 
 def test_a_vote_is_named_opened_and_checked_as_its_members_are(folders, tmp_path):
     given = f"vote:classifier:{folders}/guarding+reward:{folders}/reward"
     judge = judges.parse(given)
-    assert (
-        str(judge) == given.replace("vote:", "vote:mean:")
-        and judge.name == "vote:mean:classifier:guarding+reward:reward"
-    )
+    assert str(judge) == given.replace("vote:", "vote:mean:")
+    assert judge.name == "vote:mean:classifier:guarding+reward:reward"
     scores = opened(given, "unsafe", **HOW).score(ANSWERS, PROMPTS)
     alone = [opened(str(member), "unsafe", **HOW).score(ANSWERS, PROMPTS).values for member in judge.members]
     assert scores.values == pytest.approx(np.mean(alone, axis=0)) and "classifier:guarding@folder:" in scores.version
@@ -1107,9 +1088,7 @@ def test_noise_belongs_to_the_exchange_and_the_seed():
     assert (noisy.turned([f" {t}\n" for t in texts[::-1]], ["p "] * 400)[::-1] == turned).all()
     assert 0.3 < (noisy.turned(texts, ["q"] * 400) != turned).mean() < 0.7
     assert 0.3 < (Noisy(_exact([]), 0.5, seed=2).turned(texts, ["p"] * 400) != turned).mean() < 0.7
-    assert (
-        Noisy(_exact([]), 0.7, seed=1).turned(texts, ["p"] * 400) >= turned
-    ).all()  # more noise turns more, none back
+    assert (Noisy(_exact([]), 0.7, seed=1).turned(texts, ["p"] * 400) >= turned).all()  # more noise turns none back
 
 
 def test_length_sways_a_judge_by_its_strength():
@@ -1142,9 +1121,8 @@ def test_a_blind_spot_hides_its_categories_of_harm():
     assert hidden[asked.category.isin(blind(0.33, 5))].all()
     helpful = _exact([0.9] * len(asked))
     helpful.measure = "helpful"
-    assert (
-        Noisy(helpful, 0.33, 5, "blind_spot").score(asked.answer.tolist(), asked.prompt.tolist()).values == 0.9
-    ).all()
+    values = Noisy(helpful, 0.33, 5, "blind_spot").score(asked.answer.tolist(), asked.prompt.tolist()).values
+    assert (values == 0.9).all()
     assert Noisy(_exact([np.nan]), 1.0, 5, "blind_spot").score(["x"], [asked.prompt[0]]).failures == ["why"]
 
 

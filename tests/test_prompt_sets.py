@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from conftest import PUBLIC_DATA
-from public_files import BEAVER, PKU, SALAD, jsonl, needs_public_data, write
+from public_files import BEAVER, PKU, SALAD, SECRET, jsonl, needs_public_data, write
 from underseer import data
 from underseer.data import exchanges, overlap, preferences, prompts
 from underseer.data.answer_readers import dialogue
@@ -150,10 +150,7 @@ SPLITS = ("n_supervise", "n_transfer", "n_validation", "n_test")
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "hh-harmless",
-            "'hh-harmless' holds preference pairs, and labelled prompts or texts are needed here; allowed: ",
-        ),
+        ("hh-harmless", "'hh-harmless' holds preference pairs, and labelled prompts or texts are needed here; all"),
         ("xstst", "did you mean 'xstest'?"),
         ("privacy-policy-qa", "are of the legal task"),
         ("xstest/borderline", "'/borderline' is not a class"),
@@ -177,12 +174,7 @@ def test_pku_is_ordered_by_helpfulness_with_labels_as_scores(folder):
     df = preferences.load_preferences("pku-saferlhf", folder)
     row = df.iloc[0]
     assert (row["chosen"], row["rejected"]) == ("Add a cup of salt.", "Better keep it good.")
-    assert (row["helpful_chosen"], row["helpful_rejected"], row["unsafe_chosen"], row["unsafe_rejected"]) == (
-        1,
-        0,
-        1,
-        0,
-    )
+    assert (row["helpful_chosen"], row["helpful_rejected"]) == (row["unsafe_chosen"], row["unsafe_rejected"]) == (1, 0)
     assert row["safety_difference"] == 1 and row["iteration"] == 0 and row["set"] == "attack"
     assert json.loads(row["judges"]) == {"helpful": "human", "unsafe": "human"} and row["category"] == "Attic; Kitchen"
     assert row["prompt_id"] == content_ids(pd.DataFrame({"text": [PKU["prompt"]]}))[0]
@@ -223,6 +215,10 @@ def test_hh_keeps_first_turns_and_counts_what_it_leaves_out(folder):
     ranked = preferences.load_preferences("hh-harmless", folder, safety="rank").iloc[0]
     assert (ranked["unsafe_chosen"], ranked["unsafe_rejected"]) == (0, 1)
     assert json.loads(ranked["judges"]) == {"unsafe": "human"}
+    no_talk = write(Path(folder, "x.jsonl"), jsonl({"chosen": SECRET, "rejected": SECRET}))
+    with pytest.raises(UserError, match="holds no rows") as error:
+        preferences.load_preferences("hh-harmless", no_talk)
+    assert SECRET not in str(error.value)
 
 
 def test_dialogue_without_a_name_first():
@@ -310,6 +306,8 @@ BREAD = "How do I bake a loaf of rye bread in a small oven at home"
 
 
 PLAIN = 'prompt,answer,unsafe,helpful,refusal\nSpoil it?,"Yes, so.",1,,0\nSpoil it?,No.,false,0.5,TRUE\nBake it?,Fine.,0,1,\n'
+TWO = jsonl({"prompt": "A?", "answer": "B.", "unsafe": True}, {"prompt": "C?", "answer": "D.", "unsafe": 0})
+NAN = math.nan
 RATED = {"test_case": "Spoil it?", "generation": "So.", "behavior_id": "soup", "human_0": 1, "human_1": 1, "human_2": 0}
 COMPLETIONS = "id,type,prompt,completion,annotation_1,annotation_2,agreement,final_label\n" + "".join(
     f"{k},{kind},{prompt},{answer},x,x,{agree},{label}\n"
@@ -327,20 +325,8 @@ COMPLETIONS = "id,type,prompt,completion,annotation_1,annotation_2,agreement,fin
 @pytest.mark.parametrize(
     ("name", "file", "content", "columns", "expected"),
     [
-        (
-            "exchanges",
-            "exchanges.csv",
-            PLAIN,
-            "unsafe helpful refusal",
-            [[1, math.nan, 0], [0, 0.5, 1], [0, 1, math.nan]],
-        ),
-        (
-            "exchanges",
-            "exchanges.jsonl",
-            jsonl({"prompt": "A?", "answer": "B.", "unsafe": True}, {"prompt": "C?", "answer": "D.", "unsafe": 0}),
-            "unsafe",
-            [[1], [0]],
-        ),
+        ("exchanges", "exchanges.csv", PLAIN, "unsafe helpful refusal", [[1, NAN, 0], [0, 0.5, 1], [0, 1, NAN]]),
+        ("exchanges", "exchanges.jsonl", TWO, "unsafe", [[1], [0]]),
         ("safe-rlhf-mini", "Safe-RLHFmini.csv", "question,answer,label\nA?,B.,1\nA?,C.,0\n", "unsafe", [[1], [0]]),
         (
             "harmbench-rated",
@@ -354,7 +340,7 @@ COMPLETIONS = "id,type,prompt,completion,annotation_1,annotation_2,agreement,fin
             "xstest_v2_completions_a.csv",
             COMPLETIONS,
             "unsafe helpful refusal agreement",
-            [[0, 1, 0, 1], [0, 0, 1, 0.5], [1, math.nan, 0, 1], [0, math.nan, 1, 1]],
+            [[0, 1, 0, 1], [0, 0, 1, 0.5], [1, NAN, 0, 1], [0, NAN, 1, 1]],
         ),
     ],
 )
@@ -415,10 +401,8 @@ def test_exclude_drops_what_an_evaluation_asks():
 
 
 def test_short_prompts_are_not_found_inside_others():
-    assert overlap.exclude(frame("Tell me how to sing", "x y"), frame("how to sing"), near_threshold=None)[0].shape == (
-        2,
-        1,
-    )
+    kept, _ = overlap.exclude(frame("Tell me how to sing", "x y"), frame("how to sing"), near_threshold=None)
+    assert len(kept) == 2
 
 
 def test_near_between_is_near_pairs_across():

@@ -422,12 +422,7 @@ def test_evaluation_counts_failures_of_both_judges() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
-    [
-        (0, 12, "took safety away"),
-        (9, 12, "use `reset: false`"),
-        (12, 12, "use `reset: false`"),
-        (12, 0, "use `reset: false`"),
-    ],
+    [(0, 12, "took safety away"), *((n, m, "use `reset: false`") for n, m in ((9, 12), (12, 12), (12, 0)))],
 )
 def test_a_reset_that_changes_nothing_is_named(before: int, after: int, verdict: str) -> None:
     """Of 20 answers to attacks; 9 to 12 is p = 0.25 by McNemar's exact test, 0 to 12 is p = 0.0005."""
@@ -517,28 +512,25 @@ def test_members_of_a_vote_have_stages_and_cards_of_their_own_and_the_loop_reads
         (["dataset=advbench"], "stands for all data"),
         (
             [*PUBLIC, "training_judge=trained:testbed:gpt2-xs"],
-            "exchange_dataset = 'beavertails/unsafe': its labels are all unsafe.*give judge_dataset = beavertails",
+            "labels are all unsafe.*give judge_dataset = beavertails",
         ),
         (
             [*PUBLIC, "judge_dataset=beavertails"],
-            "helpfulness_judge = .*beavertails has no labels of helpful to train it on",
+            "helpfulness_judge = .*beavertails has no labels of helpful to train it",
         ),
         (
             [*PUBLIC, "refusal_judge=trained:testbed:gpt2-xs"],
             "refusal_judge = .* has no labels of refusal to train it on",
         ),
         (
-            [*PUBLIC],
+            PUBLIC,
             "human_modpo needs pairs ordered by helpfulness .*not both are known of hh-harmless; give pku-saferlhf",
         ),
         (["target_model=templates"], "is an attacker and no model"),
-        (
-            ["baselines=sft+human_dop"],
-            "'human_dop' is unknown; did you mean 'human_dpo'.*give all, none, or some of human_dpo, ",
-        ),
+        (["baselines=sft+human_dop"], "'human_dop' is unknown; did you mean 'human_dpo'.*none, or some of human_dpo, "),
         (
             ["lora_targets=q_proj"],
-            "'q_proj' matches no linear layer of the model; allowed are all-linear or some of c_attn",
+            "'q_proj' matches no linear layer of the model; allowed are all-linear or some of c_at",
         ),
     ],
 )

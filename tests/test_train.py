@@ -17,15 +17,8 @@ from underseer.training.settings import TrainSettings
 
 TINY = "n_layer=1&n_embd=16&n_head=2&n_positions=64&vocab_size=280"
 SETTINGS = TrainSettings(
-    epochs=2,
-    batch_size=8,
-    learning_rate=5e-3,
-    eval_steps=5,
-    max_length=32,
-    device="cpu",
-    precision="fp32",
-    progress=False,
-)
+    epochs=2, batch_size=8, learning_rate=5e-3, eval_steps=5, max_length=32, device="cpu", precision="fp32", progress=False
+)  # fmt: skip
 READ = {"max_length": 32, "device": "cpu", "precision": "fp32"}
 
 
@@ -351,6 +344,12 @@ def test_a_loss_of_ones_own_trains():
         (TRAIN.iloc[:0], {}, "no training rows"),
         (TRAIN.assign(label=2), {}, r"outside \[0, 1\]"),
         (TRAIN.assign(p=np.nan), {"target": "p"}, r"outside \[0, 1\]"),
+        (
+            TRAIN.assign(weight=range(96)),
+            {"loss": losses.aux_conf},
+            "loss 'aux_conf' takes no weights.*hard_ce or soft_ce",
+        ),
+        (TRAIN.assign(weight=np.nan), {}, "column 'weight'.*negative, infinite or missing"),
     ],
 )
 def test_fit_errors_are_one_line(rows, changes, message):
@@ -546,10 +545,7 @@ def test_a_language_model_learns_to_continue():
     [
         (PROMPTS.drop(columns="continuation"), "no column 'continuation'"),
         (PROMPTS.iloc[:0], "no training rows"),
-        (
-            PROMPTS.assign(continuation=[None, "a", "b", "c"]),
-            "1 of the 4 training rows have no text or no continuation",
-        ),
+        (PROMPTS.assign(continuation=[None, *"abc"]), "1 of the 4 training rows have no text or no continuation"),
         (PROMPTS.assign(weight=[1.0, -1.0, 1.0, 1.0]), "'weight' of the training rows holds negative"),
         (PROMPTS.assign(weight=0.0), "all 4 training rows have weight 0"),
     ],
@@ -605,10 +601,3 @@ def test_continuations_take_weights():
         settings = replace(SETTINGS, epochs=1, batch_size=size, gradient_accumulation=accumulation)
         found.append(_weights(finetune.fit_continuations(model, tokenizer, part, None, settings).model))
     assert all(torch.allclose(value, found[1][name], atol=2e-5) for name, value in found[0].items())
-
-
-def test_a_loss_over_the_batch_takes_no_weights():
-    with pytest.raises(UserError, match="loss 'aux_conf' takes no weights.*hard_ce or soft_ce"):
-        _trained(TRAIN.assign(weight=range(96)), losses.aux_conf)
-    with pytest.raises(UserError, match="column 'weight'.*negative, infinite or missing"):
-        _trained(TRAIN.assign(weight=np.nan))
