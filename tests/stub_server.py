@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 
 
 class StubServer:
-    """``answer(path, body)`` gives (status, content) or (status, content, headers), or seconds to hang before it hangs up."""
+    """``answer(n, path, body)`` of the n-th POST, or of a GET, whose body is None: (status, content), (status, content, headers),
+    or seconds to hang before it hangs up."""
 
-    def __init__(self, answer: Callable[[str, object], tuple | float]) -> None:
+    def __init__(self, answer: Callable[[int, str, object], tuple | float]) -> None:
         self.answer = answer
         self.asked: list[tuple[str, dict, object]] = []  # path, headers, body
         self.busy = self.most_busy = 0
@@ -55,10 +56,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         stub = self.stub
         with stub.lock:
             stub.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+            n = sum(earlier is not None for _, _, earlier in stub.asked)
             stub.busy += 1
             stub.most_busy = max(stub.most_busy, stub.busy)
         try:
-            self.send(stub.answer(self.path, body))
+            self.send(stub.answer(n, self.path, body))
         finally:
             with stub.lock:
                 stub.busy -= 1

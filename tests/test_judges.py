@@ -481,7 +481,7 @@ def _error(status, name, key="errorType", headers=None):
 def stub():
     """Perspective's side: answers by a list of replies, the last one for ever."""
 
-    def answer(path, body):
+    def answer(n, path, body):
         reply = made.replies.pop(0) if len(made.replies) > 1 else made.replies[0]
         return reply(body) if callable(reply) else reply
 
