@@ -309,6 +309,7 @@ PLAIN = 'prompt,answer,unsafe,helpful,refusal\nSpoil it?,"Yes, so.",1,,0\nSpoil 
 TWO = jsonl({"prompt": "A?", "answer": "B.", "unsafe": True}, {"prompt": "C?", "answer": "D.", "unsafe": 0})
 NAN = math.nan
 RATED = {"test_case": "Spoil it?", "generation": "So.", "behavior_id": "soup", "human_0": 1, "human_1": 1, "human_2": 0}
+NONE = RATED | {"human_0": 0, "human_1": 0}
 COMPLETIONS = "id,type,prompt,completion,annotation_1,annotation_2,agreement,final_label\n" + "".join(
     f"{k},{kind},{prompt},{answer},x,x,{agree},{label}\n"
     for k, (kind, prompt, answer, agree, label) in enumerate(
@@ -331,9 +332,11 @@ COMPLETIONS = "id,type,prompt,completion,annotation_1,annotation_2,agreement,fin
         (
             "harmbench-rated",
             "harmbench_text_behaviors_val_set.json",
-            json.dumps({"soup": [RATED, {**RATED, "generation": "No.", "human_0": 0, "human_1": 0}]}),
+            json.dumps(
+                {"soup": [RATED, {**RATED, "generation": "No.", "human_0": 0}, {**NONE, "generation": "Not so."}]}
+            ),
             "unsafe agreement",
-            [[1, 2 / 3], [0, 1]],
+            [[1, 2 / 3], [0, 2 / 3], [0, 1]],
         ),
         (
             "xstest-completions",
