@@ -25,7 +25,6 @@ from underseer.report import (
     compare,
     compared,
     figures,
-    latex,
     links,
     markup,
     page,
@@ -555,7 +554,7 @@ def test_profile_page_leads_to_each_experiment(rendered):
 
 def test_escaping_of_tables():
     table = tabulate.Table("x_y", "X", EVIL, pd.DataFrame({"a_b": [EVIL], "n": ["1.0"]}), pd.DataFrame())
-    tex = latex.latex(table, tabulate.text_columns(table))
+    tex = tabulate.tex(table)
     assert r"100\% of \$x\_1 | \{y\} \textbackslash{} \textasciitilde{}\textasciicircum{}\#" in tex
     assert "}S[table-format=1.1]}" in tex and r"\toprule" in tex and r"\caption{X.}" in tex
     cell = tabulate.markdown(table).splitlines()[2]

@@ -150,7 +150,13 @@ def save(table: Table, folder: Path) -> None:
     """Write <name>.csv (numbers), .md and .tex (as shown)."""
     table.data.to_csv(folder / f"{table.name}.csv", index=False, lineterminator="\n")
     (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
-    (folder / f"{table.name}.tex").write_text(latex.latex(table, text_columns(table)), encoding="utf-8")
+    (folder / f"{table.name}.tex").write_text(tex(table), encoding="utf-8")
+
+
+def tex(table: Table) -> str:
+    """The table for a paper."""
+    named = {"name": table.name, "title": table.title, "caption": table.caption}
+    return latex.latex(table.shown.astype(str), text_columns(table), **named)
 
 
 def markdown(table: Table) -> str:
