@@ -178,6 +178,17 @@ def is_working(folder: Path) -> bool:
         os.close(handle)
 
 
+def work_folders(root: Path, pattern: str = "") -> list[tuple[Path, Path]]:
+    """Every work folder and every lock below ``root/pattern``, each with the work folder that it belongs to."""
+    return [(p, p.with_name(p.name.removesuffix(".lock"))) for p in sorted(root.glob(f"{pattern}.work-*"))]
+
+
+def at_work() -> list[tuple[str, str, Path]]:
+    """The stage instances that living processes work on: stage, key and work folder of each."""
+    folders = [path for path, folder in work_folders(paths.runs(), "*/*/") if path == folder and is_working(folder)]
+    return [("/".join(f.parts[-3:-1]), f.name.removeprefix(".work-"), f) for f in folders]
+
+
 def seal(folder: Path, place: Path, record: dict[str, Any]) -> Output:
     """Write the manifest of a work folder and move the folder to its place, its files read-only.
 

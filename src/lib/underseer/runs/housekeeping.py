@@ -86,8 +86,7 @@ def garbage() -> Garbage:
             names = [name.rpartition("/")[2] for inputs in output.manifest["inputs"].values() for name in inputs]
             queue += [there[key] for key in names if key in there]
     unreached.results = [output for key, output in there.items() if key not in kept]
-    for left in paths.runs().glob("*/*/.work-*"):  # work folders and their locks
-        folder = left.with_name(left.name.removesuffix(".lock"))
+    for left, folder in store.work_folders(paths.runs(), "*/*/"):
         if store.is_working(folder):
             raise StageError(f"{paths.shown(folder)}: a run is going on in this store; wait until it has ended")
         if folder.name.removeprefix(".work-") not in keys:

@@ -87,8 +87,7 @@ def local(threads: int, stages: int) -> Iterator[dict[str, str]]:
 def marks(*, cluster: bool) -> Iterator[Path]:
     """A folder of this run alone, where Snakemake sees which stages have ended. Those of runs that were killed are removed, of
     runs on a cluster after a week: their jobs go on, and leave a mark when they end."""
-    for left in paths.plans().glob(".work-*"):
-        folder = left.with_name(left.name.removesuffix(".lock"))  # Snakemake may have removed it, as an empty one
+    for left, folder in store.work_folders(paths.plans()):  # a lock may be alone: Snakemake removes empty folders
         kept = WEEK if folder.name.startswith(".work-cluster-") else 0
         if not store.is_working(folder) and left.exists() and time.time() - left.stat().st_mtime >= kept:
             shutil.rmtree(folder, ignore_errors=True)
