@@ -69,6 +69,12 @@ class Output:
         return self.manifest["parameters"]
 
     @property
+    def inputs(self) -> dict[str, str]:
+        """By key, the names of the outputs that this one was made from."""
+        names = [name for filling in self.manifest["inputs"].values() for name in filling]
+        return {name.rpartition("/")[2]: name for name in names}
+
+    @property
     def metrics(self) -> dict[str, float]:
         return self.manifest["metrics"]
 

@@ -6,6 +6,7 @@ Reads the files that it is asked about, and writes nothing.
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -108,6 +109,19 @@ def _read_notebook(stage: str, path: Path, _modified: int, _size: int) -> Notebo
     code = sha("\n".join(ast.dump(tree) for tree in trees))
     imports = tuple(name for tree in trees for name in _imports(tree))
     return Notebook(stage, path, defaults, code, imports)
+
+
+def code_cells(file: Path) -> list[str]:
+    """The code of a notebook, by cell, without its parameters and those that papermill put in."""
+    cells = [c for c in json.loads(file.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    hidden = {"parameters", "injected-parameters"}
+    return ["".join(c["source"]) for c in cells if not hidden & set(c["metadata"].get("tags", ()))]
+
+
+def cells_diff(old: list[str], new: list[str], *names: str) -> str:
+    """A unified diff of two lists of cells, each cell under a line of its own; '' where they are the same."""
+    lines = ([line for cell in cells for line in ("# cell", *cell.splitlines())] for cells in (old, new))
+    return "\n".join(difflib.unified_diff(*lines, *names, lineterm="", n=1))
 
 
 def _parse(source: str, path: Path) -> ast.Module:

@@ -26,36 +26,20 @@ from underseer.runs.rehearsal.shapes import Shape
 
 PROFILE = "rehearsal"
 
-MOST: dict[str, float] = {
-    "n_supervise": 40,
-    "n_transfer": 60,
-    "n_test": 40,
-    "n_judge": 60,
-    "n_evaluation": 8,
-    "n_prompts": 16,
-    "attack_budget": 16,
-    "bootstraps": 2,
-    "judge_members": 2,
-    "samples": 2,
-    "max_new_tokens": 8,
-    "max_length": 128,
-    "eval_steps": 2,
-    "gradient_accumulation": 2,
-    "kv_cache_gb": 1,
-}
-"""The most that a parameter may be in a rehearsal; ``RULES`` hold for those that are not named here."""
-
 RULES: tuple[tuple[str, float], ...] = (
+    (r"^n_(transfer|judge)$", 60),
+    (r"^n_(supervise|test)$", 40),
+    (r"^n_prompts$|^attack_budget$", 16),
+    (r"^n_evaluation$", 8),
     (r"^n_", 24),
-    (r"epochs$", 1),
-    (r"(^|_)iterations$", 2),
-    (r"(^|_)rounds$", 2),
+    (r"epochs$|^kv_cache_gb$", 1),
+    (r"(^|_)(iterations|rounds)$|^(bootstraps|judge_members|samples|eval_steps|gradient_accumulation)$", 2),
     (r"_per_(prompt|round|strategy|category)$", 3),
     (r"_new_tokens$", 8),
     (r"_length$", 128),
     (r"_steps$", 20),
 )
-"""Pattern of a parameter's name -> the most that it may be."""
+"""Pattern of a parameter's name, the first that fits counts -> the most that it may be in a rehearsal."""
 
 SET: dict[str, Any] = {"device": "cpu", "threads": 1}
 
@@ -124,7 +108,7 @@ def _value(key: str, value: Any, made: dict[Path, Shape]) -> Any:
     if isinstance(value, str) and key in MODELS | JUDGES:
         return _model(value, lambda shape: _folder(shape, made))
     if isinstance(value, int | float) and not isinstance(value, bool):
-        most = MOST.get(key) or next((most for pattern, most in RULES if re.search(pattern, key)), value)
+        most = next((most for pattern, most in RULES if re.search(pattern, key)), value)
         return min(value, type(value)(most))
     return value
 
