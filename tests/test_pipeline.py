@@ -11,13 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
 import pandas as pd
+import psutil
 import pytest
 
 from conftest import ROOT, TEST_PARAMS, underseer
+from soak import processes
 from underseer import store
 from underseer.maths import metrics
 from underseer.runs import execute, params, plan, workflow
@@ -233,16 +236,14 @@ def test_mlflow_holds_what_people_compare(finished: Path) -> None:
     assert student.data.tags["mlflow.parentRunId"] in parents
 
 
-def test_sync_logs_once(finished: Path, tmp_path: Path) -> None:
+def test_sync_logs_once(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An absent server is told of in a line and loses nothing; sync logs it later, and only once."""
-    uri = f"sqlite:///{tmp_path / 'other.db'}"
-    env = {**os.environ, "UNDERSEER_HOME": str(finished), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    command = [sys.executable, "-m", "underseer.runs.cli", "sync"]
-    away = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    away = underseer(finished, "sync")
     assert away.returncode == 1 and "everything is on disk" in away.stderr and "Traceback" not in away.stderr
-    env["MLFLOW_TRACKING_URI"] = uri
-    assert "19 runs logged" in subprocess.run(command, env=env, capture_output=True, text=True, timeout=120).stdout
-    assert "runs logged" not in subprocess.run(command, env=env, capture_output=True, text=True, timeout=120).stdout
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    assert "19 runs logged" in underseer(finished, "sync").stdout
+    assert "runs logged" not in underseer(finished, "sync").stdout
 
 
 def test_plain_papermill_and_its_missing_input(finished: Path, tmp_path: Path) -> None:
@@ -280,34 +281,6 @@ def started(home: Path, *args: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def alive(home: Path) -> list[int]:
-    """The processes of a run: kernels start sessions of their own, but the store is named in their environment."""
-    found = []
-    for proc in Path("/proc").glob("[0-9]*"):
-        try:
-            if str(home).encode() in (proc / "environ").read_bytes():
-                found.append(int(proc.name))
-        except OSError:
-            continue
-    return found
-
-
-def command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def kill_all(home: Path) -> None:
-    for pid in alive(home):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the run's processes in /proc")
 def test_a_run_that_is_ended_early_goes_on_to_the_same_results(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,15 +296,17 @@ def test_a_run_that_is_ended_early_goes_on_to_the_same_results(
         if number != signal.SIGKILL:
             assert process.returncode == 130 and told.strip() == "stopped; the same command continues"
         end = time.monotonic() + 15
-        while alive(home) and time.monotonic() < end:
+        while (left := processes(home)) and time.monotonic() < end:
             time.sleep(0.1)
-        assert not alive(home)
+        assert not left
     for at_work in (False, True):
         process = started(home)
         if at_work:
             until_a_kernel_runs(home, process)
         time.sleep(4)
-        kill_all(home)
+        for one in processes(home):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
         process.communicate()
         assert store.verify(home / "runs")[1] == []
     done = underseer(home, "run", TEST_PARAMS)
@@ -346,7 +321,7 @@ def test_a_run_that_is_ended_early_goes_on_to_the_same_results(
 def until_a_kernel_runs(home: Path, process: subprocess.Popen) -> None:
     """Wait for a kernel, which no signal to its stage reaches."""
     end = time.monotonic() + 600
-    while not any(b"ipykernel_launcher" in command(pid) for pid in alive(home)):
+    while not any("ipykernel_launcher" in command for command in processes(home).values()):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.1)
 

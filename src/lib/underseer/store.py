@@ -246,7 +246,7 @@ def write_manifest(folder: Path, record: dict[str, Any]) -> None:
     """Drop the checkpoints of a folder and write its manifest: ``record``, and every file with size and SHA-256."""
     remove(folder / CHECKPOINTS)
     held = [p for p in sorted(folder.rglob("*")) if p.is_file() and p != folder / MANIFEST]
-    files = {str(p.relative_to(folder)): _file_record(p) for p in held}
+    files = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in held}
     write_text(folder / MANIFEST, json.dumps({**record, "files": files}, indent=1, sort_keys=True) + "\n")
 
 
@@ -282,10 +282,6 @@ def damage(output: Output) -> list[str]:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _file_record(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def remove(path: Path) -> None:

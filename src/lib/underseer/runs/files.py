@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -245,8 +245,12 @@ def expand(source: Source | None, problems: list[str], problem: Problem) -> tupl
         elif sound:
             combos = itertools.product(*grid.values())
             variants += [dict(zip(grid, combo, strict=True)) for combo in combos]
-    unique = {repr(sorted(v.items())): v for v in variants}
-    return tuple(unique.values())
+    return unique(variants)
+
+
+def unique(variants: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The variants, each once."""
+    return tuple({repr(sorted(v.items())): v for v in variants}.values())
 
 
 def _axis_problem(key: str, axis: Any, problem: Problem) -> list[str]:

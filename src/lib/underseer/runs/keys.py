@@ -71,27 +71,17 @@ def stages(pipeline: str) -> tuple[str, ...]:
     return tuple(f"{p.parent.name}/{p.stem}" for p in files)
 
 
-def notebook_file(stage: str) -> Path:
-    """The notebook of a stage.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = paths.ROOT / "notebooks" / f"{stage}.ipynb"
-    if not path.is_file():
-        raise UserError(
-            f"notebooks/{stage}.ipynb: no such notebook; the stages are {', '.join(stages(stage.split('/')[0]))}"
-        )
-    return path
-
-
 def read_notebook(stage: str) -> Notebook:
     """The declared parameters of a notebook with their defaults, and the hashes of its code and of what it imports.
 
     Raises:
         UserError: no such notebook, not exactly one cell tagged ``parameters``, or a name that nothing knows.
     """
-    path = notebook_file(stage)
+    path = paths.ROOT / "notebooks" / f"{stage}.ipynb"
+    if not path.is_file():
+        raise UserError(
+            f"notebooks/{stage}.ipynb: no such notebook; the stages are {', '.join(stages(stage.split('/')[0]))}"
+        )
     facts = path.stat()
     return _read_notebook(stage, path, facts.st_mtime_ns, facts.st_size)
 

@@ -6,6 +6,7 @@ import ast
 import json
 from dataclasses import replace
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from underseer import paths, store
@@ -90,7 +91,7 @@ def _code_differs(manifest: dict[str, Any], notebook: Notebook, instance: Instan
     earlier, ran = manifest["cells"][: manifest["begun"]], manifest["cells"][manifest["begun"] :]
     known = {_normal(cell) for cell in saved}
     strange = [c.strip() for c in earlier if _normal(c) not in known and not _is_parameters(c, notebook)]
-    lines += [f"ran in the same kernel before it:\n{_indented(cell)}" for cell in dict.fromkeys(strange)]
+    lines += [f"ran in the same kernel before it:\n{indent(cell, ' ' * 4)}" for cell in dict.fromkeys(strange)]
     ran = [cell.strip() for cell in ran if cell.strip()]
     if [_normal(c) for c in ran] != [_normal(c) for c in saved]:
         lines.append(cells_diff(saved, ran, "saved", "ran"))
@@ -118,10 +119,6 @@ def _is_parameters(cell: str, notebook: Notebook) -> bool:
         and isinstance(node.value, ast.Constant | ast.UnaryOp)
         for node in body
     )
-
-
-def _indented(cell: str) -> str:
-    return "\n".join(f"    {line}" for line in cell.splitlines())
 
 
 def _execute(choice: Choice, instance: Instance, names: dict[str, str], origin: str) -> int:
