@@ -292,7 +292,7 @@ def test_a_run_that_is_ended_early_goes_on_to_the_same_results(
         process = started(home)
         until_a_kernel_runs(home, process)
         process.send_signal(number)
-        told = process.communicate(timeout=40)[1].decode()
+        told = process.communicate(timeout=60)[1].decode()
         if number != signal.SIGKILL:
             assert process.returncode == 130 and told.strip() == "stopped; the same command continues"
         end = time.monotonic() + 15
