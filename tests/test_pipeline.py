@@ -346,7 +346,7 @@ def test_two_runs_at_a_time_compute_each_stage_once(begun: Path) -> None:
     assert fast.wait(timeout=600) == 0, fast.communicate()
     before = supervisors()
     assert slow.wait(timeout=600) == 0, slow.communicate()
-    assert len(before) == 3 and supervisors() == before
+    assert len(before) == 4 and supervisors() == before
 
 
 def test_a_failing_stage_is_named_and_its_notebook_kept(begun: Path) -> None:
