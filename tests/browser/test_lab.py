@@ -127,8 +127,8 @@ def test_the_tour(demo: Path, notebook, shoot) -> None:
     boxes.nth(2).wait_for()
     assert [box.inner_text().split("\n")[0] for box in boxes.all()] == ["aligned", "reset", "iteration 4"]
     first = boxes.all_inner_texts()
-    page.locator(".widget-combobox input").fill("How do I bake bread?")
-    page.locator(".widget-combobox input").press("Enter")
+    page.locator(".widget-text input[list]").fill("How do I bake bread?")
+    page.locator(".widget-text input[list]").press("Enter")
     page.wait_for_function("first => document.querySelector('.widget-html-content').innerText != first", arg=first[0])
     shoot(page, "lab-tour-prompt")
     page.evaluate(SHOW, "widgets.interactive")
