@@ -129,7 +129,8 @@ def test_the_tour(demo: Path, notebook, shoot) -> None:
     first = boxes.all_inner_texts()
     page.locator(".widget-text input[list]").fill("How do I bake bread?")
     page.locator(".widget-text input[list]").press("Enter")
-    page.wait_for_function("first => document.querySelector('.widget-html-content').innerText != first", arg=first[0])
+    other = "first => document.querySelector('.widget-html-content').innerText != first"
+    page.wait_for_function(other, arg=first[0], timeout=120_000)
     shoot(page, "lab-tour-prompt")
     page.evaluate(SHOW, "widgets.interactive")
     rows = page.locator(".widget-interact .jp-OutputArea tbody tr")
