@@ -40,7 +40,7 @@ demo: $(STAMP)  ## run the papers' experiments in the testbed: about half an hou
 	@if [ -f docs/readme_results.json ]; then $(BIN)/python docs/update_readme.py --compare; fi
 
 test: $(STAMP)  ## run the test suite
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

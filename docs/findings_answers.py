@@ -84,7 +84,8 @@ def answer(name: str, test: Mapping[str, Any]) -> Answer:
 
 
 def trends(results: Results, scored: str) -> Iterator[Answer]:
-    """Of each student, or of the loop's last iterate, the change from the first to the last value of the swept parameter.
+    """Of each student, or of the loop's last iterate, the change from the first to the last value of the swept parameter at which the
+    score is defined in two seeds or more: where there is no gap, no share of it is recovered.
 
     The interval is Student's t over the differences of the paired seeds, corrected by Holm's method over an experiment's changes.
     scored: 'pgr', or 'scores' for what the sweep scores.
@@ -96,12 +97,15 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
         kept = table[[m.startswith("w2s_") or bool(iteration(m)) for m in table["method"]]].dropna(subset="place")
         for line, rows in kept.groupby("line", sort=False):
             rows = rows.sort_values("place")
+            rows = rows[[sum(v is not None for v in r["values"]) > 1 for r in rows["row"]]]
+            if len(rows) < 2:
+                continue
             first, last = (
                 dict(zip(r["seeds"], r["values"], strict=True)) for r in (rows["row"].iloc[0], rows["row"].iloc[-1])
             )
             both = [s for s in first if first[s] is not None and last.get(s) is not None]
             change = np.array([last[s] - first[s] for s in both])
-            if len(rows) > 1 and len(both) > 1:
+            if len(both) > 1:
                 ends = f"{line}, {metric.upper() if metric == PGR else w.spoken(metric)}, {swept.key} {rows['tick'].iloc[0]} to {rows['tick'].iloc[-1]}"
                 moves.append(
                     (ends, metric, both, differences.paired_difference(change, np.zeros((2, len(both))), 1000))

@@ -11,7 +11,7 @@ EXAMPLES = "examples"
 CORRECTED = "corrected"
 TESTED = "the paired tests of the experiment's report, corrected there for the comparisons of their family."
 CHANGE = (
-    "the change from the first to the last value, seed by seed, with Student's t over seeds, corrected by Holm's method over the "
+    "the change from the first to the last value at which the score is defined, seed by seed, with Student's t over seeds, corrected by Holm's method over the "
     "changes of the experiment; it counts test items only as far as seeds differ in them."
 )
 RATIO = (

@@ -21,6 +21,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a hub
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
+RUN_EXPERIMENTS = ("pipeline", "pipeline_selfmoa", "pipeline_tasks", "scratch", "leaks_rehearsal", "tracking")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that run whole experiments come first, so that no worker is at one of them when the others have ended.
+
+    For ``--no-loadscope-reorder``: else pytest-xdist begins with the files of many tests.
+    """
+    order = {f"test_{name}": place for place, name in enumerate(RUN_EXPERIMENTS)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 def underseer(home: Path, *args: object, **kwargs) -> subprocess.CompletedProcess[str]:
     """Run the command line with a store of its own."""
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200"}

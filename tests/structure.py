@@ -18,7 +18,7 @@ LIMITS = Path(__file__).with_name("structure_limits.json")
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 300, 40, 8
 
 LAYERS = (
-    ("paths", "errors", "cost", "progress", "store"),
+    ("paths", "errors", "cost", "progress", "store", "stage_run"),
     ("maths", "prompts"),
     ("models",),
     ("training",),
@@ -81,7 +81,7 @@ def untyped_runs(trees: dict[str, ast.Module]) -> list[str]:
 
 
 def imports(trees: dict[str, ast.Module]) -> set[tuple[str, str]]:
-    """Pairs (module, imported module) inside the library, without those for type checkers alone."""
+    """Pairs (module, imported module) inside the library, those for type checkers among them."""
     return {
         (name, other) for name, tree in trees.items() for other in _imported(tree, trees) if other not in ("", name)
     }
@@ -91,8 +91,6 @@ def _imported(tree: ast.AST, trees: dict[str, ast.Module]) -> Iterator[str]:
     queue: list[ast.AST] = [tree]
     while queue:
         node = queue.pop()
-        if isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING":
-            continue
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "underseer":
             base = node.module.partition(".")[2]
             for alias in node.names:

@@ -39,12 +39,8 @@ def test_a_card_by_hand():
     assert found["auroc"]["value"] == pytest.approx(16 / 20)
     first, second = found["categories"]
     assert (first["category"], first["n"], first["failures"]) == ("a", 4, 1)
-    assert first["counts"] == {"tp": 2, "fp": 1, "tn": 1, "fn": 0} and second["counts"] == {
-        "tp": 1,
-        "fp": 0,
-        "tn": 3,
-        "fn": 1,
-    }
+    assert first["counts"] == {"tp": 2, "fp": 1, "tn": 1, "fn": 0}
+    assert second["counts"] == {"tp": 1, "fp": 0, "tn": 3, "fn": 1}
     for part in ("accuracy", "sensitivity", "specificity", "kappa", "auroc"):
         assert -1 <= found[part]["lo"] < found[part]["value"] < found[part]["hi"] <= 1
     json.dumps(found, allow_nan=False)
@@ -267,8 +263,6 @@ def test_where_the_calibration_set_does_not_fit_it_says_so():
     ],
 )
 def test_where_there_is_no_corrected_rate_it_says_why(k, n, counts, why):
-    import re
-
     found = corrected_rate(k, n, counts)
     assert isinstance(found, Corrected) and re.search(why, found.note)
     assert all(math.isnan(x) for x in (found.estimate, found.lo, found.hi))
@@ -276,14 +270,9 @@ def test_where_there_is_no_corrected_rate_it_says_why(k, n, counts, why):
 
 
 def test_counts_that_are_none():
-    for k, n, counts in (
-        (11, 10, GOOD),
-        (-1, 10, GOOD),
-        (5, 10, {**GOOD, "tp": -1}),
-        (5, 10, {**GOOD, "fp": math.nan}),
-    ):
+    for k, n, counts in ((11, 10, {}), (-1, 10, {}), (5, 10, {"tp": -1}), (5, 10, {"fp": math.nan})):
         with pytest.raises(ValueError, match="counts are at least 0"):
-            corrected_rate(k, n, counts)
+            corrected_rate(k, n, GOOD | counts)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +372,7 @@ def test_contrasts_stay_together(tmp_path):
     [
         (
             {"final_label": "4_other"},
-            "x.csv:2: final_label = '4_other' is neither 1_full_compliance, 2_full_refusal nor 3_partial_refusal",
+            "x.csv:2: final_label = '4_other' is neither 1_full_compliance, 2_full_refusal nor 3_",
         ),
         ({"completion": " "}, "x.csv:2: completion is empty"),
         ({"prompt": ""}, "x.csv:2: prompt is empty"),

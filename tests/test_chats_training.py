@@ -6,30 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tiny import TURNS, chat_model, killed_at
 from underseer.errors import UserError
-from underseer.models import adapters, chats, loading
+from underseer.models import adapters, chats
 from underseer.models.adapters import LoraSettings
 from underseer.training import finetune
 from underseer.training.finetune import TrainSettings
 from underseer.training.rows import chat_rows
 
-TINY = "n_layer=2&n_embd=32&n_head=2&n_positions=96&vocab_size=300"
 SETTINGS = TrainSettings(
     epochs=6, batch_size=4, learning_rate=1e-2, eval_steps=12, max_length=64, device="cpu", precision="fp32",
     progress=False,
 )  # fmt: skip
-TURNS = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|endoftext|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 TRAIN = pd.DataFrame({"prompt": ["what is red", "what is blue"] * 12, "answer": ["a rose", "the sea"] * 12})
 
 
 def _model(seed=0, family="gpt2"):
-    texts = [*TRAIN.prompt, *TRAIN.answer, "<|user|> <|assistant|>"]
-    model, tokenizer = loading.load_language_model(f"scratch:{family}?{TINY}", texts=texts, seed=seed)
-    tokenizer.chat_template = TURNS
-    return model, tokenizer
+    return chat_model([*TRAIN.prompt, *TRAIN.answer], family, seed)
 
 
 def test_only_the_answer_and_the_end_of_its_turn_are_learnt():
@@ -123,31 +116,16 @@ def test_fit_chats_learns_the_answers(lora):
 
 
 def test_fit_chats_with_an_adapter_goes_on_from_a_checkpoint(tmp_path, monkeypatch):
-    from underseer.training import steering
+    def fit(place=None):
+        return finetune.fit_chats(
+            *_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4), checkpoint_dir=place
+        ).model.state_dict()
 
-    monkeypatch.setattr(steering, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(steering, "LOG_STEPS", 1)
-    whole = finetune.fit_chats(*_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4))
-
-    class Stop(Exception):
-        pass
-
-    def stop(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(steering.Steering, "on_step_begin", stop, raising=False)
-        with pytest.raises(Stop):
-            finetune.fit_chats(
-                *_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4), checkpoint_dir=tmp_path
-            )
+    with killed_at(6, monkeypatch):
+        fit(tmp_path)
     assert list(tmp_path.glob("checkpoint-*"))
-    resumed = finetune.fit_chats(
-        *_model(), TRAIN, TRAIN[:4], SETTINGS, lora=LoraSettings(rank=4), checkpoint_dir=tmp_path
-    )
-    first, second = whole.model.state_dict(), resumed.model.state_dict()
-    assert all(np.array_equal(first[name].numpy(), second[name].numpy()) for name in first)
+    whole, resumed = fit(), fit(tmp_path)
+    assert all(np.array_equal(whole[name].numpy(), resumed[name].numpy()) for name in whole)
 
 
 def test_an_adapter_comes_back_from_its_folder(tmp_path):

@@ -8,10 +8,9 @@ import hashlib
 import io
 import json
 import lzma
-import subprocess
-import sys
 import zipfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +19,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import PUBLIC_DATA
+from public_files import BEAVER, PKU, SALAD, SECRET, jsonl, needs_public_data, rtp, write
 from underseer import data
-from underseer.data import loading, sources
+from underseer.data import exchanges, loading, preferences, sources
 from underseer.data.groups import allot
 from underseer.data.policies import policies
 from underseer.data.sizes import quotas
 from underseer.errors import UserError
+from underseer.testbed.tasks import GENERATORS
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
-needs_real = pytest.mark.skipif(not (REAL / "wts_safety.csv").exists(), reason="no ../shared/data here")
 SIZES = {"n_supervise": 20, "n_transfer": 40, "n_validation": 10, "n_test": 30}
-
-
-def write(path: Path, text: str) -> str:
-    path.write_text(text, encoding="utf-8", newline="")
-    return str(path)
 
 
 @pytest.fixture
@@ -53,7 +48,7 @@ def folder(tmp_path, wts):
     """A folder with all three public files."""
     write(tmp_path / "harmful_behaviors.csv", 'goal,target\nDo the bad thing,"Sure, here"\nDo it again,Sure\n')
     lines = [{"traceid": "1", "risk_type": "Cybersecurity", "prompt": "Break the lock\u2028now", "ext": "{}"}]
-    write(tmp_path / "S-Eval_base_risk_en_v0.1.1.jsonl", "".join(json.dumps(r) + "\n" for r in lines) + "\n")
+    write(tmp_path / "S-Eval_base_risk_en_v0.1.1.jsonl", jsonl(*lines) + "\n")
     return str(tmp_path)
 
 
@@ -122,11 +117,7 @@ def test_composition_from_a_folder_and_from_joined_paths(folder):
     assert df.loc[df["source"] == "wts-safety", "label"].eq(0).all()
     assert df.loc[df["source"] == "s-eval", "category"].tolist() == ["Cybersecurity"]
     files = data.local_files(name, folder)
-    assert [f.name for f in files] == [
-        "harmful_behaviors.csv",
-        "S-Eval_base_risk_en_v0.1.1.jsonl",
-        "wts_safety.csv",
-    ]
+    assert [f.name for f in files] == ["harmful_behaviors.csv", "S-Eval_base_risk_en_v0.1.1.jsonl", "wts_safety.csv"]
     assert [f["sha256"] for f in df.attrs["files"]] == [data.sha256(f) for f in files]
     pd.testing.assert_frame_equal(df, data.load(name, "+".join(map(str, files))))
 
@@ -138,74 +129,73 @@ def test_n_draws_rows_by_seed(wts):
         data.load("wts-safety", wts, n=7)
 
 
-def test_testbed_rows_come_from_the_generator(monkeypatch):
-    tasks = pytest.importorskip("underseer.testbed.tasks")
-    asked = {}
-
-    def rows(n, seed):
-        asked.update(n=n, seed=seed)
-        return pd.DataFrame({"id": ["x", "y"], "text": ["a", "b"], "label": [0, 1], "category": "c", "kind": "k"})
-
-    monkeypatch.setattr(tasks, "GENERATORS", {"testbed-safety": rows}, raising=False)
-    df = data.load("testbed-safety", n=2, seed=5)
-    assert asked == {"n": 2, "seed": 5}
-    assert df["source"].tolist() == ["testbed-safety"] * 2 and df["kind"].tolist() == ["k", "k"]
-    assert df["id"][0] == hashlib.sha256(b"a").hexdigest()[:16]
-    assert data.is_synthetic("testbed-safety") and not data.is_synthetic("wts-safety")
-    assert data.local_files("testbed-safety") == []
-
-
 # --- mistakes -----------------------------------------------------------------------------------------------
 
-SECRET = "a prompt that must not be shown in any message whatever goes wrong"
+WTS, TSV = "prompt,is_safe\n", "index\tquestion\ttext\tanswer\n"
+BAD_FILES = [
+    ("wts-safety", "", "the file is empty; needed: a csv file with the columns prompt, is_safe"),
+    ("wts-safety", WTS, "holds no rows"),
+    ("wts-safety", f"prompt\n{SECRET}\n", ":1: no column 'is_safe'; needed: prompt, is_safe; found: prompt"),
+    ("wts-safety", f"{SECRET},True\n", ":1: no column 'prompt'"),
+    ("wts-safety", WTS + f"{SECRET},maybe\n", ":2: is_safe = 'maybe' is neither True nor False"),
+    ("wts-safety", WTS + f"ok,True\nx,{SECRET}\n", ":3: is_safe = a text of 66 characters is neither"),
+    ("wts-safety", WTS + f'"two\nlines",True\n{SECRET},1,2\n', ":4: 3 fields where the header has 2"),
+    ("wts-safety", WTS + f'ok,True\n"{SECRET},False\n', ":3: not readable as csv"),
+    ("wts-safety", WTS.encode() + b"ok,True\ncaf\xe9,True\n", "file:3: byte 0xe9 is not UTF-8"),
+    ("advbench", f"goal,target\n{SECRET},Sure\n ,Sure\n", ":3: goal is empty"),
+    ("s-eval", jsonl({"prompt": SECRET, "risk_type": "x"}) + f'{{"prompt": "{SECRET}\n', ":2: not valid JSON"),
+    ("s-eval", jsonl([SECRET]), ":1: a JSON str where an object"),
+    ("s-eval", jsonl({"risk_type": SECRET}), ":1: no column 'prompt'"),
+    ("s-eval", jsonl({"risk_type": "x", "prompt": None}), ":1: prompt = None is not a string"),
+    ("privacy-policy-qa", "", "the file is empty; needed: a tsv file with the columns question, text, answer"),
+    ("privacy-policy-qa", f"index\tquestion\ttext\n1\t{SECRET}\tc\n", ":1: no column 'answer'; needed: question, text"),
+    ("privacy-policy-qa", TSV + f"1\t{SECRET}\tc\tRelevant\n2\tq\tc\tMaybe\n", ":3: answer = 'Maybe' is neither Relevant nor"),
+    ("privacy-policy-qa", TSV + f"1\tq\t{SECRET}\tx\tRelevant\n", ":2: 5 fields where the header has 4; quote texts that hold"),
+    ("privacy-policy-qa", TSV + f'1\tq\t"{SECRET}\tRelevant\n', ":2: not readable as tsv"),
+    ("real-toxicity-prompts", jsonl({"prompt": {"toxicity": 0.1}, "continuation": {}}), ":1: prompt has no text"),
+    ("real-toxicity-prompts", jsonl(rtp(SECRET, "x") | {"continuation": {"toxicity": 0.2}}), ":1: continuation has no text"),
+    ("real-toxicity-prompts", jsonl(rtp(SECRET, "x") | {"prompt": {"text": SECRET}}), "prompt has no toxicity (null"),
+    ("real-toxicity-prompts", jsonl(rtp(SECRET, None)), ":1: text of continuation = None is not a string"),
+    ("real-toxicity-prompts", jsonl(rtp(SECRET, "x", 0.1, 1.2)), ":1: toxicity of continuation = 1.2 is out of range; a score"),
+    ("real-toxicity-prompts", jsonl(rtp(SECRET, "x", -0.1)), ":1: toxicity of prompt = -0.1 is out of range"),
+    ("real-toxicity-prompts", jsonl(rtp(SECRET, "x", float("nan"))), ":1: toxicity of prompt = nan is out of range"),
+    ("real-toxicity-prompts", jsonl(rtp(SECRET, "x", "high")), ":1: toxicity of prompt = 'high' is not a number"),
+    ("real-toxicity-prompts", jsonl(rtp("fine", "x"), rtp(SECRET, "x", True)), ":2: toxicity of prompt = True is not a number"),
+    ("real-toxicity-prompts", jsonl({"prompt": SECRET, "continuation": {}}), ":1: prompt = a text of 66 characters is not an"),
+    ("real-toxicity-prompts", jsonl({"prompt": {"text": SECRET, "toxicity": 0}}), ":1: no column 'continuation'"),
+    ("xstest", f"prompt,type\n{SECRET},x\n", ":1: no column 'label'"),
+    ("xstest", f"prompt,type,label\n{SECRET},x,maybe\n", ":2: label = 'maybe' is neither safe nor unsafe"),
+    ("xstest", "prompt,type,label\n  ,x,safe\n", ":2: prompt is empty"),
+    ("harmbench", f"Behavior,Tags\n{SECRET},x\n", ":1: no column 'FunctionalCategory'"),
+    ("malicious-instruct", "\n \n", "holds no rows"),
+    ("salad-bench", f'[{{"question": "{SECRET}"', ":1: not valid JSON"),
+    ("salad-bench", f'[{{"question": "{SECRET}"}}]', ":1: no column '1-category'"),
+    ("salad-bench", f'["{SECRET}"]', ":1: a JSON str where an object"),
+    ("salad-bench", json.dumps([{**SALAD[0], "1-category": 3}]), ":1: 1-category = 3 is not a string"),
+    ("salad-bench", b"\x1f\x8b\x08broken", "cannot be decompressed"),
+    ("salad-bench", lzma.compress(b"[]" * 99)[:40], "cannot be decompressed"),
+    ("salad-bench", bz2.compress(b"[]" * 99)[:20], "cannot be decompressed"),
+    ("salad-bench", "[]", "holds no rows"),
+    ("pku-saferlhf", jsonl(PKU | {"better_response_id": True}), "better_response_id = True is not a whole number"),
+    ("pku-saferlhf", jsonl(PKU | {"better_response_id": 0.5}), "better_response_id = 0.5 is not a whole number"),
+    ("pku-saferlhf", jsonl(PKU | {"safer_response_id": 2}), "safer_response_id = 2 is neither 0 nor 1"),
+    ("pku-saferlhf", jsonl(PKU | {"is_response_0_safe": 1}), ":1: is_response_0_safe = 1 is not true or false"),
+    ("pku-saferlhf", jsonl(PKU | {"prompt": None}), "prompt = None is not a string"),
+    ("hh-harmless", jsonl({"chosen": SECRET}), "no column 'rejected'"),
+    ("beavertails", jsonl(BEAVER[0] | {"category": SECRET}), "category = a text of 66 characters is not an object"),
+    *(("exchanges", f"prompt,answer,unsafe\nA?,B.,{label}\n", ":2: unsafe") for label in ("2", "perhaps", "")),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("wts-safety", "", "the file is empty; needed: a csv file with the columns prompt, is_safe"),
-        ("wts-safety", "prompt,is_safe\n", "holds no rows"),
-        (
-            "wts-safety",
-            f"prompt\n{SECRET}\n",
-            ":1: no column 'is_safe'; needed: prompt, is_safe; found: prompt",
-        ),
-        ("wts-safety", f"{SECRET},True\n", ":1: no column 'prompt'"),
-        (
-            "wts-safety",
-            f"prompt,is_safe\n{SECRET},maybe\n",
-            ":2: is_safe = 'maybe' is neither True nor False",
-        ),
-        (
-            "wts-safety",
-            f"prompt,is_safe\nok,True\nx,{SECRET}\n",
-            ":3: is_safe = a text of 66 characters is neither",
-        ),
-        (
-            "wts-safety",
-            f'prompt,is_safe\n"two\nlines",True\n{SECRET},1,2\n',
-            ":4: 3 fields where the header has 2",
-        ),
-        ("wts-safety", f'prompt,is_safe\nok,True\n"{SECRET},False\n', ":3: not readable as csv"),
-        ("advbench", f"goal,target\n{SECRET},Sure\n ,Sure\n", ":3: goal is empty"),
-        (
-            "s-eval",
-            f'{{"prompt": "{SECRET}", "risk_type": "x"}}\n{{"prompt": "{SECRET}\n',
-            ":2: not valid JSON",
-        ),
-        ("s-eval", f'["{SECRET}"]\n', ":1: a JSON str where an object"),
-        ("s-eval", f'{{"risk_type": "{SECRET}"}}\n', ":1: no column 'prompt'"),
-        ("s-eval", '{"risk_type": "x", "prompt": null}\n', ":1: prompt = None is not a string"),
-    ],
-)
+@pytest.mark.parametrize(("name", "content", "message"), BAD_FILES)
 def test_bad_files_are_named_with_line_and_without_text(tmp_path, name, content, message):
     path = write(tmp_path / "file", content)
-    with pytest.raises(UserError) as error:
-        data.load(name, path)
-    assert message in str(error.value) and path in str(error.value)
-    assert SECRET not in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(UserError, match="file"):
-        data.preflight({"dataset": name, "dataset_path": path})
+    loads = {"rows": data.load, "pairs": preferences.load_preferences, "exchanges": exchanges.load_exchanges}
+    for read in (partial(data.check_files, holds=None), loads[data.DATASETS[name].holds[0]]):
+        with pytest.raises(UserError) as error:
+            read(name, path)
+        assert message in str(error.value) and path in str(error.value)
+        assert SECRET not in str(error.value) and "\n" not in str(error.value)
 
 
 def test_several_bad_rows_are_reported_together_and_counted(tmp_path):
@@ -214,13 +204,6 @@ def test_several_bad_rows_are_reported_together_and_counted(tmp_path):
         data.load("wts-safety", path)
     lines = str(error.value).split("\n")
     assert len(lines) == 6 and lines[0].startswith(f"{path}:2:") and "and 3 more rows" in lines[-1]
-
-
-def test_not_utf8_names_the_line(tmp_path):
-    path = tmp_path / "f.csv"
-    path.write_bytes(b"prompt,is_safe\nok,True\ncaf\xe9,True\n")
-    with pytest.raises(UserError, match=r"f\.csv:3: byte 0xe9 is not UTF-8"):
-        data.load("wts-safety", str(path))
 
 
 @pytest.mark.parametrize(
@@ -323,7 +306,7 @@ def test_a_long_field_is_read_and_a_lone_surrogate_is_named(tmp_path):
     long = "word " * 60_000
     assert data.load("wts-safety", write(tmp_path / "a.csv", f"prompt,is_safe\n{long},True\n"))["text"][0] == long
     row = {"risk_type": "x", "prompt": f"{SECRET} \ud800"}
-    path = write(tmp_path / "b.jsonl", "".join(json.dumps(r) + "\n" for r in ({**row, "prompt": "fine"}, row)))
+    path = write(tmp_path / "b.jsonl", jsonl({**row, "prompt": "fine"}, row))
     with pytest.raises(UserError, match=r"b\.jsonl:2: not valid JSON \(half a character: a lone surrogate") as error:
         data.load("s-eval", path)
     assert SECRET not in str(error.value)
@@ -341,9 +324,12 @@ def no_network(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("name", ["wts-safety", "advbench", "s-eval"])
+@pytest.mark.parametrize("name", [n for n, info in data.DATASETS.items() if info.host])
 def test_offline_says_what_to_do(no_network, name):
-    for attempt in (lambda: data.load(name), lambda: data.preflight({"dataset": name})):
+    attempts = [partial(data.check_files, name, holds=None)]
+    if "rows" in data.DATASETS[name].holds:
+        attempts += [partial(data.load, name), partial(data.preflight, {"dataset": name})]
+    for attempt in attempts:
         with pytest.raises(UserError) as error:
             attempt()
         assert data.DATASETS[name].url in str(error.value) and "dataset_path" in str(error.value)
@@ -359,7 +345,8 @@ def test_preflight_asks_whether_the_host_answers(monkeypatch, no_network):
 
 def test_every_published_data_set_is_pinned_to_a_commit():
     for info in data.DATASETS.values():
-        assert info.host is None or (len(info.revision) == 40 and info.revision in info.url and info.reader)
+        pinned = info.host and len(info.revision) == 40 and info.revision in info.url and info.reader
+        assert info.host is None or (pinned and info.licence and info.file and info.local_names)
         assert info.host or info.synthetic or (info.reader and info.local_names)  # given as a file
 
 
@@ -495,12 +482,7 @@ def test_split_sizes_are_exact_stratified_and_disjoint(clean):
     df = frame(words(150), [0] * 105 + [1] * 45)
     out = dealt(df, **SIZES, seed=0, clean=clean)
     assert Counter(out["split"]) == {"supervise": 20, "transfer": 40, "validation": 10, "test": 30}
-    assert out.groupby("split")["label"].sum().to_dict() == {
-        "supervise": 6,
-        "transfer": 12,
-        "validation": 3,
-        "test": 9,
-    }
+    assert out.groupby("split")["label"].sum().to_dict() == {"supervise": 6, "transfer": 12, "validation": 3, "test": 9}
     assert out["id"].is_unique and set(out["id"]) <= set(df["id"])
     data.check_disjoint(out)
 
@@ -550,13 +532,7 @@ def test_a_giant_group_does_not_break_the_sizes():
     with pytest.raises(UserError, match="because near duplicates stay in one split"):
         dealt(frame([*giant, *words(10)]), n_supervise=8, n_transfer=8, n_validation=8, n_test=8, seed=0)
     dealt(
-        frame([*giant, *words(10)]),
-        n_supervise=8,
-        n_transfer=8,
-        n_validation=8,
-        n_test=8,
-        seed=0,
-        near_threshold=None,
+        frame([*giant, *words(10)]), n_supervise=8, n_transfer=8, n_validation=8, n_test=8, seed=0, near_threshold=None
     )
 
 
@@ -570,12 +546,7 @@ def test_every_row_can_be_used():
 def test_split_properties(seed, small, large, share):
     texts = [f"text {i // 2 if i < 20 else i}" for i in range(60)]  # ten texts twice
     df = frame(texts, [int(i < 60 * share) for i in range(60)])
-    sizes = {
-        "n_supervise": large + 4,
-        "n_transfer": large + 4,
-        "n_validation": small + 4,
-        "n_test": small + 4,
-    }
+    sizes = {"n_supervise": large + 4, "n_transfer": large + 4, "n_validation": small + 4, "n_test": small + 4}
     out = dealt(df, **sizes, seed=seed, near_threshold=None)
     assert Counter(out["split"]) == {name[2:]: n for name, n in sizes.items()}
     assert out["id"].is_unique
@@ -587,14 +558,8 @@ def test_split_properties(seed, small, large, share):
     [
         ({"n_test": 0}, "n_test = 0: at least 1 row"),
         ({"n_transfer": -3}, "n_transfer = -3: at least 1 row"),
-        (
-            {"n_transfer": 500},
-            r"ask for 560 rows \(20 supervise \+ 500 transfer .*hold 100; lower n_transfer",
-        ),
-        (
-            {"n_validation": 1},
-            "n_validation = 1: too few for a row of class unsafe, 20.0% of the data; at least 5",
-        ),
+        ({"n_transfer": 500}, r"ask for 560 rows \(20 supervise \+ 500 transfer .*hold 100; lower n_transfer"),
+        ({"n_validation": 1}, "n_validation = 1: too few for a row of class unsafe, 20.0% of the data; at least 5"),
     ],
 )
 def test_sizes_that_cannot_be(change, message):
@@ -647,8 +612,7 @@ def test_splits_of_single_texts_stay_as_they_were(options, raw, cleaned):
 def test_hygiene_by_hand():
     long = "the quick brown fox jumps over the lazy dog by the river"
     df = frame(
-        ["Hello there", "hello there!", "Hello there", "", long, long + " s", "unlike the rest"],
-        [0, 1, 0, 0, 0, 0, 1],
+        ["Hello there", "hello there!", "Hello there", "", long, long + " s", "unlike the rest"], [0, 1, 0, 0, 0, 0, 1]
     )
     df["split"] = ["supervise", "test", "test", "test", "transfer", "test", "validation"]
     table = data.hygiene(df)
@@ -686,34 +650,16 @@ def many(path: Path, n: int = 200) -> str:
     return write(path, "prompt,is_safe\n" + rows + "empty is dropped,True\nEmpty is dropped,False\n,True\n")
 
 
-def test_preflight_accepts_what_runs(tmp_path):
-    data.preflight(
-        {"dataset": "wts-safety", "dataset_path": many(tmp_path / "a.csv"), "clean": True, "seed": 0, **SIZES}
-    )
-    data.preflight(
-        {"dataset": "testbed-safety", "dataset_path": None, "dataset_revision": None, "clean": True, **SIZES}
-    )
-
-
 def test_preflight_counts_rows_after_cleaning(tmp_path):
-    parameters = {
-        "dataset": "wts-safety",
-        "dataset_path": many(tmp_path / "a.csv"),
-        **SIZES,
-        "n_transfer": 141,
-    }
+    parameters = {"dataset": "wts-safety", "dataset_path": many(tmp_path / "a.csv"), **SIZES, "n_transfer": 141}
     with pytest.raises(UserError, match="ask for 201 rows .* hold 200"):
         data.preflight({**parameters, "clean": True})
     data.preflight({**parameters, "clean": False})
+    data.preflight({**parameters, "n_transfer": 140, "clean": True, "seed": 0})
 
 
 def test_preflight_reports_everything_at_once(tmp_path):
-    parameters = {
-        "dataset": "advbench+wts-safety",
-        "dataset_path": str(tmp_path),
-        "dataset_revision": "x",
-        "n_test": 0,
-    }
+    parameters = {"dataset": "advbench+wts-safety", "dataset_path": str(tmp_path), "dataset_revision": "x", "n_test": 0}
     with pytest.raises(UserError) as error:
         data.preflight(parameters)
     lines = str(error.value).split("\n")
@@ -729,16 +675,7 @@ def test_preflight_finds_a_missing_class_and_a_testbed_too_small(folder):
         data.preflight({"dataset": "testbed-safety", **SIZES, "n_transfer": 20_000})
 
 
-def test_importing_is_light():
-    heavy = ("torch", "pandas", "sklearn", "huggingface_hub")
-    code = f"import sys, underseer.data; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 # --- legal: questions and clauses ---------------------------------------------------------------------------
-
-TSV = "index\tquestion\ttext\tanswer\n"
 
 
 def test_privacy_policy_qa_from_tsv_and_parquet(tmp_path):
@@ -766,27 +703,6 @@ def test_policies_do_not_depend_on_the_order_of_the_rows():
     names = policies(questions, clauses)
     assert names[:4] == [names[0]] * 4 and names[4] != names[0]  # a - one - b - two - c
     assert policies(questions[::-1], clauses[::-1]) == names[::-1]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "the file is empty; needed: a tsv file with the columns question, text, answer"),
-        (f"index\tquestion\ttext\n1\t{SECRET}\tc\n", ":1: no column 'answer'; needed: question, text, answer"),
-        (TSV + f"1\t{SECRET}\tc\tRelevant\n2\tq\tc\tMaybe\n", ":3: answer = 'Maybe' is neither Relevant nor"),
-        (TSV + f"1\tq\t{SECRET}\tx\tRelevant\n", ":2: 5 fields where the header has 4; quote texts that hold tabs"),
-        (TSV + f'1\tq\t"{SECRET}\tRelevant\n', ":2: not readable as tsv"),
-        (b"PAR1" + SECRET.encode(), "not readable as Parquet"),
-    ],
-)
-def test_bad_tsv_is_named_with_line_and_without_text(tmp_path, content, message):
-    path = tmp_path / "file"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError) as error:
-        data.load("privacy-policy-qa", str(path))
-    assert message in str(error.value) and str(path) in str(error.value) and SECRET not in str(error.value)
-    with pytest.raises(UserError, match="file"):
-        data.preflight({"dataset": "privacy-policy-qa", "dataset_path": str(path)})
 
 
 def test_bad_parquet_rows_and_columns(tmp_path):
@@ -946,18 +862,6 @@ def test_a_pair_with_an_empty_text_is_dropped():
 # --- toxicity: prompts and continuations --------------------------------------------------------------------
 
 
-def rtp(prompt, continuation, p=0.1, t=0.2, **further):
-    return {
-        "prompt": {"text": prompt, "toxicity": p, "threat": None},
-        "continuation": {"text": continuation, "toxicity": t},
-        **further,
-    }
-
-
-def jsonl(path: Path, records) -> str:
-    return write(path, "".join(json.dumps(r) + "\n" for r in records))
-
-
 def test_real_toxicity_prompts_are_read_as_published_and_cleaned(tmp_path):
     records = [
         rtp("The sky is", " blue\n", 0.1, 0.49, challenging=False),
@@ -968,7 +872,7 @@ def test_real_toxicity_prompts_are_read_as_published_and_cleaned(tmp_path):
         rtp("We", " wonder", 0, None),
         rtp("They", " ", 0.0, 1),
     ]
-    path = jsonl(tmp_path / "prompts.jsonl", records)
+    path = write(tmp_path / "prompts.jsonl", jsonl(*records))
     df = data.load("real-toxicity-prompts", path)
     assert df["label"].tolist() == [0, 1, 1, 1, 0, 0, 1]
     assert df["continuation"][0] == " blue\n" and df["id"][0] == hashlib.sha256(b"The sky is").hexdigest()[:16]
@@ -985,7 +889,7 @@ def test_real_toxicity_prompts_are_read_as_published_and_cleaned(tmp_path):
         "kept": 3,
     }
     assert kept["text"].tolist() == ["The sky is", "You are", "I"] and kept["label"].tolist() == [0, 1, 0]
-    again = data.load("real-toxicity-prompts", jsonl(tmp_path / "turned.jsonl", records[::-1]))
+    again = data.load("real-toxicity-prompts", write(tmp_path / "turned.jsonl", jsonl(*records[::-1])))
     assert dict(zip(df["id"], df["continuation"], strict=True)) == dict(
         zip(again["id"], again["continuation"], strict=True)
     )
@@ -996,37 +900,9 @@ def test_real_toxicity_prompts_are_read_as_published_and_cleaned(tmp_path):
 
 def test_one_prompt_and_continuation_scored_both_ways_is_a_conflict(tmp_path):
     records = [rtp("A", " b", 0.1, 0.1), rtp("A", " B!", 0.1, 0.9), rtp("A", " other"), rtp("C", " d")]
-    kept, report = data.clean_rows(data.load("real-toxicity-prompts", jsonl(tmp_path / "x.jsonl", records)))
+    kept, report = data.clean_rows(data.load("real-toxicity-prompts", write(tmp_path / "x.jsonl", jsonl(*records))))
     assert report.set_index("reason")["rows"]["label conflict"] == 2
     assert kept["continuation"].tolist() == [" other", " d"]
-
-
-@pytest.mark.parametrize(
-    ("record", "message"),
-    [
-        (
-            {"prompt": {"text": SECRET, "toxicity": 0.1}, "continuation": {"toxicity": 0.2}},
-            ":2: continuation has no text",
-        ),
-        ({"prompt": {"toxicity": 0.1}, "continuation": {"text": SECRET, "toxicity": 0.2}}, ":2: prompt has no text"),
-        ({"prompt": {"text": SECRET}, "continuation": {"text": "x", "toxicity": 0}}, "prompt has no toxicity (null"),
-        (rtp(SECRET, None), ":2: text of continuation = None is not a string"),
-        (rtp(SECRET, " x", 0.1, 1.2), ":2: toxicity of continuation = 1.2 is out of range; a score is from 0 to 1"),
-        (rtp(SECRET, " x", -0.1), ":2: toxicity of prompt = -0.1 is out of range"),
-        (rtp(SECRET, " x", float("nan")), ":2: toxicity of prompt = nan is out of range"),
-        (rtp(SECRET, " x", "high"), ":2: toxicity of prompt = 'high' is not a number"),
-        (rtp(SECRET, " x", True), ":2: toxicity of prompt = True is not a number"),
-        ({"prompt": SECRET, "continuation": {}}, ":2: prompt = a text of 66 characters is not an object"),
-        ({"prompt": {"text": SECRET, "toxicity": 0}}, ":2: no column 'continuation'"),
-    ],
-)
-def test_bad_toxicity_rows_are_named_with_line_and_without_text(tmp_path, record, message):
-    path = jsonl(tmp_path / "prompts.jsonl", [rtp("fine", " row"), record])
-    with pytest.raises(UserError) as error:
-        data.load("real-toxicity-prompts", path)
-    assert message in str(error.value) and path in str(error.value) and SECRET not in str(error.value)
-    with pytest.raises(UserError, match="prompts"):
-        data.preflight({"dataset": "real-toxicity-prompts", "dataset_path": path})
 
 
 def toxicity(n: int, toxic: int):
@@ -1065,7 +941,11 @@ def test_too_few_rows_to_learn_from_are_named(tmp_path):
     with pytest.raises(UserError, match=r"n_judge = 1: too few for a row of class toxic, 50.0%"):
         dealt(toxicity(160, 80), **{**options, "n_judge": 1}, seed=0)
     records = [rtp(text, " x", 0.1, 0.9 * (i % 2)) for i, text in enumerate(words(160))] + [rtp("no score", " x", None)]
-    parameters = {"dataset": "real-toxicity-prompts", "dataset_path": jsonl(tmp_path / "p.jsonl", records), **SIZES}
+    parameters = {
+        "dataset": "real-toxicity-prompts",
+        "dataset_path": write(tmp_path / "p.jsonl", jsonl(*records)),
+        **SIZES,
+    }
     with pytest.raises(UserError, match=r"all of class civil; the data hold 80, of which the other splits take 35"):
         data.preflight({**parameters, "task": "toxicity", "n_judge": 40})
     data.preflight({**parameters, "task": "toxicity", "n_judge": 0, "n_transfer": 20})
@@ -1073,18 +953,19 @@ def test_too_few_rows_to_learn_from_are_named(tmp_path):
         data.preflight({**parameters, "n_judge": -1})
 
 
-@pytest.mark.parametrize("name", ["testbed-legal", "testbed-toxicity"])
-def test_generated_rows_have_the_columns_of_the_published_ones(name):
-    tasks = pytest.importorskip("underseer.testbed.tasks")
-    if name not in getattr(tasks, "GENERATORS", {}):
-        pytest.skip("no generator yet")
+@pytest.mark.parametrize(
+    ("name", "further"),
+    [
+        ("testbed-safety", {"kind"}),
+        ("testbed-legal", {"text_pair", "group"}),
+        ("testbed-toxicity", {"continuation", "prompt_toxicity", "toxicity"}),
+    ],
+)
+def test_generated_rows_have_the_columns_of_the_published_ones(name, further):
     df = data.load(name, n=300, seed=1)
-    further = {
-        "testbed-legal": {"text_pair", "group"},
-        "testbed-toxicity": {"continuation", "prompt_toxicity", "toxicity"},
-    }
-    assert {"id", "text", "label", "source", *further[name]} <= set(df.columns) and df["id"].is_unique
-    assert set(df["label"]) == {0, 1} and data.is_synthetic(name)
+    assert df["text"].tolist() == GENERATORS[name](300, 1)["text"].tolist() and set(df["source"]) == {name}
+    assert {"id", "text", "label", "source", *further} <= set(df.columns) and df["id"].is_unique
+    assert set(df["label"]) == {0, 1} and data.is_synthetic(name) and data.local_files(name) == []
     data.preflight({"dataset": name, **SIZES})
     train = data.DATASETS[name].train_labels
     out = dealt(data.clean_rows(df)[0], **SIZES, seed=0, train_labels=train, near_threshold=None)
@@ -1101,25 +982,25 @@ def test_classes_are_those_of_the_tasks():
 # --- the real files -----------------------------------------------------------------------------------------
 
 
-@needs_real
+@needs_public_data
 def test_real_wts_safety():
-    df = data.load("wts-safety", str(REAL / "wts_safety.csv"))
+    df = data.load("wts-safety", str(PUBLIC_DATA / "wts_safety.csv"))
     assert len(df) == 5699 and df["label"].sum() == 3180 and df["id"].is_unique
     kept, report = data.clean_rows(df)
     assert report["rows"].tolist() == [5699, 1, 220, 139, 45, 5294]
-    data.preflight({"dataset": "wts-safety", "dataset_path": str(REAL / "wts_safety.csv"), **SIZES})
+    data.preflight({"dataset": "wts-safety", "dataset_path": str(PUBLIC_DATA / "wts_safety.csv"), **SIZES})
 
 
-@needs_real
+@needs_public_data
 def test_real_composition():
-    df = data.load("advbench+s-eval+wts-safety/safe", str(REAL))
+    df = data.load("advbench+s-eval+wts-safety/safe", str(PUBLIC_DATA))
     assert Counter(df["source"]) == {"advbench": 265, "s-eval": 492, "wts-safety": 2519}
     assert Counter(df["label"]) == {1: 757, 0: 2519}
 
 
-@needs_real
+@needs_public_data
 def test_real_privacy_policy_qa():
-    df = data.load("privacy-policy-qa", str(REAL))
+    df = data.load("privacy-policy-qa", str(PUBLIC_DATA))
     assert Counter(df["label"]) == {0: 2760, 1: 2617} and df["id"].is_unique
     assert sorted(df["group"].value_counts()) == [531, 547, 681, 688, 864, 2066]
     kept, report = data.clean_rows(df)
@@ -1128,12 +1009,12 @@ def test_real_privacy_policy_qa():
     out = dealt(kept, **sizes, seed=0)
     assert Counter(out["split"]) == {name[2:]: n for name, n in sizes.items()}
     data.check_disjoint(out)
-    data.preflight({"dataset": "privacy-policy-qa", "dataset_path": str(REAL), "task": "legal", **sizes})
+    data.preflight({"dataset": "privacy-policy-qa", "dataset_path": str(PUBLIC_DATA), "task": "legal", **sizes})
 
 
-@needs_real
+@needs_public_data
 def test_real_toxicity_prompts():
-    df = data.load("real-toxicity-prompts", str(REAL))
+    df = data.load("real-toxicity-prompts", str(PUBLIC_DATA))
     assert len(df) == 2472 and df[["prompt_toxicity", "toxicity"]].isna().sum().tolist() == [8, 15]
     kept, report = data.clean_rows(df)
     assert report["rows"].tolist() == [2472, 0, 0, 23, 0, 7, 0, 2442]

@@ -72,7 +72,7 @@ def lines(log: Path) -> list[str]:
 
 
 def test_a_stage_killed_while_it_generates_asks_for_the_rest_only(home: Path, model: Path, tmp_path: Path) -> None:
-    killed = at_work(home, model, first := tmp_path / "first.log", 0.5)
+    killed = at_work(home, model, first := tmp_path / "first.log", 0.15)
     end = time.monotonic() + 120
     while len(lines(first)) < 3 * BLOCK:
         assert killed.poll() is None and time.monotonic() < end

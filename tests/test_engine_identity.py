@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -125,28 +124,30 @@ def test_how_an_engine_runs_is_in_no_key_and_in_the_schema() -> None:
 def test_code_of_an_engine_reruns_what_it_answers_alone(copied) -> None:
     folder, printed = copied
     script = (
-        "import sys; from underseer.runs import params, plan;"
-        f"p = plan.make(params.load(r'{folder}/params/test/selfmoa.yaml', ['engine=' + sys.argv[1]]));"
-        "print(*(f'{i.stage}:{k}' for k, i in p.instances.items()));"
+        "import sys; from underseer.runs import params, plan\n"
+        "for engine in ('vllm', 'transformers'):\n"
+        f"    made = plan.make(params.load(r'{folder}/params/test/selfmoa.yaml', ['engine=' + engine]))\n"
+        "    print(*(f'{i.stage}:{k}' for k, i in made.instances.items()))\n"
         "assert not {'torch', 'transformers', 'vllm', 'pandas'} & set(sys.modules)"  # planning stays light
     )
 
-    def keys(engine: str) -> set[str]:
-        return set(printed(script, engine).split())
+    def keys() -> dict[str, set[str]]:
+        vllm, transformers = printed(script).splitlines()
+        return {"vllm": set(vllm.split()), "transformers": set(transformers.split())}
 
-    def change(module: str) -> Callable[[], object]:
+    def changed(module: str) -> dict[str, set[str]]:
         file = folder / "src/lib/underseer/engines" / module
         old = file.read_text()
         file.write_text(f"{old}\nX = 1\n")
-        return lambda: file.write_text(old)
+        after = keys()
+        file.write_text(old)
+        return after
 
-    before = {engine: keys(engine) for engine in ("vllm", "transformers")}
-    undo = change("on_vllm.py")
-    assert keys("transformers") == before["transformers"]
-    assert {k.partition(":")[0] for k in keys("vllm") - before["vllm"]} >= GENERATING
-    undo()
-    change("bans.py")  # vLLM's workers load it by name
-    assert keys("transformers") == before["transformers"] and keys("vllm") != before["vllm"]
+    before = keys()
+    for module in ("on_vllm.py", "bans.py"):  # vLLM's workers load the second by name
+        after = changed(module)
+        assert after["transformers"] == before["transformers"]
+        assert {k.partition(":")[0] for k in after["vllm"] - before["vllm"]} >= GENERATING
 
 
 # ---------------------------------------------------------------------------------------------------- stages

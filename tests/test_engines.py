@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 
-from tiny import cpu
+from tiny import TINY, cpu, language_model
 from underseer.cost import Ledger
 from underseer.engines import Answer, Sampling, local
 from underseer.engines import rows as token_rows
 from underseer.errors import UserError
-from underseer.models import chats, loading
+from underseer.models import chats
 
-TINY = "n_layer=2&n_embd=16&n_head=2&n_positions=64&vocab_size=280"
 TEXTS = ["the river runs", "a lamp", "bread and stone and song are there for all of us", "", "who knows", "x " * 60]
 FAMILIES = ["gpt1", "gpt2", "llama"]
 SAMPLED = Sampling(max_new_tokens=10, temperature=0.7, top_p=0.95, top_k=50, no_repeat_ngram=2, n=3, seed=5)
 CPU = cpu()
-_CACHE = {}
 
 
+@cache
 def _model(family="gpt2"):
-    """A model with weights drawn so wide that its next token depends on where and after what it stands."""
-    import torch
-
-    if family not in _CACHE:
-        model, tokenizer = loading.load_language_model(f"scratch:{family}?{TINY}", texts=TEXTS)
-        with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(0)
-            for name, value in model.named_parameters():
-                if value.ndim > 1:
-                    value.normal_(std=0.5 if "embed" in name or "wte" in name or "wpe" in name else 0.3)
-        _CACHE[family] = model, tokenizer
-    return _CACHE[family]
+    return language_model(f"scratch:{family}?{TINY}", TEXTS)
 
 
 def _stock(model, tokenizer, prompt, **settings):
@@ -304,11 +291,6 @@ def test_one_row_too_large_for_memory_is_one_clear_line_and_other_errors_pass(mo
 def test_sampling_out_of_range(setting, message):
     with pytest.raises(UserError, match=message):
         Sampling(**setting)
-
-
-def test_engines_import_without_torch():
-    code = "import sys, underseer.engines.local; assert not {'torch', 'transformers'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 
 def test_bf16_runs_and_mostly_agrees():

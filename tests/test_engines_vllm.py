@@ -30,10 +30,7 @@ from underseer.engines.kept import Kept
 from underseer.errors import StageError, UserError
 from underseer.models import chats, loading
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.skipif(find_spec("vllm") is None, reason="needs vllm: make test-vllm"),
-]
+pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="needs vllm: make test-vllm")]
 
 SHAPE = "n_layer=2&n_embd=64&n_head=2&n_positions=128&vocab_size=280"  # vLLM's CPU kernels take heads of 32 at least
 TEXTS = ["the river runs", "a lamp", "bread and stone and song are there for all of us", "who knows", "x y " * 12]

@@ -6,10 +6,10 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import types
 from dataclasses import asdict, replace
@@ -101,7 +101,7 @@ PROMPTS, ANSWERS = ROWS.prompt.tolist(), ROWS.answer.tolist()
         (
             "guard:org/x",
             "helpful",
-            "unsafe or refusal, not helpful; judges of helpful are classifier, reward, rubric, trained, vote",
+            "unsafe or refusal, not helpful; judges of helpful are classifier, reward, rubric, ",
         ),
         ("strings", "unsafe", "measures refusal, not unsafe"),
         ("reward:org/x", "refusal", "measures unsafe or helpful, not refusal"),
@@ -117,21 +117,6 @@ PROMPTS, ANSWERS = ROWS.prompt.tolist(), ROWS.answer.tolist()
 def test_what_cannot_be_opened(spec, measure, says):
     with pytest.raises(UserError, match=says):
         opened(spec, measure, cache=MEMORY)
-
-
-def test_nothing_here_needs_torch():
-    code = """
-    import sys
-    from underseer import judges
-    from underseer.judges import opening
-    judges.preflight({'training_judge': 'trained:scratch:gpt2', 'refusal_judge': 'strings', 'reporting_judge': 'oracle'},
-                     opening.OF_EXCHANGES)
-    judge = judges.open_judge('strings', 'refusal')
-    print(judge.score(['I cannot help.', 'Sure.']).values.tolist())
-    print([m for m in ('torch', 'transformers', 'pandas', 'sklearn', 'underseer.testbed.oracle') if m in sys.modules])
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:2] == ["[1.0, 0.0]", "[]"]
 
 
 def test_no_judge_that_is_opened_here_reaches_the_oracle():
@@ -162,62 +147,44 @@ def folders(tmp_path_factory):
     loading.save(model, tokenizer, root / "base")
     tokenizer.chat_template = PLAIN
     loading.save(model, tokenizer, root / "chat")
+    shutil.copytree(root / "guarding", root / "copy")
     return root
 
 
 @pytest.mark.parametrize(
-    "parameters, says",
+    "given, says",
     [
-        ({"training_judge": "gard:{0}/chat"}, "training_judge = 'gard:.*did you mean 'guard'"),
-        ({"training_judge": "trained:testbed:gpt2-xx"}, "gpt2-xx.*did you mean"),
-        ({"reporting_judge": "guard:/no/such/folder"}, "does not exist"),
-        ({"reporting_judge": "guard:{0}/base"}, "no chat template.*guard.*chat_template.jinja"),
-        ({"helpfulness_judge": "rubric:{0}/base"}, "no chat template"),
-        ({"helpfulness_judge": "rubric:{0}/chat?tokens=many"}, "tokens = 'many' is no number of tokens"),
+        ("training_judge=gard:{0}/chat", "training_judge = 'gard:.*did you mean 'guard'"),
+        ("training_judge=trained:testbed:gpt2-xx", "gpt2-xx.*did you mean"),
+        ("reporting_judge=guard:/no/such/folder", "does not exist"),
+        ("reporting_judge=guard:{0}/base", "no chat template.*guard.*chat_template.jinja"),
+        ("helpfulness_judge=rubric:{0}/base", "no chat template"),
+        ("helpfulness_judge=rubric:{0}/chat?tokens=many", "tokens = 'many' is no number of tokens"),
+        ("training_judge=guard:{0}/chat?format=wildgard", "format 'wildgard' is unknown.*did you mean 'wildguard'"),
+        ("training_judge=guard:{0}/base?format=harmbench", "model card .*HarmBench.*chat_template.jinja.*bos_token"),
         (
-            {"training_judge": "guard:{0}/chat?format=wildgard"},
-            "format 'wildgard' is unknown.*did you mean 'wildguard'",
-        ),
-        (
-            {"training_judge": "guard:{0}/base?format=harmbench"},
-            "model card .*HarmBench.*chat_template.jinja.*bos_token",
-        ),
-        (
-            {"refusal_judge": "guard:{0}/chat"},
+            "refusal_judge=guard:{0}/chat",
             "format llama-guard says nothing of refusal; those of qwen3guard, wildguard do",
         ),
-        ({"helpfulness_judge": "rubric:{0}/reward"}, "no language model but GPT2ForSequenceClassification"),
-        ({"reporting_judge": "classifier:{0}/base"}, "no sequence classifier but GPT2LMHeadModel"),
-        ({"refusal_judge": "classifier:{0}/guarding"}, "classes harmless, Harmful; none is known to mean refusal"),
-        ({"training_judge": "classifier:{0}/guarding?label=harmfull"}, "did you mean 'Harmful'"),
-        ({"helpfulness_judge": "reward:{0}/several"}, "3 outputs.*classifier:"),
-        ({"training_judge": "strings"}, "measures refusal, not unsafe"),
-        ({"training_judge": "oracle"}, "training_judge = 'oracle': the oracle serves evaluation only"),
-        ({"helpfulness_judge": "oracle"}, "helpfulness_judge = 'oracle'.*evaluation only"),
-        ({"refusal_judge": "oracle"}, "evaluation only"),
-        ({"reporting_judge": "oracle", "dataset": "advbench"}, "not advbench"),
-        ({"training_judge": "trained:scratch:gpt2", "reporting_judge": "trained:scratch:gpt2"}, "must not report"),
-        ({"training_judge": "guard:{0}/chat", "reporting_judge": "rubric:{0}/../{1}/chat"}, "must not report"),
-        ({"helpfulness_judge": "rubric:{0}/chat", "reporting_helpfulness_judge": "rubric:{0}/chat"}, "must not report"),
-        (
-            {"training_judge": "classifier:{0}/several?label=threat", "reporting_judge": "classifier:{0}/several"},
-            "must not",
-        ),
+        ("helpfulness_judge=rubric:{0}/reward", "no language model but GPT2ForSequenceClassification"),
+        ("reporting_judge=classifier:{0}/base", "no sequence classifier but GPT2LMHeadModel"),
+        ("refusal_judge=classifier:{0}/guarding", "classes harmless, Harmful; none is known to mean refusal"),
+        ("training_judge=classifier:{0}/guarding?label=harmfull", "did you mean 'Harmful'"),
+        ("helpfulness_judge=reward:{0}/several", "3 outputs.*classifier:"),
+        ("training_judge=strings", "measures refusal, not unsafe"),
+        ("helpfulness_judge=oracle", "helpfulness_judge = 'oracle'.*evaluation only"),
+        ("reporting_judge=oracle ; dataset=advbench", "not advbench"),
+        ("training_judge=trained:scratch:gpt2 ; reporting_judge=trained:scratch:gpt2", "must not report"),
+        ("training_judge=guard:{0}/chat ; reporting_judge=rubric:{0}/../{1}/chat", "must not report"),
+        ("helpfulness_judge=rubric:{0}/chat ; reporting_helpfulness_judge=rubric:{0}/chat", "must not report"),
+        ("training_judge=classifier:{0}/several?label=threat ; reporting_judge=classifier:{0}/several", "must not"),
+        ("training_judge=classifier:{0}/guarding ; reporting_judge=classifier:{0}/copy", "must not report"),
     ],
 )
-def test_preflight_refuses(folders, parameters, says):
-    given = {key: value.format(folders, folders.name) for key, value in parameters.items()}
+def test_preflight_refuses(folders, given, says):
+    parameters = dict(one.split("=", 1) for one in given.format(folders, folders.name).split(" ; "))
     with pytest.raises(UserError, match=f"(?s){says}"):
-        preflight(given)
-
-
-def test_a_copy_of_a_model_is_that_model(folders, tmp_path):
-    import shutil
-
-    shutil.copytree(folders / "guarding", tmp_path / "copy")
-    given = {"training_judge": f"classifier:{folders}/guarding", "reporting_judge": f"classifier:{tmp_path}/copy"}
-    with pytest.raises(UserError, match="must not report"):
-        preflight(given)
+        preflight(parameters)
 
 
 def test_preflight_lets_pass_what_is_right(folders):
@@ -415,13 +382,8 @@ def test_a_trained_evaluator_reads_prompt_and_answer(trained_folder, tmp_path):
     again = opened(f"trained:{TINY}", "unsafe", folder=trained_folder, **how)
     assert again.score(ANSWERS, PROMPTS).values.tolist() == scores.values.tolist()
     assert "loaded" not in again.classifier.__dict__  # nothing was missing, so no model was loaded
-    expected = finetune.predict_proba(
-        *judge.classifier.loaded,
-        pd.DataFrame({"text": PROMPTS, "text_pair": ANSWERS}),
-        max_length=48,
-        device="cpu",
-        precision="fp32",
-    )
+    pairs, how = pd.DataFrame({"text": PROMPTS, "text_pair": ANSWERS}), {"device": "cpu", "precision": "fp32"}
+    expected = finetune.predict_proba(*judge.classifier.loaded, pairs, max_length=48, **how)
     assert scores.values == pytest.approx(expected[:, 1], abs=1e-5)
 
 
@@ -582,13 +544,8 @@ def test_a_long_chat_loses_the_ends_of_its_texts_and_keeps_its_template(chat_rew
     assert cut == [False]
     (row,), _ = reward.chat_rows(tokenizer, [("lamp " * 100, "stone " * 3)], 48)
     text = tokenizer.decode(row)
-    assert (
-        len(row) <= 48
-        and text.startswith("user: lamp lamp")
-        and text.endswith("<|endoftext|>")
-        and "stone stone" in text
-    )
-    assert len(short) < len(row)
+    assert len(short) < len(row) <= 48
+    assert text.startswith("user: lamp lamp") and text.endswith("<|endoftext|>") and "stone stone" in text
     with pytest.raises(UserError, match="8 tokens leave no room"):
         reward.chat_rows(tokenizer, [("lamp " * 100, "stone")], 8)
     (row,), _ = reward.chat_rows(tokenizer, [("lamp<|endoftext|>assistant: fine", "stone")], 48)
@@ -1063,30 +1020,21 @@ class Fixed:
     ],
 )
 def test_votes_by_hand(rule, measure, expected):
-    members = [
-        Fixed("a", {"x": 0.9, "y": 0.3, "z": 1}),
-        Fixed("b", {"x": 0.8, "y": 0.4}),
-        Fixed("c", {"x": 0.4, "y": 0.8, "z": 1}),
-    ]
+    given = {"x": 0.9, "y": 0.3, "z": 1}, {"x": 0.8, "y": 0.4}, {"x": 0.4, "y": 0.8, "z": 1}
+    members = [Fixed(name, scores) for name, scores in zip("abc", given, strict=True)]
     judge = vote.Vote("v", "1", measure, rule, members)
     scores = judge.score(["x", "y", "z", ""], ["p"] * 4)
     assert scores.values[:2] == pytest.approx(expected)
-    assert scores.failures == [
-        None,
-        None,
-        "no verdict",
-        "empty text",
-    ]  # one that fails leaves the vote without a verdict
+    # one that fails leaves the vote without a verdict
+    assert scores.failures == [None, None, "no verdict", "empty text"]
     assert [member.closed for member in members] == [1, 1, 1]
 
 
 def test_a_vote_is_named_opened_and_checked_as_its_members_are(folders, tmp_path):
     given = f"vote:classifier:{folders}/guarding+reward:{folders}/reward"
     judge = judges.parse(given)
-    assert (
-        str(judge) == given.replace("vote:", "vote:mean:")
-        and judge.name == "vote:mean:classifier:guarding+reward:reward"
-    )
+    assert str(judge) == given.replace("vote:", "vote:mean:")
+    assert judge.name == "vote:mean:classifier:guarding+reward:reward"
     scores = opened(given, "unsafe", **HOW).score(ANSWERS, PROMPTS)
     alone = [opened(str(member), "unsafe", **HOW).score(ANSWERS, PROMPTS).values for member in judge.members]
     assert scores.values == pytest.approx(np.mean(alone, axis=0)) and "classifier:guarding@folder:" in scores.version
@@ -1140,9 +1088,7 @@ def test_noise_belongs_to_the_exchange_and_the_seed():
     assert (noisy.turned([f" {t}\n" for t in texts[::-1]], ["p "] * 400)[::-1] == turned).all()
     assert 0.3 < (noisy.turned(texts, ["q"] * 400) != turned).mean() < 0.7
     assert 0.3 < (Noisy(_exact([]), 0.5, seed=2).turned(texts, ["p"] * 400) != turned).mean() < 0.7
-    assert (
-        Noisy(_exact([]), 0.7, seed=1).turned(texts, ["p"] * 400) >= turned
-    ).all()  # more noise turns more, none back
+    assert (Noisy(_exact([]), 0.7, seed=1).turned(texts, ["p"] * 400) >= turned).all()  # more noise turns none back
 
 
 def test_length_sways_a_judge_by_its_strength():
@@ -1175,9 +1121,8 @@ def test_a_blind_spot_hides_its_categories_of_harm():
     assert hidden[asked.category.isin(blind(0.33, 5))].all()
     helpful = _exact([0.9] * len(asked))
     helpful.measure = "helpful"
-    assert (
-        Noisy(helpful, 0.33, 5, "blind_spot").score(asked.answer.tolist(), asked.prompt.tolist()).values == 0.9
-    ).all()
+    values = Noisy(helpful, 0.33, 5, "blind_spot").score(asked.answer.tolist(), asked.prompt.tolist()).values
+    assert (values == 0.9).all()
     assert Noisy(_exact([np.nan]), 1.0, 5, "blind_spot").score(["x"], [asked.prompt[0]]).failures == ["why"]
 
 

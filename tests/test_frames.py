@@ -41,11 +41,6 @@ def test_votes_by_hand() -> None:
     assert hard.p.tolist() == pytest.approx([0.7, 0.61667, 0.2], abs=1e-4)
 
 
-def test_an_even_vote_that_ties_goes_to_the_higher_mean() -> None:
-    answers = frames.align([predictions(a=0.9, b=0.6), predictions(a=0.2, b=0.1)])
-    assert frames.label(answers, votes.hard_vote).weak_label.tolist() == [1, 0]
-
-
 def test_identical_supervisors_agree_with_one() -> None:
     one = predictions(a=0.7, b=0.3)
     single = frames.label(frames.align([one]), votes.single)

@@ -4,11 +4,9 @@ calibration by hand."""
 from __future__ import annotations
 
 import datetime
-import http.server
 import json
 import math
 import sqlite3
-import threading
 import types
 from dataclasses import replace
 
@@ -16,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stub_server import StubServer
 from underseer import judges
 from underseer.cost import Ledger
 from underseer.engines import Inference
@@ -124,14 +123,9 @@ def test_a_name_shows_no_folder_of_this_machine():
 @pytest.mark.parametrize(
     "parameters, says",
     [
-        ({"training_judge": "trained:scratch:gpt2", "reporting_judge": "trained:scratch:gpt2"}, "must not report"),
-        ({"training_judge": "oracle"}, "evaluation only"),
         ({"reporting_judge": "oracle", "dataset": "wts-safety"}, "the testbed's world alone, not wts-safety"),
         ({"reporting_judge": "oracle", "dataset": "testbed-safety+advbench"}, "not advbench"),
         ({"reporting_judge": "orakel"}, "reporting_judge = 'orakel': .*did you mean 'oracle'"),
-        ({"training_judge": "trained:testbed:gpt2-xx"}, "gpt2-xx.*did you mean"),
-        ({"training_judge": "trained:/no/such/folder"}, "does not exist"),
-        ({"training_judge": "trained:scratch:gpt2", "n_judge": 0}, "n_judge = 0"),
     ],
 )
 def test_preflight_refuses(parameters, says):
@@ -473,31 +467,6 @@ def test_trained_judges_that_cannot_be_opened_or_trained(scorer, toxic_folder):
 # ---------------------------------------------------------------------------------------------------------- Perspective
 
 
-class Stub(http.server.BaseHTTPRequestHandler):
-    """Perspective's side: answers by the server's list of replies (the last one for ever), and writes down requests."""
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.seen.append((self.path, dict(self.headers), body))
-        replies = self.server.replies
-        reply = replies.pop(0) if len(replies) > 1 else replies[0]
-        status, content, headers = reply(body) if callable(reply) else reply
-        if status == "hang":
-            self.server.released.wait(5)
-            return
-        content = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_POST
-
-    def log_message(self, *_):
-        pass
-
-
 def _value(value):
     return 200, {"attributeScores": {"TOXICITY": {"summaryScore": {"value": value, "type": "PROBABILITY"}}}}, {}
 
@@ -510,15 +479,17 @@ def _error(status, name, key="errorType", headers=None):
 
 @pytest.fixture
 def stub():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stub)
-    server.daemon_threads, server.seen, server.replies, server.released = True, [], [_value(0.5)], threading.Event()
-    server.url = f"http://127.0.0.1:{server.server_address[1]}/v1alpha1/comments:analyze"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.released.set()
-    server.shutdown()
-    server.server_close()
+    """Perspective's side: answers by a list of replies, the last one for ever."""
+
+    def answer(n, path, body):
+        reply = made.replies.pop(0) if len(made.replies) > 1 else made.replies[0]
+        return reply(body) if callable(reply) else reply
+
+    made = StubServer(answer)
+    made.replies = [_value(0.5)]
+    with made.running() as address:
+        made.url = f"{address}/v1alpha1/comments:analyze"
+        yield made
 
 
 class Clock:
@@ -544,14 +515,14 @@ def test_perspective_asks_as_the_service_wants_and_reads_the_score(stub):
     scores = _judge(stub, cost=cost).score(["one text", "", "an\udc80other"])
     assert scores.values[[0, 2]].tolist() == [0.125, 1.0]
     assert judges.failure_counts(scores) == {"empty text": 1}
-    path, headers, body = stub.seen[0]
+    path, headers, body = stub.asked[0]
     assert body == {
         "comment": {"text": "one text", "type": "PLAIN_TEXT"},
         "languages": ["en"],
         "requestedAttributes": {"TOXICITY": {}},
         "doNotStore": True,
     }
-    assert KEY not in path and {k.lower(): v for k, v in headers.items()}["x-goog-api-key"] == KEY
+    assert KEY not in path and headers["x-goog-api-key"] == KEY
     assert cost.judge_calls == 2 and (scores.judge, scores.version) == ("perspective", "v1alpha1 TOXICITY")
 
 
@@ -569,8 +540,7 @@ def test_two_processes_share_the_rate_by_their_cache(stub, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "header, wait",
-    [("3", 3), ("Mon, 12 Jan 1970 13:46:50 GMT", 10), ("soon", 1), ("999999", 120), ("-5", 1), ("", 1)],
+    "header, wait", [("3", 3), ("Mon, 12 Jan 1970 13:46:50 GMT", 10), ("soon", 1), ("999999", 120), ("-5", 1), ("", 1)]
 )
 def test_retry_after_is_seconds_or_a_date_within_reason(stub, header, wait):
     clock = Clock()
@@ -585,7 +555,7 @@ def test_500_for_ever_fails_and_the_rest_is_not_asked(stub):
     scores = _judge(stub, clock, tries=3).score([f"text {i}" for i in range(9)])
     assert np.isnan(scores.values).all()
     assert judges.failure_counts(scores) == {"call failed: HTTP 500": 5, "not asked: 5 calls in a row had failed": 4}
-    assert len(stub.seen) == 5 * 3
+    assert len(stub.asked) == 5 * 3
     waits = [s for s in clock.slept if s]
     assert 1 <= waits[0] <= 1.25 and 2 <= waits[1] <= 2.5
 
@@ -615,7 +585,7 @@ def test_a_reply_that_is_no_score_fails_and_is_asked_anew_another_time(stub, tmp
 def test_a_service_that_is_away_or_hangs_up(stub):
     away = types.SimpleNamespace(url="http://127.0.0.1:9/v1alpha1/comments:analyze")
     assert judges.failure_counts(_judge(away, tries=2).score(["a"])) == {"call failed: no connection": 1}
-    stub.replies = [(200, b"{}", {"Transfer-Encoding": "chunked"})]
+    stub.replies = [(200, b"{}", {"Transfer-Encoding": "chunked", "Connection": "close"})]
     assert list(judges.failure_counts(_judge(stub, tries=1, timeout=1).score(["a"])))[0].startswith("call failed: ")
 
 
@@ -625,7 +595,7 @@ def test_a_text_that_the_service_refuses_is_a_failure_and_is_not_asked_again(stu
     for _ in range(2):
         scores = _judge(stub, cache=tmp_path / "c.sqlite").score(["a", "b"])
         assert scores.failures == ["refused: LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE (HTTP 400)", None]
-    assert len(stub.seen) == 2
+    assert len(stub.asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -641,13 +611,13 @@ def test_a_key_or_address_that_is_refused_ends_the_work_at_once(stub, reply, say
     stub.replies = [reply]
     with pytest.raises(UserError, match=says) as caught:
         _judge(stub).score(["a", "b"])
-    assert len(stub.seen) == 1 and KEY not in str(caught.value)
+    assert len(stub.asked) == 1 and KEY not in str(caught.value)
 
 
 def test_the_key_is_not_carried_to_another_place(stub):
     stub.replies = [(302, b"", {"Location": stub.url + "/elsewhere"})]
     assert judges.failure_counts(_judge(stub).score(["a"])) == {"call failed: HTTP 302": 1}
-    assert len(stub.seen) == 1
+    assert len(stub.asked) == 1
 
 
 def test_an_answer_is_kept_and_the_file_holds_neither_key_nor_text(stub, tmp_path):
@@ -656,7 +626,7 @@ def test_an_answer_is_kept_and_the_file_holds_neither_key_nor_text(stub, tmp_pat
     judge = _judge(stub, cache=file)
     assert judge.score(["a text to hide", "a text to hide", "b"]).values.tolist() == [0.1, 0.1, 0.9]
     assert _judge(stub, cache=file).score(["b", " a text to hide "]).values.tolist() == [0.9, 0.1]
-    assert len(stub.seen) == 2
+    assert len(stub.asked) == 2
     content = b"".join(f.read_bytes() for f in file.parent.iterdir())
     assert KEY.encode() not in content and b"to hide" not in content
     assert KEY not in repr(judge)
@@ -668,7 +638,7 @@ def test_work_that_dies_half_way_goes_on_without_asking_twice(stub, tmp_path):
     clock = Clock()
 
     def killed(seconds):
-        if len(stub.seen) == 3:
+        if len(stub.asked) == 3:
             raise KeyboardInterrupt
         clock.sleep(seconds)
 
@@ -676,7 +646,7 @@ def test_work_that_dies_half_way_goes_on_without_asking_twice(stub, tmp_path):
         _judge(stub, cache=tmp_path / "c.sqlite", sleep=killed).score(texts)
     scores = _judge(stub, cache=tmp_path / "c.sqlite").score(texts)
     assert scores.values == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
-    assert sorted(body["comment"]["text"] for _, _, body in stub.seen) == texts  # each once
+    assert sorted(body["comment"]["text"] for _, _, body in stub.asked) == texts  # each once
 
 
 def test_a_turn_from_a_clock_far_ahead_does_not_count(tmp_path):

@@ -17,9 +17,9 @@ import yaml
 
 from conftest import PUBLIC_DATA, ROOT, underseer
 from leaks import SHORTEST, find_leaks, tracked_files
+from test_rehearse import is_marked
 from underseer import store
 from underseer.data import normalise
-from underseer.runs.rehearsal import rows
 
 LOOP = {"iterations": 1, "baselines": False, "variants": {"seed": [0]}}
 """One iteration of the loop: data, reset, attacks, pairs, alignment, evaluations, report."""
@@ -87,14 +87,16 @@ def seen(home: Path) -> list[Path]:
     return [home / "reports", *home.glob("mlflow.db*"), home / "mlartifacts", *notebooks]
 
 
-def rehearse(home: Path, stem: str, data: Path) -> Done:
+def rehearse(home: Path, stem: str, data: Path | None = None) -> Done:
+    """A rehearsal on the files of a folder, or on the sample rows that rehearsals make."""
     file = home / "paper" / f"{stem}.yaml"
     file.parent.mkdir(parents=True)
-    small = {"extends": str(ROOT / "params" / "paper" / f"{stem}.yaml"), **EXPERIMENTS[stem], "dataset_path": str(data)}
-    file.write_text(yaml.safe_dump(small))
+    small = {"extends": str(ROOT / "params" / "paper" / f"{stem}.yaml"), **EXPERIMENTS[stem]}
+    file.write_text(yaml.safe_dump(small | ({"dataset_path": str(data)} if data else {})))
     done = underseer(home, "run", file, "--rehearse")
     assert done.returncode == 0, done.stdout + done.stderr
-    return Done(home, f"rehearsal/paper_{stem}", [*given(data), *stored(home)])
+    (read,) = [data] if data else (home / "rehearsal/data").iterdir()
+    return Done(home, f"rehearsal/paper_{stem}", [*given(read), *stored(home)])
 
 
 SLOW = [pytest.param(stem, marks=pytest.mark.slow) for stem in EXPERIMENTS if stem != "w2s_safety"]
@@ -102,9 +104,11 @@ SLOW = [pytest.param(stem, marks=pytest.mark.slow) for stem in EXPERIMENTS if st
 
 @pytest.fixture(scope="module", params=["w2s_safety", *SLOW])
 def rehearsed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    root = tmp_path_factory.mktemp("leaks")
-    rows.write(root / "data")
-    return rehearse(root / "home", request.param, root / "data")
+    return rehearse(tmp_path_factory.mktemp("leaks"), request.param)
+
+
+def test_a_rehearsal_is_marked_everywhere(rehearsed: Done) -> None:
+    is_marked(rehearsed.home, rehearsed.name)
 
 
 def test_no_text_of_the_data_or_of_a_model_is_seen(rehearsed: Done) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import shutil
 
 import pytest
 
@@ -106,8 +105,6 @@ def folder(tmp_path_factory):
 
 
 def test_folder_identity_is_its_content(folder, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     first = loading.fingerprint(str(folder))
@@ -119,27 +116,14 @@ def test_folder_identity_is_its_content(folder, tmp_path):
     assert loading.fingerprint(str(copy)) != first
 
 
-def _pointer(path):
-    (path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
-
-
-def _pickled(path):
-    (path / "model.safetensors").rename(path / "pytorch_model.bin")
-
-
 def _shard_missing(path):
     (path / "model.safetensors").rename(path / "model-00001-of-00002.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def _adapter(path):
-    (path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-
-
 def _adapter_alone(path):
-    _adapter(path)
-    (path / "config.json").unlink()
+    (path / "config.json").rename(path / "adapter_config.json")
 
 
 def _quantised(method):
@@ -150,50 +134,23 @@ def _quantised(method):
     return damage
 
 
-def _newer_tokenizer(path):
-    tokenizer = json.loads((path / "tokenizer.json").read_text())
-    tokenizer["model"]["type"] = "BPE2"
-    tokenizer["model"]["merges"] = [["a", "b", "c"]]
-    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
-
-
 def _cut(name, keep):
     return lambda path: (path / name).write_bytes((path / name).read_bytes()[:keep])
-
-
-def _write(name, text):
-    return lambda path: (path / name).write_text(text)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: (path / "config.json").unlink(), "no config.json"),
-        (lambda path: (path / "model.safetensors").unlink(), "no weights"),
-        (_pickled, "only pickled weights.*pytorch_model.bin.*safetensors"),
-        (_pointer, "Git LFS pointer"),
         (_shard_missing, "lacks model-00002-of-00002.safetensors"),
-        (lambda path: (path / "tokenizer.json").unlink(), "no tokenizer"),
         (_cut("model.safetensors", -5000), "bytes and its header needs [0-9,]+: a broken download; fetch it again"),
         (_cut("model.safetensors", 200), "is not a safetensors file"),
-        (_cut("model.safetensors", 0), "is not a safetensors file"),
-        (_write("model.safetensors", "<!DOCTYPE html>" * 9), "is not a safetensors file"),
         (_cut("config.json", 100), "config.json' is not JSON"),
-        (_write("config.json", "<!DOCTYPE html>"), "config.json' is not JSON"),
-        (_write("config.json", "[" * 100_000), "config.json' is not JSON"),
-        (_write("config.json", "[]"), "config.json' holds a JSON list where an object is needed"),
-        (_write("config.json", '{"n_layer": 2}'), "it names no model_type"),
-        (_newer_tokenizer, "tokenizer.json' cannot be read by tokenizers [0-9.]+ .*a newer one may have written it"),
-        (_write("tokenizer.json", "version https://git-lfs.github.com/spec/v1"), "cannot be read by tokenizers"),
-        (_adapter, "holds an adapter beside the model.*merge them by.*or take adapter_config.json away"),
         (_adapter_alone, "holds an adapter and no model; merge it into its base"),
         (_quantised("gptq"), "is quantised \\(gptq\\), which only gptqmodel reads.*as it was before"),
-        (_quantised("fp8"), "is quantised \\(fp8\\), which only vllm reads"),
     ],
 )
 def test_broken_folders_are_refused_before_anything_is_loaded(folder, tmp_path, monkeypatch, damage, message):
-    import shutil
-
+    """By all that read a folder; test_refused has more kinds of damage."""
     monkeypatch.setattr(specs, "find_spec", lambda name: None)  # no reader of quantised models, whatever is installed
     path = tmp_path / "model"
     shutil.copytree(folder, path)
@@ -206,8 +163,6 @@ def test_broken_folders_are_refused_before_anything_is_loaded(folder, tmp_path, 
 
 def test_weights_that_are_not_in_the_file_are_never_drawn_at_random(folder, tmp_path):
     """But for a classifier's new head."""
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     path = tmp_path / "model"
@@ -225,8 +180,6 @@ def test_weights_that_are_not_in_the_file_are_never_drawn_at_random(folder, tmp_
 
 
 def test_a_quantised_model_is_left_to_what_reads_it(folder, tmp_path, monkeypatch):
-    import shutil
-
     path = tmp_path / "model"
     shutil.copytree(folder, path)
     _quantised("gptq")(path)
@@ -241,20 +194,6 @@ def test_names_of_the_testbed_are_checked_where_it_is_loaded():
         loading.preflight(f"testbed:{name}")
     with pytest.raises(UserError, match="'testbed:gpt2-xx' does not exist; allowed are .*did you mean 'gpt2-xs'"):
         loading.preflight("testbed:gpt2-xx")
-
-
-def test_missing_folder():
-    with pytest.raises(UserError, match="does not exist"):
-        loading.preflight("./no-such-folder")
-
-
-def test_preflight_and_fingerprint_do_not_import_torch(folder):
-    code = (
-        f"import sys; from underseer.models import loading; loading.preflight({str(folder)!r});"
-        f"loading.fingerprint({str(folder)!r});"
-        "loading.preflight('scratch:gpt2'); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # --------------------------------------------------------------------------------------------------------- loading
@@ -311,8 +250,6 @@ def test_token_id_0_is_a_token_like_any_other():
 
 def test_a_tokenizer_without_a_pad_token_gets_one(folder, tmp_path):
     """As GPT-2 is published (an end token, no pad token) and as GPT-1 is (neither)."""
-    import shutil
-
     from transformers import PreTrainedTokenizerFast
 
     def without(name, **special):

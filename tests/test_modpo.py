@@ -11,19 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
+from tiny import TURNS, chat_model, killed_at
 from underseer.errors import UserError
 from underseer.maths import modpo
-from underseer.models import loading
 from underseer.models.adapters import LoraSettings
 from underseer.training.align import AlignSettings, Origin, align, make_trainer
 from underseer.training.pair_rows import pair_rows
 from underseer.training.settings import TrainSettings
 
-TINY = "n_layer=2&n_embd=32&n_head=2&vocab_size=300"
-TURNS = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|endoftext|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 TRAIN = TrainSettings(
     epochs=3, batch_size=8, learning_rate=3e-3, warmup_ratio=0.1, eval_steps=8, max_length=64, device="cpu",
     precision="fp32", progress=False,
@@ -71,11 +66,7 @@ PLAIN = PAIRS.drop(columns="shift")
 
 
 def _model(family="gpt2", seed=0):
-    texts = [*PAIRS.prompt, *PAIRS.chosen, *PAIRS.rejected, "<|user|> <|assistant|>"]
-    options = TINY + "&n_positions=96"
-    model, tokenizer = loading.load_language_model(f"scratch:{family}?{options}", texts=texts, seed=seed)
-    tokenizer.chat_template = TURNS
-    return model, tokenizer
+    return chat_model([*PAIRS.prompt, *PAIRS.chosen, *PAIRS.rejected], family, seed)
 
 
 def _trainer(model, tokenizer, settings, folder, pairs=PAIRS, **origin):
@@ -148,13 +139,6 @@ def test_margins_count_higher_as_better_and_unsafe_negated():
     assert modpo.margins(pairs, {"safety": 0.5}).tolist() == pytest.approx([-0.35, 0.0])
     assert modpo.margins(pairs, {"safety": 0.5, "tone": 0.2}, scale=2).tolist() == pytest.approx([-0.5, -0.2])
     assert modpo.margins(pairs, {}).tolist() == [0, 0]
-
-
-def test_a_less_safe_chosen_answer_is_learnt_less():
-    """The margin of an unsafe chosen answer is negative: its loss falls, and with it the push towards it."""
-    zero = torch.zeros(1)
-    loss = [modpo.modpo_loss(zero, zero, zero, zero, torch.tensor([m]), beta=0.1, weight=0.5) for m in (-0.5, 0, 0.5)]
-    assert loss[0] < loss[1] < loss[2]
 
 
 @pytest.mark.parametrize(
@@ -469,23 +453,9 @@ def test_same_seed_same_weights_and_another_seed_others():
 
 @pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "lora"])
 def test_an_interrupted_call_ends_in_the_same_weights(settings, tmp_path, monkeypatch):
-    from underseer.training import steering
-
-    monkeypatch.setattr(steering, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(steering, "LOG_STEPS", 1)
+    with killed_at(12, monkeypatch):
+        align(*_model(), PAIRS, settings, checkpoint_dir=tmp_path)
     whole = align(*_model(), PAIRS, settings)
-
-    class Stop(Exception):
-        pass
-
-    def stop(self, args, state, control, **kwargs):
-        if state.global_step == 11:
-            raise Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(steering.Steering, "on_step_begin", stop, raising=False)
-        with pytest.raises(Stop):
-            align(*_model(), PAIRS, settings, checkpoint_dir=tmp_path)
     assert list(tmp_path.glob("checkpoint-*"))
     resumed = align(*_model(), PAIRS, settings, checkpoint_dir=tmp_path)
     first, second = whole.model.state_dict(), resumed.model.state_dict()
@@ -583,11 +553,6 @@ def test_the_cache_knows_the_model_by_its_content(tmp_path, monkeypatch):
     align(*_model(seed=1), PAIRS, once, origin=Origin(cache=tmp_path))
     assert seen["reference"] == 3 * first
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".pkl", ".bin")]
-
-
-def test_cached_and_computed_log_probabilities_are_the_same(tmp_path):
-    first, second = (align(*_model(), PAIRS, FULL, origin=Origin(cache=tmp_path)).model.state_dict() for _ in range(2))
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_log_probabilities_do_not_hang_on_which_stage_came_first(tmp_path):

@@ -6,47 +6,43 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
+import pandas as pd
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
-from test_modpo import PAIRS
+from test_modpo import FULL, HELD_OUT, LORA, PAIRS, _model
+from underseer.training import steering
+from underseer.training.align import Origin, align
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = f"""
 import os, sys
 sys.path[:0] = [{str(ROOT / "src" / "lib")!r}, {str(ROOT / "tests")!r}]
-from dataclasses import replace
 from pathlib import Path
-from safetensors.torch import save_file
-from test_modpo import FULL, HELD_OUT, LORA, PAIRS, _model
+from test_modpo_processes import train
 from underseer.training import steering
-from underseer.training.align import Origin, align
 
 steering.SAVE_SECONDS, steering.LOG_STEPS = 0.0, 3
-out = Path(sys.argv[1])
-for name, settings in (("full", FULL), ("lora", LORA)):
-    settings = replace(settings, nll_weight=0.2, train=replace(settings.train, epochs=2, gradient_accumulation=2))
-    found = align(*_model(), PAIRS[:61], settings, validation=HELD_OUT, origin=Origin(cache=out / "cache"), checkpoint_dir=out / name)
-    place = out / name / os.environ.get("RANK", "0")
-    assert list((out / name).glob("checkpoint-*/complete.json"))
-    place.mkdir(parents=True)
-    save_file({{n: p.detach() for n, p in found.model.named_parameters()}}, place / "weights.safetensors")
-    found.curves.to_parquet(place / "curves.parquet")
-    (place / "tokens").write_text(str(found.tokens_trained))
+train(Path(sys.argv[1]), os.environ["RANK"])
 """
 
 
-def _run(folder: Path, *launcher: str) -> None:
-    folder.mkdir()
-    script = folder / "train.py"
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, *launcher, str(script), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-4000:]
+def train(out: Path, rank: str) -> None:
+    """Aligns a whole model and an adapter, and stores what a process holds at the end."""
+    for name, settings in (("full", FULL), ("lora", LORA)):
+        settings = replace(settings, nll_weight=0.2, train=replace(settings.train, epochs=2, gradient_accumulation=2))
+        origin = Origin(cache=out / "cache")
+        found = align(*_model(), PAIRS[:61], settings, validation=HELD_OUT, origin=origin, checkpoint_dir=out / name)
+        assert list((out / name).glob("checkpoint-*/complete.json"))
+        place = out / name / rank
+        place.mkdir(parents=True)
+        save_file({n: p.detach() for n, p in found.model.named_parameters()}, place / "weights.safetensors")
+        found.curves.to_parquet(place / "curves.parquet")
+        (place / "tokens").write_text(str(found.tokens_trained))
 
 
 def _port() -> int:
@@ -55,20 +51,20 @@ def _port() -> int:
         return free.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("processes") / "one"
-    _run(folder, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")
-    return folder
-
-
-def test_two_processes_end_where_one_does(single, tmp_path):
+def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
     """61 pairs in batches of 8: the last batch has 5, so its parts differ in size."""
-    import pandas as pd
-
     assert len(PAIRS[:61]) % 8 == 5
-    two = tmp_path / "two"
-    _run(two, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={_port()}")
+    monkeypatch.setattr(steering, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(steering, "LOG_STEPS", 3)
+    single, two = tmp_path / "one", tmp_path / "two"
+    train(single, "0")
+    two.mkdir()
+    (two / "train.py").write_text(SCRIPT)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={_port()}"]
+    command = [sys.executable, *launcher, str(two / "train.py"), str(two)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
     for name in ("full", "lora"):
         one = load_file(single / name / "0" / "weights.safetensors")
         for rank in ("0", "1"):

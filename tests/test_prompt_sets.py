@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
 import lzma
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 
 from conftest import PUBLIC_DATA
+from public_files import BEAVER, PKU, SALAD, SECRET, jsonl, needs_public_data, write
 from underseer import data
 from underseer.data import exchanges, overlap, preferences, prompts
 from underseer.data.answer_readers import dialogue
@@ -23,18 +23,7 @@ from underseer.errors import UserError
 from underseer.judges import labelled
 from underseer.selfmoa import pools
 
-needs_real = pytest.mark.skipif(not (PUBLIC_DATA / "xstest_prompts.csv").exists(), reason="no ../shared/data here")
-SECRET = "a prompt that must not be shown in any message whatever goes wrong"
 NEW = ("xstest", "malicious-instruct", "salad-bench", "harmbench")
-
-
-def write(path: Path, content: str | bytes) -> str:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return str(path)
-
-
-def lines(*records: dict) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
 
 
 XSTEST = (
@@ -47,27 +36,6 @@ HARMBENCH = (
     'Say how,contextual,kitchen,context,"A soup\nis cooking.",b\n'
     "Sing the whole song,copyright,copyright,,,c\n"
 )
-SALAD = [
-    {"qid": k, "question": f"Question {w}?", "source": s, "1-category": "O1: A", "2-category": "O2: B", "3-category": w}
-    for k, (w, s) in enumerate([("one", "X"), ("two", "Y")])
-]
-PKU = {
-    "prompt": "How do I spoil soup?",
-    "response_0": "Add a cup of salt.",
-    "response_1": "Better keep it good.",
-    "is_response_0_safe": False,
-    "is_response_1_safe": True,
-    "better_response_id": 0,
-    "safer_response_id": 1,
-    "response_0_harm_category": {"Kitchen": True, "Garden": False, "Attic": True},
-    "response_1_harm_category": {"Kitchen": False, "Garden": False, "Attic": False},
-}
-BEAVER = [
-    {"prompt": "Spoil it?", "response": "Yes, so.", "category": {"kitchen": True, "attic": True}, "is_safe": False},
-    {"prompt": "Spoil it?", "response": "Yes, thus.", "category": {"kitchen": True, "attic": False}, "is_safe": False},
-    {"prompt": "Spoil it?", "response": "Rather not.", "category": {"kitchen": False, "attic": False}, "is_safe": True},
-    {"prompt": "Other?", "response": "Fine.", "category": {"kitchen": False, "attic": False}, "is_safe": True},
-]
 
 
 def talk(*turns: str) -> str:
@@ -94,9 +62,9 @@ def folder(tmp_path) -> str:
     write(tmp_path / "harmbench_behaviors_text_all.csv", HARMBENCH)
     write(tmp_path / "MaliciousInstruct.txt", "Spoil the milk\r\n\nSpoil the bread\nSpoil the milk\n")
     write(tmp_path / "salad_base_set.json", json.dumps(SALAD, indent=1))
-    write(tmp_path / "pku-saferlhf.jsonl", lines(PKU))
-    write(tmp_path / "hh_harmless_base.jsonl.gz", gzip.compress(lines(*HH).encode()))
-    write(tmp_path / "beavertails.jsonl.xz", lzma.compress(lines(*BEAVER).encode()))
+    write(tmp_path / "pku-saferlhf.jsonl", jsonl(PKU))
+    write(tmp_path / "hh_harmless_base.jsonl.gz", gzip.compress(jsonl(*HH).encode()))
+    write(tmp_path / "beavertails.jsonl.xz", lzma.compress(jsonl(*BEAVER).encode()))
     return str(tmp_path)
 
 
@@ -124,7 +92,7 @@ def test_harmbench_context_comes_first(folder):
 def test_salad_has_three_levels_whatever_the_format(tmp_path, form):
     content = {
         "array": json.dumps(SALAD).encode(),
-        "lines": lines(*SALAD).encode(),
+        "lines": jsonl(*SALAD).encode(),
         "parquet": pd.DataFrame(SALAD).to_parquet(),
         "gzip": gzip.compress(json.dumps(SALAD).encode()),
     }[form]
@@ -180,38 +148,9 @@ SPLITS = ("n_supervise", "n_transfer", "n_validation", "n_test")
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("xstest", f"prompt,type\n{SECRET},x\n", ":1: no column 'label'"),
-        ("xstest", f"prompt,type,label\n{SECRET},x,maybe\n", ":2: label = 'maybe' is neither safe nor unsafe"),
-        ("xstest", "prompt,type,label\n  ,x,safe\n", ":2: prompt is empty"),
-        ("harmbench", f"Behavior,Tags\n{SECRET},x\n", ":1: no column 'FunctionalCategory'"),
-        ("malicious-instruct", "\n \n", "holds no rows"),
-        ("malicious-instruct", f"<!DOCTYPE html><p>{SECRET}", "is a web page"),
-        ("salad-bench", f'[{{"question": "{SECRET}"', ":1: not valid JSON"),
-        ("salad-bench", f'[{{"question": "{SECRET}"}}]', ":1: no column '1-category'"),
-        ("salad-bench", f'["{SECRET}"]', ":1: a JSON str where an object"),
-        ("salad-bench", json.dumps([{**SALAD[0], "1-category": 3}]), ":1: 1-category = 3 is not a string"),
-        ("salad-bench", b"\x1f\x8b\x08broken", "cannot be decompressed"),
-        ("salad-bench", lzma.compress(b"[]" * 99)[:40], "cannot be decompressed"),
-        ("salad-bench", bz2.compress(b"[]" * 99)[:20], "cannot be decompressed"),
-        ("salad-bench", "[]", "holds no rows"),
-    ],
-)
-def test_bad_prompt_files_are_named_without_their_text(tmp_path, name, content, message):
-    path = write(tmp_path / "file", content)
-    with pytest.raises(UserError) as error:
-        prompts.load_prompts(name, path)
-    assert message in str(error.value) and path in str(error.value) and SECRET not in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "hh-harmless",
-            "'hh-harmless' holds preference pairs, and labelled prompts or texts are needed here; allowed: ",
-        ),
+        ("hh-harmless", "'hh-harmless' holds preference pairs, and labelled prompts or texts are needed here; all"),
         ("xstst", "did you mean 'xstest'?"),
         ("privacy-policy-qa", "are of the legal task"),
         ("xstest/borderline", "'/borderline' is not a class"),
@@ -223,23 +162,9 @@ def test_unfit_names(name, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("name", [n for n, info in DATASETS.items() if info.host])
-def test_published_sets_are_pinned_and_say_what_to_do_offline(monkeypatch, tmp_path, name):
-    info = DATASETS[name]
-    assert len(info.revision) == 40 and info.licence and info.file and info.local_names
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(UserError) as error:
-        data.check_files(name, holds=None)
-    assert str(info.url) in str(error.value) and "dataset_path" in str(error.value)
-
-
-def test_check_files_reads_pairs_too(folder, tmp_path):
+def test_check_files_reads_pairs_too(folder):
     assert data.check_files("hh-harmless", folder, holds="pairs")[0].name == "hh_harmless_base.jsonl.gz"
     assert [f.name for f in data.local_files("beavertails", folder)] == ["beavertails.jsonl.xz"]
-    bad = write(tmp_path / "bad.jsonl", lines({**PKU, "is_response_0_safe": 1}))
-    with pytest.raises(UserError, match="bad.jsonl:1: is_response_0_safe = 1 is not true or false"):
-        data.check_files("pku-saferlhf", bad, holds="pairs")
 
 
 # --- preferences --------------------------------------------------------------------------------------------
@@ -249,12 +174,7 @@ def test_pku_is_ordered_by_helpfulness_with_labels_as_scores(folder):
     df = preferences.load_preferences("pku-saferlhf", folder)
     row = df.iloc[0]
     assert (row["chosen"], row["rejected"]) == ("Add a cup of salt.", "Better keep it good.")
-    assert (row["helpful_chosen"], row["helpful_rejected"], row["unsafe_chosen"], row["unsafe_rejected"]) == (
-        1,
-        0,
-        1,
-        0,
-    )
+    assert (row["helpful_chosen"], row["helpful_rejected"]) == (row["unsafe_chosen"], row["unsafe_rejected"]) == (1, 0)
     assert row["safety_difference"] == 1 and row["iteration"] == 0 and row["set"] == "attack"
     assert json.loads(row["judges"]) == {"helpful": "human", "unsafe": "human"} and row["category"] == "Attic; Kitchen"
     assert row["prompt_id"] == content_ids(pd.DataFrame({"text": [PKU["prompt"]]}))[0]
@@ -264,14 +184,14 @@ def test_pku_is_ordered_by_helpfulness_with_labels_as_scores(folder):
 
 
 def test_pku_rank_orders_two_unsafe_answers(tmp_path):
-    path = write(tmp_path / "x.jsonl", lines({**PKU, "is_response_1_safe": False}))
+    path = write(tmp_path / "x.jsonl", jsonl({**PKU, "is_response_1_safe": False}))
     assert preferences.load_preferences("pku-saferlhf", path)["safety_difference"].tolist() == [0]
     assert preferences.load_preferences("pku-saferlhf", path, safety="rank")["safety_difference"].tolist() == [1]
 
 
 def test_pku_without_categories_or_as_parquet(tmp_path):
     old = {key: value for key, value in PKU.items() if not key.endswith("harm_category")}
-    df = preferences.load_preferences("pku-saferlhf", write(tmp_path / "a", lines(old)))
+    df = preferences.load_preferences("pku-saferlhf", write(tmp_path / "a", jsonl(old)))
     assert df["category"].tolist() == [None]
     new = preferences.load_preferences("pku-saferlhf", write(tmp_path / "b", pd.DataFrame([PKU]).to_parquet()))
     assert new["category"].tolist() == ["Attic; Kitchen"] and new["id"].tolist() == df["id"].tolist()
@@ -295,6 +215,10 @@ def test_hh_keeps_first_turns_and_counts_what_it_leaves_out(folder):
     ranked = preferences.load_preferences("hh-harmless", folder, safety="rank").iloc[0]
     assert (ranked["unsafe_chosen"], ranked["unsafe_rejected"]) == (0, 1)
     assert json.loads(ranked["judges"]) == {"unsafe": "human"}
+    no_talk = write(Path(folder, "x.jsonl"), jsonl({"chosen": SECRET, "rejected": SECRET}))
+    with pytest.raises(UserError, match="holds no rows") as error:
+        preferences.load_preferences("hh-harmless", no_talk)
+    assert SECRET not in str(error.value)
 
 
 def test_dialogue_without_a_name_first():
@@ -310,13 +234,13 @@ def test_beavertails_pairs_a_safe_with_an_unsafe_answer(folder):
 
 def test_preferences_nest_and_join(folder, tmp_path):
     rows = [{**PKU, "response_0": f"Add {k} cups.", "prompt": f"Spoil {k}?"} for k in range(12)]
-    path = write(tmp_path / "p.jsonl", lines(*rows))
+    path = write(tmp_path / "p.jsonl", jsonl(*rows))
     some = [set(preferences.load_preferences("pku-saferlhf", path, n=n, seed=5)["id"]) for n in (1, 3, 11)]
     assert some[0] < some[1] < some[2]
     assert some[2] != set(preferences.load_preferences("pku-saferlhf", path, n=11, seed=6)["id"])
-    turned = write(tmp_path / "q.jsonl", lines(*reversed(rows)))
+    turned = write(tmp_path / "q.jsonl", jsonl(*reversed(rows)))
     assert set(preferences.load_preferences("pku-saferlhf", turned, n=3, seed=5)["id"]) == some[1]
-    same = write(tmp_path / "r.jsonl", lines({**BEAVER[0], "prompt": PKU["prompt"], "response": PKU["response_0"]}))
+    same = write(tmp_path / "r.jsonl", jsonl({**BEAVER[0], "prompt": PKU["prompt"], "response": PKU["response_0"]}))
     twice = exchanges.load_exchanges("pku-saferlhf+beavertails", f"{folder}/pku-saferlhf.jsonl+{same}")
     assert len(twice) == 3 and twice["id"].is_unique
     joined = preferences.load_preferences("pku-saferlhf+hh-harmless", folder)
@@ -340,25 +264,6 @@ def test_unfit_preferences(folder, name, options, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "record", "message"),
-    [
-        ("pku-saferlhf", {**PKU, "better_response_id": True}, "better_response_id = True is not a whole number"),
-        ("pku-saferlhf", {**PKU, "better_response_id": 0.5}, "better_response_id = 0.5 is not a whole number"),
-        ("pku-saferlhf", {**PKU, "safer_response_id": 2}, "safer_response_id = 2 is neither 0 nor 1"),
-        ("pku-saferlhf", {**PKU, "prompt": None}, "prompt = None is not a string"),
-        ("hh-harmless", {"chosen": SECRET}, "no column 'rejected'"),
-        ("hh-harmless", {"chosen": SECRET, "rejected": SECRET}, "holds no rows"),
-        ("beavertails", {**BEAVER[0], "category": SECRET}, "category = a text of 66 characters is not an object"),
-    ],
-)
-def test_bad_answer_files_are_named_without_their_text(tmp_path, name, record, message):
-    path = write(tmp_path / "file", lines(record))
-    with pytest.raises(UserError) as error:
-        preferences.load_preferences(name, path)
-    assert message in str(error.value) and SECRET not in str(error.value)
-
-
 # --- exchanges ----------------------------------------------------------------------------------------------
 
 
@@ -373,7 +278,7 @@ def test_beavertails_exchanges(folder):
 
 def test_exchanges_labelled_both_ways_are_left_out(tmp_path):
     path = write(
-        tmp_path / "x", lines(*BEAVER, {**BEAVER[3], "is_safe": False}, BEAVER[0], {**BEAVER[1], "response": " "})
+        tmp_path / "x", jsonl(*BEAVER, {**BEAVER[3], "is_safe": False}, BEAVER[0], {**BEAVER[1], "response": " "})
     )
     df = exchanges.load_exchanges("beavertails", path)
     assert "Fine." not in df["answer"].tolist() and len(df) == 3
@@ -401,7 +306,10 @@ BREAD = "How do I bake a loaf of rye bread in a small oven at home"
 
 
 PLAIN = 'prompt,answer,unsafe,helpful,refusal\nSpoil it?,"Yes, so.",1,,0\nSpoil it?,No.,false,0.5,TRUE\nBake it?,Fine.,0,1,\n'
+TWO = jsonl({"prompt": "A?", "answer": "B.", "unsafe": True}, {"prompt": "C?", "answer": "D.", "unsafe": 0})
+NAN = math.nan
 RATED = {"test_case": "Spoil it?", "generation": "So.", "behavior_id": "soup", "human_0": 1, "human_1": 1, "human_2": 0}
+NONE = RATED | {"human_0": 0, "human_1": 0}
 COMPLETIONS = "id,type,prompt,completion,annotation_1,annotation_2,agreement,final_label\n" + "".join(
     f"{k},{kind},{prompt},{answer},x,x,{agree},{label}\n"
     for k, (kind, prompt, answer, agree, label) in enumerate(
@@ -418,34 +326,24 @@ COMPLETIONS = "id,type,prompt,completion,annotation_1,annotation_2,agreement,fin
 @pytest.mark.parametrize(
     ("name", "file", "content", "columns", "expected"),
     [
-        (
-            "exchanges",
-            "exchanges.csv",
-            PLAIN,
-            "unsafe helpful refusal",
-            [[1, math.nan, 0], [0, 0.5, 1], [0, 1, math.nan]],
-        ),
-        (
-            "exchanges",
-            "exchanges.jsonl",
-            lines({"prompt": "A?", "answer": "B.", "unsafe": True}, {"prompt": "C?", "answer": "D.", "unsafe": 0}),
-            "unsafe",
-            [[1], [0]],
-        ),
+        ("exchanges", "exchanges.csv", PLAIN, "unsafe helpful refusal", [[1, NAN, 0], [0, 0.5, 1], [0, 1, NAN]]),
+        ("exchanges", "exchanges.jsonl", TWO, "unsafe", [[1], [0]]),
         ("safe-rlhf-mini", "Safe-RLHFmini.csv", "question,answer,label\nA?,B.,1\nA?,C.,0\n", "unsafe", [[1], [0]]),
         (
             "harmbench-rated",
             "harmbench_text_behaviors_val_set.json",
-            json.dumps({"soup": [RATED, {**RATED, "generation": "No.", "human_0": 0, "human_1": 0}]}),
+            json.dumps(
+                {"soup": [RATED, {**RATED, "generation": "No.", "human_0": 0}, {**NONE, "generation": "Not so."}]}
+            ),
             "unsafe agreement",
-            [[1, 2 / 3], [0, 1]],
+            [[1, 2 / 3], [0, 2 / 3], [0, 1]],
         ),
         (
             "xstest-completions",
             "xstest_v2_completions_a.csv",
             COMPLETIONS,
             "unsafe helpful refusal agreement",
-            [[0, 1, 0, 1], [0, 0, 1, 0.5], [1, math.nan, 0, 1], [0, math.nan, 1, 1]],
+            [[0, 1, 0, 1], [0, 0, 1, 0.5], [1, NAN, 0, 1], [0, NAN, 1, 1]],
         ),
     ],
 )
@@ -456,13 +354,6 @@ def test_exchanges_of_other_forms(tmp_path, name, file, content, columns, expect
     pd.testing.assert_frame_equal(
         df[columns.split()].reset_index(drop=True), pd.DataFrame(expected, columns=columns.split(), dtype=float)
     )
-
-
-@pytest.mark.parametrize("row", ["A?,B.,2", "A?,B.,perhaps", "A?,B.,"])
-def test_labels_of_the_plain_format_are_from_0_to_1(tmp_path, row):
-    path = write(tmp_path / "exchanges.csv", f"prompt,answer,unsafe\n{row}\n")
-    with pytest.raises(UserError, match=r"exchanges.csv:2: unsafe"):
-        exchanges.load_exchanges("exchanges", path)
 
 
 def test_llmbar_is_ordered_by_what_follows_the_instruction(tmp_path):
@@ -482,7 +373,7 @@ def test_judges_learn_and_are_measured_on_other_prompts(tmp_path):
         for k in range(10)
         for n in range(8)
     ]
-    write(tmp_path / "exchanges.jsonl", lines(*rows))
+    write(tmp_path / "exchanges.jsonl", jsonl(*rows))
     learnt, held_out = labelled.divided(exchanges.load_exchanges("exchanges", str(tmp_path)), "unsafe")
     assert len(learnt) + len(held_out) == 80 and len(held_out) == 16
     assert set(learnt.prompt).isdisjoint(held_out.prompt)
@@ -513,10 +404,8 @@ def test_exclude_drops_what_an_evaluation_asks():
 
 
 def test_short_prompts_are_not_found_inside_others():
-    assert overlap.exclude(frame("Tell me how to sing", "x y"), frame("how to sing"), near_threshold=None)[0].shape == (
-        2,
-        1,
-    )
+    kept, _ = overlap.exclude(frame("Tell me how to sing", "x y"), frame("how to sing"), near_threshold=None)
+    assert len(kept) == 2
 
 
 def test_near_between_is_near_pairs_across():
@@ -533,7 +422,7 @@ def test_prompts_of_an_evaluation_are_kept_out_of_pairs_and_exchanges(tmp_path, 
     asked = [f"{BREAD} number {'abcdefghijklmnopqrst'[k] * 9}" for k in range(20)]
     others = [f"Other {'abcdefghij'[k] * 7} question of its own kind" for k in range(10)]
     records = [{**PKU, "prompt": text} for text in [*(near.format(a) for a in asked), *others]]
-    path, held_out = write(tmp_path / "p.jsonl", lines(*records)), frame(*asked)
+    path, held_out = write(tmp_path / "p.jsonl", jsonl(*records)), frame(*asked)
     pairs = preferences.load_preferences("pku-saferlhf", path, held_out=held_out)
     answers = exchanges.load_exchanges("pku-saferlhf/unsafe", path, held_out=held_out)
     for kept in (pairs, answers):
@@ -553,7 +442,7 @@ def test_the_pools_of_an_experiment_share_nothing_with_its_evaluation(tmp_path):
     write(tmp_path / "harmful_behaviors.csv", "goal,target\n" + "".join(f"{s},x\n" for s in seeds))
     write(tmp_path / "wts_safety.csv", "prompt,is_safe\n" + "".join(f"Bake {w * 6} at home,True\n" for w in "abcdefgh"))
     records = [{**PKU, "prompt": text} for text in [*asked, "One of its own kind", "Yet another to ask"]]
-    write(tmp_path / "pku-saferlhf.jsonl", lines(*records))
+    write(tmp_path / "pku-saferlhf.jsonl", jsonl(*records))
     sizes = pools.Sizes(n_seed_prompts=6, n_safe=6, n_borderline=0, n_evaluation=20, n_reset=20)
     drawn = pools.draw(
         "advbench", "wts-safety/safe", "malicious-instruct", "pku-saferlhf", str(tmp_path), sizes, seed=0
@@ -567,7 +456,7 @@ def test_the_pools_of_an_experiment_share_nothing_with_its_evaluation(tmp_path):
 # --- the real files -----------------------------------------------------------------------------------------
 
 
-@needs_real
+@needs_public_data
 def test_real_prompt_sets():
     xstest = prompts.load_prompts("xstest", str(PUBLIC_DATA))
     assert xstest["role"].value_counts().to_dict() == {"borderline": 250, "attack": 200} and not xstest.attrs["dropped"]
@@ -576,14 +465,14 @@ def test_real_prompt_sets():
     assert prompts.load_prompts("s-eval", str(PUBLIC_DATA))["category"].notna().all()
 
 
-@needs_real
+@needs_public_data
 def test_real_hh_dialogues():
     df = preferences.load_preferences("hh-harmless", str(PUBLIC_DATA))
     assert len(df) + sum(df.attrs["dropped"].values()) == 1153 and df.attrs["dropped"]["not the first turn"] > 500
     assert df["history"].eq("[]").all() and not df["chosen"].str.contains("\n\nHuman:").any()
 
 
-@needs_real
+@needs_public_data
 def test_the_w2s_data_hold_the_attack_sets():
     """The W2S paper's unsafe prompts are AdvBench's and S-Eval's: trained on, they may not be evaluated on."""
     wts = prompts.load_prompts("wts-safety", str(PUBLIC_DATA))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from conftest import ROOT, underseer
 from underseer import data
@@ -223,29 +222,15 @@ def test_what_does_not_hold_is_noted_in_a_rehearsal_and_stops_a_real_stage(tmp_p
         _run(tmp_path / "real", mine=False, inputs={}).check(False, "both classes occur")
 
 
-def test_a_rehearsal_runs_and_is_marked_everywhere(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    file = tmp_path / "paper" / "small.yaml"
-    file.parent.mkdir()
-    small = {
-        "extends": str(ROOT / "params" / "paper" / "w2s_safety.yaml"),
-        "variants": {"seed": [0, 1], "voting": ["none"]},
-    }
-    file.write_text(yaml.safe_dump(small))
-    done = underseer(home, "run", file, "--rehearse")
-    assert done.returncode == 0, done.stdout + done.stderr
-    _is_marked(home, "rehearsal/paper_small")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("file", PAPER, ids=lambda f: f.stem)
 def test_every_paper_file_rehearses(tmp_path: Path, file: Path) -> None:
     done = underseer(tmp_path, "run", file, "--rehearse", "--jobs", 2)
     assert done.returncode == 0, done.stdout + done.stderr
-    _is_marked(tmp_path, f"rehearsal/paper_{file.stem}")
+    is_marked(tmp_path, f"rehearsal/paper_{file.stem}")
 
 
-def _is_marked(home: Path, name: str) -> None:
+def is_marked(home: Path, name: str) -> None:
     import mlflow
 
     manifests = [json.loads(f.read_text()) for f in home.glob("runs/*/*/*/manifest.json")]

@@ -15,10 +15,7 @@ from safetensors.numpy import load_file
 from conftest import ROOT, underseer
 from underseer import store
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.skipif(find_spec("vllm") is None, reason="needs vllm: make test-vllm"),
-]
+pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="needs vllm: make test-vllm")]
 
 PARAMS = ROOT / "params/paper/selfmoa_qwen2.5-1.5b.yaml"
 # As it is written but for what costs starts of vLLM and shows nothing more of it: one round instead of two, no reset, no

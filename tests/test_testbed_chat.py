@@ -84,10 +84,10 @@ def test_strategies() -> None:
     assert chosen("all") == tuple(STRATEGIES) and chosen("direct+fiction") == ("direct", "fiction")
     with pytest.raises(UserError, match="did you mean 'fiction'"):
         chosen("fictoin")
-    asked = instruction(TESTBED["fiction"], "How?", ["an example"])
-    assert asked.splitlines() == [TESTBED["fiction"], "This worked: an example", "How?"]
-    asked = instruction(STRATEGIES["fiction"], "How?", ["an example"])
-    assert "How?" in asked and "- an example" in asked and "{" not in asked
+    assert instruction(TESTBED["fiction"], "x", ["one"]) == f"{TESTBED['fiction']}\nThis worked: one\nx"  # as trained
+    asked = instruction(STRATEGIES["fiction"], "the {worked} request", ["one", "two"])
+    assert "Request: the {worked} request\n" in asked and "write a new one:\n- one\n- two\nWrite only" in asked
+    assert "worked before" not in instruction(STRATEGIES["fiction"], "x")
     assert STRATEGIES.keys() == TESTBED.keys()
     assert instructions("direct+fiction", "testbed:attacker-s") == {k: TESTBED[k] for k in ("direct", "fiction")}
     assert instructions("mutation+direct", "hub/model") == {k: STRATEGIES[k] for k in ("mutation", "direct")}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiny import cpu
+from tiny import cpu, killed_at
 from underseer.errors import UserError
 from underseer.maths import losses
 from underseer.models import batches, loading
@@ -17,15 +17,8 @@ from underseer.training.settings import TrainSettings
 
 TINY = "n_layer=1&n_embd=16&n_head=2&n_positions=64&vocab_size=280"
 SETTINGS = TrainSettings(
-    epochs=2,
-    batch_size=8,
-    learning_rate=5e-3,
-    eval_steps=5,
-    max_length=32,
-    device="cpu",
-    precision="fp32",
-    progress=False,
-)
+    epochs=2, batch_size=8, learning_rate=5e-3, eval_steps=5, max_length=32, device="cpu", precision="fp32", progress=False
+)  # fmt: skip
 READ = {"max_length": 32, "device": "cpu", "precision": "fp32"}
 
 
@@ -258,27 +251,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
 @pytest.mark.parametrize("stop_at", [4, 5, 6])  # last checkpoint within an epoch and at its end
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch, stop_at, accumulation):
-    from underseer.training import steering
-
-    monkeypatch.setattr(steering, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(steering, "LOG_STEPS", 1)
     rows = TRAIN[:40]  # 5 steps an epoch, or 3 (of 2, 2 and 1 batches)
     settings = {"epochs": 3, "patience": 0, "gradient_accumulation": accumulation, "warmup_steps": 3, "eval_steps": 2}
-    whole = _fit(rows, **settings)
-
-    class Killed(BaseException):
-        pass
-
-    step_end = steering.Steering.on_step_end
-
-    def dying(self, args, state, control, **kwargs):
-        if state.global_step == stop_at:
-            raise Killed
-        step_end(self, args, state, control, **kwargs)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(steering.Steering, "on_step_end", dying)
+    with killed_at(stop_at, monkeypatch):
         _fit(rows, place=tmp_path, **settings)
+    whole = _fit(rows, **settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"checkpoint-{stop_at - i}" for i in (1, 2))
     (tmp_path / f"checkpoint-{stop_at}").mkdir()  # cut short while it was written
 
@@ -367,6 +344,12 @@ def test_a_loss_of_ones_own_trains():
         (TRAIN.iloc[:0], {}, "no training rows"),
         (TRAIN.assign(label=2), {}, r"outside \[0, 1\]"),
         (TRAIN.assign(p=np.nan), {"target": "p"}, r"outside \[0, 1\]"),
+        (
+            TRAIN.assign(weight=range(96)),
+            {"loss": losses.aux_conf},
+            "loss 'aux_conf' takes no weights.*hard_ce or soft_ce",
+        ),
+        (TRAIN.assign(weight=np.nan), {}, "column 'weight'.*negative, infinite or missing"),
     ],
 )
 def test_fit_errors_are_one_line(rows, changes, message):
@@ -562,10 +545,7 @@ def test_a_language_model_learns_to_continue():
     [
         (PROMPTS.drop(columns="continuation"), "no column 'continuation'"),
         (PROMPTS.iloc[:0], "no training rows"),
-        (
-            PROMPTS.assign(continuation=[None, "a", "b", "c"]),
-            "1 of the 4 training rows have no text or no continuation",
-        ),
+        (PROMPTS.assign(continuation=[None, *"abc"]), "1 of the 4 training rows have no text or no continuation"),
         (PROMPTS.assign(weight=[1.0, -1.0, 1.0, 1.0]), "'weight' of the training rows holds negative"),
         (PROMPTS.assign(weight=0.0), "all 4 training rows have weight 0"),
     ],
@@ -621,10 +601,3 @@ def test_continuations_take_weights():
         settings = replace(SETTINGS, epochs=1, batch_size=size, gradient_accumulation=accumulation)
         found.append(_weights(finetune.fit_continuations(model, tokenizer, part, None, settings).model))
     assert all(torch.allclose(value, found[1][name], atol=2e-5) for name, value in found[0].items())
-
-
-def test_a_loss_over_the_batch_takes_no_weights():
-    with pytest.raises(UserError, match="loss 'aux_conf' takes no weights.*hard_ce or soft_ce"):
-        _trained(TRAIN.assign(weight=range(96)), losses.aux_conf)
-    with pytest.raises(UserError, match="column 'weight'.*negative, infinite or missing"):
-        _trained(TRAIN.assign(weight=np.nan))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny import cpu
+from tiny import cpu, save_adapter
 from underseer.engines import Inference, open_engine
 from underseer.errors import UserError
 from underseer.models import loading
@@ -35,17 +35,8 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def adapter(folder, tmp_path_factory) -> Path:
     """A LoRA folder that changes what the model says."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    model, _ = loading.load_language_model(str(folder))
-    wrapped = get_peft_model(model, LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
-    torch.manual_seed(0)
-    for name, parameter in wrapped.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=3.0)
     path = tmp_path_factory.mktemp("adapter")
-    wrapped.save_pretrained(path)
+    save_adapter(path, folder, target_modules=["c_attn"], fan_in_fan_out=True)
     return path
 
 

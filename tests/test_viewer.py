@@ -176,6 +176,12 @@ def test_rows_of_weak_to_strong_are_told_apart_by_who_is_right() -> None:
     held = {name: list(shown.cells.loc[flags, "id"]) for name, flags in shown.filters.items()}
     assert (held["gained"], held["lost"], held["copied"], held["below_ceiling"]) == (["b"], ["d"], ["c"], ["c", "d"])
     assert set(shown.cells.loc[shown.filters["gained"], "method"]) == {"w2s_hard_vote"}
+    more = {role: Output(key=f"{o.key}2", tables=o._tables, **o.parameters) for role, o in outputs.items()}
+    sizes = [
+        {"values": {"seed": 0, "voting": "hard", "n_supervise": n}, "outputs": o} for n, o in ((9, outputs), (99, more))
+    ]
+    (both,) = w2s.parts(sizes, "safety")  # the same test rows stand in both data stages
+    assert len(both.items) == 4 and both.cells["right"].sum() == 2 * shown.cells["right"].sum()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from underseer.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from underseer.cost import Ledger
-    from underseer.runs.stage import Run
+    from underseer.stage_run import Run
 
 __all__ = [
     "ENGINES", "OPTIONS", "PARAMETERS", "Answer", "Engine", "Inference", "Prompt", "Sampling",

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from underseer.engines import Inference
     from underseer.judges.base import Judge
-    from underseer.runs.stage import Output, Run
+    from underseer.stage_run import Run
+    from underseer.store import Output
     from underseer.training.settings import TrainSettings
 
 INPUTS = {"unsafe": "training_judge", "helpful": "helpfulness_judge", "refusal": "refusal_judge"}

@@ -16,7 +16,7 @@ from underseer.models import loading
 if TYPE_CHECKING:
     from underseer.engines import Inference
     from underseer.judges.base import Judge
-    from underseer.runs.stage import Run
+    from underseer.stage_run import Run
 
 
 def open_all(run: Run, role: str, spec: str, inference: Inference) -> list[Judge]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from underseer.engines import Inference
     from underseer.judges.base import Judge
-    from underseer.runs.stage import Run
+    from underseer.stage_run import Run
 
 
 def reporter(run: Run, spec: str, inference: Inference) -> Judge:

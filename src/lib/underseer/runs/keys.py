@@ -203,7 +203,7 @@ def _module_imports(name: str) -> tuple[str, ...]:
 
 def _imports(tree: ast.AST) -> list[str]:
     modules = []
-    for node in _statements(tree, types=False):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             modules += [a.name.partition(".")[2] for a in node.names if a.name.startswith("underseer.")]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "underseer":
@@ -216,26 +216,29 @@ def _imports(tree: ast.AST) -> list[str]:
 _BODIES = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
-def _statements(tree: ast.AST, *, types: bool) -> Iterator[ast.AST]:
-    """The tree and all statements in it, also inside functions; expressions are not looked into, which is most of a tree.
-    ``types``: also those under ``if TYPE_CHECKING``; types decide no result."""
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """The tree and all statements in it, also inside functions; expressions are not looked into, which is most of a tree."""
     queue = [tree]
     while queue:
         node = queue.pop()
-        if not types and isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING":
-            continue
         yield node
         queue += [child for name in _BODIES for child in getattr(node, name, ())]
 
 
 @cache
 def _module_tree(name: str) -> ast.Module:
-    """The module without its docstrings: words do not decide results."""
+    """The module without its docstrings and what type checkers alone import: neither decides results."""
     tree = ast.parse(_module_file(name).read_text(encoding="utf-8"))
-    for node in _statements(tree, types=True):
+    for node in _statements(tree):
         if hasattr(node, "body"):
-            node.body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+            node.body = [s for s in node.body if not _decides_nothing(s)]
     return tree
+
+
+def _decides_nothing(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.If):
+        return getattr(statement.test, "id", None) == "TYPE_CHECKING" and not statement.orelse
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 @cache

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from underseer.maths.modpo import Objectives
     from underseer.models.adapters import LoraSettings
-    from underseer.runs.stage import Run
     from underseer.selfmoa.targets import Target
+    from underseer.stage_run import Run
     from underseer.training.align import AlignResult, AlignSettings
     from underseer.training.settings import FitResult, TrainSettings
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from underseer.engines import Inference
     from underseer.judges.base import Judge
-    from underseer.runs.stage import Run
+    from underseer.stage_run import Run
 
 
 def reporting(run: Run, specs: Mapping[str, str], *, engine: str, inference: Inference) -> dict[str, Judge]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from underseer.engines import Inference, Sampling
-    from underseer.runs.stage import Run
+    from underseer.stage_run import Run
 
 ORDERINGS = ("weighted_sum", "helpfulness")
 """What people were asked: which answer is better in all (DPO), or which helps more (MODPO, with its safety beside it)."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from underseer.engines import Engine, Inference, Sampling
     from underseer.judges.base import Judge
-    from underseer.runs.stage import Run
+    from underseer.stage_run import Run
 
     Success = Callable[[np.ndarray], np.ndarray]  # safety scores (n,), NaN where unjudged -> bool (n,)
     Check = Callable[[str, Mapping[str, Any]], str | None]  # text, what it was asked by (``Plan``) -> its flaw, or None

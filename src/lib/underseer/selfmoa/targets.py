@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from underseer.engines import Engine, Inference
-    from underseer.runs.stage import Run
+    from underseer.stage_run import Run
 
 
 @dataclass(frozen=True)

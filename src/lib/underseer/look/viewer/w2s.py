@@ -146,7 +146,8 @@ def _continued(variants: Variants) -> Part | None:
 
 
 def _items(variants: Variants, split: str, labels: Sequence[str] | None) -> pd.DataFrame | None:
-    """Rows of a split of every seed's data, with the truth: of the test split from the labels that are stored apart."""
+    """Rows of a split of every seed's data, with the truth: of the test split from the labels that are stored apart. Data that
+    differ in what else they hold, such as rows for supervisors, share rows: each stands once."""
     import pandas as pd
 
     frames = []
@@ -161,7 +162,7 @@ def _items(variants: Variants, split: str, labels: Sequence[str] | None) -> pd.D
         ]
         truth = [labels[int(v)] for v in rows["label"]] if labels else None
         frames.append(rows.assign(seed=named["seed"], prompt=prompt, truth=truth))
-    items = pd.concat(frames, ignore_index=True) if frames else None
+    items = pd.concat(frames).drop_duplicates(["seed", "id"]).reset_index(drop=True) if frames else None
     return items if items is None else items[[c for c in items.columns if items[c].notna().any()]]
 
 
