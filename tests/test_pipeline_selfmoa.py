@@ -99,6 +99,33 @@ def test_a_rerun_does_nothing(loop: Path) -> None:
     assert done.returncode == 0 and "nothing to do" in done.stdout
 
 
+def test_the_tour_runs_beside_finished_runs(loop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its student with the demo's vote and loss is the stored one; those of its own vote and loss are trained too."""
+    import papermill
+
+    legal = "params/test/w2s_legal.yaml"
+    done = underseer(loop, "run", legal)
+    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.setenv("UNDERSEER_HOME", str(loop))
+    values = {"experiment": legal, "loop": "params/test/selfmoa.yaml", "seed": 0}
+    tour = ROOT / "notebooks" / "tour.ipynb"
+    done = papermill.execute_notebook(tour, tmp_path / "tour.ipynb", values, cwd=ROOT, progress_bar=False)
+    printed = [o.text for cell in done.cells for o in cell.get("outputs", []) if "text" in o]
+    (again,) = [text.split()[-1] for text in printed if "trained again, and as stored" in text]
+    assert float(again) < 1e-6  # the same weights; other rows stand in the batches that are answered
+    compared = next(cell for cell in done.cells if cell.source.startswith("seen.compared("))
+    words = compared.outputs[0].data["text/markdown"]
+    assert "weighted vote, focal loss: " in words and words.count(" rows, against ") == 4
+    reports = list((loop / "scratch/w2s/5_report").glob("*/results.json"))
+    assert len(json.loads(reports[0].read_text())["provenance"]["in_place_of"]) == 2 and len(reports) == 1
+    assert any("Exploratory: " in str(o) for cell in done.cells for o in cell.get("outputs", []))
+    fates = next(cell for cell in done.cells if 'attacks["fate"] =' in cell.source).outputs[0].data["text/plain"]
+    assert "answered safely" in fates or "success" in fates
+    asked = next(cell for cell in done.cells if cell.source.startswith("def ask(")).outputs[0].data["text/html"]
+    assert all(f">{name}</th>" in asked for name in ("aligned", "reset", "iteration 2"))
+    assert store.verify(loop / "runs")[1] == []
+
+
 def test_a_loop_that_finds_and_learns_nothing_ends_properly(loop: Path) -> None:
     """No attack succeeds: rounds stop, and pairs are of other prompts. No two answers that differ enough: it ends, and says so."""
     results = json.loads((loop / "reports/test/nothing/results.json").read_text())

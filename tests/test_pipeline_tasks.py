@@ -135,23 +135,3 @@ def test_mlflow_has_the_tasks_own_metrics(home: Path) -> None:
         assert {"weak_toxicity", "student_toxicity", "ceiling_toxicity", "all/student_perplexity"} <= set(
             run.data.metrics
         )
-
-
-def test_the_tour_runs_beside_a_finished_run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its student with the demo's vote and loss is the stored one; those of its own vote and loss are trained too."""
-    import papermill
-
-    monkeypatch.setenv("UNDERSEER_HOME", str(home))
-    values = {"experiment": "params/test/w2s_legal.yaml", "seed": 0}
-    tour = ROOT / "notebooks" / "tour.ipynb"
-    done = papermill.execute_notebook(tour, tmp_path / "tour.ipynb", values, cwd=ROOT, progress_bar=False)
-    printed = [o.text for cell in done.cells for o in cell.get("outputs", []) if "text" in o]
-    (again,) = [text.split()[-1] for text in printed if "trained again, and as stored" in text]
-    assert float(again) < 1e-6  # the same weights; other rows stand in the batches that are answered
-    compared = next(cell for cell in done.cells if cell.source.startswith("seen.compared("))
-    words = compared.outputs[0].data["text/markdown"]
-    assert "weighted vote, focal loss: " in words and words.count(" rows, against ") == 4
-    reports = list((home / "scratch/w2s/5_report").glob("*/results.json"))
-    assert len(json.loads(reports[0].read_text())["provenance"]["in_place_of"]) == 2 and len(reports) == 1
-    assert any("Exploratory: " in str(o) for cell in done.cells for o in cell.get("outputs", []))
-    assert store.verify(home / "runs")[1] == []

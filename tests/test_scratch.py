@@ -398,13 +398,18 @@ def test_until_names_stages_of_the_plan() -> None:
         plan.make(experiment, ["w2s/3_weak_label"])
 
 
-def test_instances_that_differ_in_an_input_alone_ask_for_it() -> None:
-    """The three scorings of one seed have the same parameters; whose answers is asked."""
+def test_of_instances_that_differ_in_an_input_alone_the_first_is_taken(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scorings of one seed have the same parameters, and differ in whose answers they score."""
     file = "params/test/w2s_toxicity.yaml"
     first = next(params.load(ROOT / file).resolved())
     own = {n: first[n] for n in keys.read_notebook("judges/score").defaults}
-    with pytest.raises(UserError, match="differ in 'answers'; name one.*scratch = \"answers=PATH\""):
-        by_hand.choose("judges/score", own, file, None)
+    monkeypatch.setattr(by_hand, "_check_made", lambda choice: None)
+    choice = by_hand.choose("judges/score", own, file, None)
+    scorings = [i for i in choice.plan.instances.values() if i.stage == "judges/score"]
+    assert choice.planned is scorings[0] and len(scorings) > 1
+    assert "differ in 'answers'; name one" in choice.others and 'scratch = "answers=PATH"' in choice.others
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,10 @@ def test_the_view_of_an_experiment_names_its_axes_and_sorts_by_its_question(plan
         own[0] == "test/x" and own[1].startswith("http://x/#/experiments/") and own[1].endswith(f"={mlflow_view.KEY}")
     )
     assert rerun[0] == "test/x@seed=3" and both[0] == "test/x@seed=3 beside test/x"
-    assert "experiments=%5B%221%22%2C+%222%22%5D" in both[1] and "tags.kind+%3D+%27configuration%27" in both[1]
+    assert "/#/compare-runs?runs=%5B" in both[1] and "experiments=%5B%221%22%2C+%222%22%5D" in both[1]
+    for name in ("test/y@first", "test/y@a"):
+        tracking.sync(replace(plan, name=name))
+    assert [n for n in tracking.views("http://x") if " beside " in n] == [both[0], "test/y@a beside test/y@first"]
     voting = replace(plan, variants=[{**plan.variants[0], "values": {"seed": 0, "voting": "hard"}}])
     state = json.loads(mlflow_view.view(voting, ["pgr_accuracy"]))
     assert state["selectedColumns"][:2] == ["params.`voting`", "metrics.`pgr_accuracy`"]

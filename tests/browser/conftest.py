@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -91,7 +92,9 @@ def serve() -> Iterator[Callable[..., str]]:
                 free.bind(("127.0.0.1", 0))
                 port = str(free.getsockname()[1])
             argv = [sys.executable, "-m", *(part.replace("PORT", port) for part in command)]
-            process = subprocess.Popen(argv, env={**os.environ, **env}, cwd=ROOT, start_new_session=True)
+            process = subprocess.Popen(
+                argv, env={**os.environ, **env}, cwd=ROOT, start_new_session=True, preexec_fn=_heed_interrupts
+            )
             servers.callback(_stop, process)
             end = time.monotonic() + seconds
             while time.monotonic() < end and process.poll() is None:
@@ -101,6 +104,11 @@ def serve() -> Iterator[Callable[..., str]]:
             raise AssertionError(f"{' '.join(argv)}: does not answer on port {port}")
 
         yield started
+
+
+def _heed_interrupts() -> None:
+    """A shell lets what it starts in the background ignore SIGINT, and so would each kernel of a server: none could be interrupted."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen) -> None:

@@ -35,6 +35,9 @@ CHANGE = """([name, value]) => { for (const cell of panel.content.model.cells) {
   if (cell.getMetadata('tags')?.includes('parameters'))
     cell.sharedModel.setSource(text.replace(new RegExp(`^${name} = [^#\\\\n]*`, 'm'), `${name} = ${value}  `));
 } }"""
+SHOW = """async text => {
+  const at = [...panel.content.model.cells].findIndex(c => c.sharedModel.getSource().includes(text));
+  await panel.content.scrollToItem(at, 'auto', 0); }"""
 CLOSE = """async () => { await panel.sessionContext.shutdown(); await panel.context.revert(); panel.dispose(); }"""
 CHANGES = {
     "epochs": 1,
@@ -112,10 +115,26 @@ def test_training_shows_a_bar(notebook, shoot) -> None:
 
 
 def test_the_tour(demo: Path, notebook, shoot) -> None:
-    """Its report reads every seed of the experiment."""
+    """Its report reads every seed of the experiment. Its widgets answer: another prompt to three models, another fate of attacks."""
     done = underseer(demo, "run", "params/demo/w2s_safety.yaml", timeout=7200)
     assert done.returncode == 0, done.stdout + done.stderr
     page = notebook("tour")
     page.evaluate(RUN)
     assert "largest difference" in printed(page)
     shoot(page, "lab-tour")
+    page.evaluate(SHOW, "widgets.VBox")
+    boxes = page.locator(".widget-html-content")
+    boxes.nth(2).wait_for()
+    assert [box.inner_text().split("\n")[0] for box in boxes.all()] == ["aligned", "reset", "iteration 4"]
+    first = boxes.all_inner_texts()
+    page.locator(".widget-text input[list]").fill("How do I bake bread?")
+    page.locator(".widget-text input[list]").press("Enter")
+    other = "first => document.querySelector('.widget-html-content').innerText != first"
+    page.wait_for_function(other, arg=first[0], timeout=120_000)
+    shoot(page, "lab-tour-prompt")
+    page.evaluate(SHOW, "widgets.interactive")
+    rows = page.locator(".widget-interact .jp-OutputArea tbody tr")
+    rows.first.wait_for()
+    page.locator(".widget-dropdown select").select_option("declined by the attacker")
+    page.wait_for_function("() => document.querySelectorAll('.widget-interact tbody tr').length == 2")
+    shoot(page, "lab-tour-attacks")

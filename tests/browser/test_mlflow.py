@@ -11,11 +11,14 @@ from conftest import underseer
 from underseer.runs import tracking
 
 pytestmark = pytest.mark.browser
+ABLATION = "ablations/w2s_bootstraps"
 
 
 @pytest.fixture(scope="module")
 def views(demo: Path, serve) -> dict[str, str]:
-    """The address of each experiment's view, by name."""
+    """The address of each experiment's view, by name: of the demo's, and of an ablation that is shipped."""
+    done = underseer(demo, "run", f"params/{ABLATION}.yaml", "--set", "n_seeds=1", timeout=7200)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert underseer(demo, "sync").returncode == 0
     base = serve("underseer.runs.cli", "mlflow", "--port", "PORT", UNDERSEER_HOME=str(demo))
     before = os.environ.get("UNDERSEER_HOME")
@@ -31,6 +34,7 @@ def views(demo: Path, serve) -> dict[str, str]:
     [
         ("demo/w2s_safety", ["voting", "pgr_accuracy", "student_accuracy", "weak_accuracy"]),
         ("demo/w2s_toxicity", ["voting", "pgr_toxicity", "student_toxicity", "weak_toxicity"]),
+        (ABLATION, ["voting", "bootstraps", "pgr_accuracy", "student_accuracy"]),
         ("demo/selfmoa", ["selfmoa_unsafe_rate_attack", "selfmoa_helpfulness_safe"]),
     ],
 )
@@ -49,19 +53,28 @@ def test_the_view_opens_on_configurations_and_their_numbers(
     shoot(page, f"mlflow-list-{experiment.replace('/', '-')}")
 
 
-def test_comparing_and_parallel_coordinates_answer_which_vote_is_best(views: dict[str, str], open_page, shoot) -> None:
-    page = open_page(_of(views, "demo/w2s_safety"), width=1600)
+@pytest.mark.parametrize(
+    ("experiment", "runs", "axes"),
+    [
+        ("demo/w2s_safety", 3, ("voting", "soft", "none", "hard")),
+        (ABLATION, 8, ("voting", "bootstraps", "hard", "soft")),
+    ],
+)
+def test_comparing_and_parallel_coordinates_answer_the_question(
+    views: dict[str, str], open_page, shoot, experiment: str, runs: int, axes: tuple[str, ...]
+) -> None:
+    """Which vote recovers most, and of how many supervisors: what differs is an axis, and the recovered share is the last."""
+    page = open_page(_of(views, experiment), width=1600)
     page.get_by_text("matching runs").wait_for(timeout=120_000)
     page.locator("[role=columnheader] input[type=checkbox]").first.check(force=True, timeout=120_000)
     page.get_by_role("button", name="Compare").first.click()
     page.get_by_text("Parallel Coordinates Plot").wait_for(timeout=120_000)
     page.locator("svg .parcoords, .parcoords").first.wait_for(timeout=120_000)
-    text = page.locator("body").inner_text()
-    assert "Comparing 3 Runs" in text
+    assert f"Comparing {runs} Runs" in page.locator("body").inner_text()
     drawn = page.locator(".js-plotly-plot").first.inner_text() + page.locator(".js-plotly-plot").first.text_content()
-    for label in ("voting", "soft", "none", "hard", "pgr_accuracy"):
+    for label in (*axes, "pgr_accuracy"):
         assert label in drawn, label
-    shoot(page, "mlflow-compare", full=True)
+    shoot(page, f"mlflow-compare-{experiment.replace('/', '-')}", full=True)
 
 
 def _of(views: dict[str, str], experiment: str) -> str:

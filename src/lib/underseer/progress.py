@@ -24,7 +24,9 @@ class Bar:
 
     def __init__(self, total: int, name: str, unit: str, *, shown: bool = True, initial: int = 0) -> None:
         """``shown``: whether there may be a bar and lines; ``initial``: steps that were done before, by a run that was killed."""
-        from tqdm.auto import tqdm
+        from tqdm import (
+            tqdm,
+        )  # text: a notebook's widget would heed TQDM_DISABLE no more, and be kept with the notebook
 
         self.total, self.name, self.unit, self.n = total, name, unit, initial
         self._initial, self._values, self._shown = initial, {}, shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import shlex
@@ -20,13 +21,16 @@ from underseer.runs.pipelines import DECIDED
 from underseer.runs.plan import Instance, Plan, make
 from underseer.store import Output
 
+BRINGS = {"selfmoa/4_finetune": {"baselines": "sft"}}
+"""Values that bring a stage which an experiment may leave out, where the stage does not declare them itself."""
+
 
 @dataclass(frozen=True)
 class Choice:
     """The planned instance that a notebook run by hand stands beside, with its own ``values``.
 
     ``sets`` are the parameters that select the instance and are not, or not alone, in the experiment file. ``stand_ins``
-    maps the key of an input to the output that is read instead.
+    maps the key of an input to the output that is read instead. ``others`` says which instances it was chosen from, if several fit.
     """
 
     file: str
@@ -36,6 +40,7 @@ class Choice:
     sets: dict[str, Any]
     scratch: str | None = None
     stand_ins: dict[str, Output] = field(default_factory=dict)
+    others: str = ""
 
     def inputs(self) -> dict[str, list[Output]]:
         """By role, the outputs to read."""
@@ -72,9 +77,9 @@ def choose(stage: str, own: dict[str, Any], file: str, scratch: str | None) -> C
     plan, matching = _select(stage, file, written, wanted)
     agreeing = [sum(i.parameters.get(n) == v for n, v in own.items()) for i in matching]
     matching = [i for i, n in zip(matching, agreeing, strict=True) if n == max(agreeing)]
-    instance, stand_ins = _fill(stage, file, plan, matching, _given(scratch))
+    instance, stand_ins, others = _fill(stage, file, plan, matching, _given(scratch))
     sets = {n: v for n, v in wanted.items() if n in KNOWN and any(p["parameters"][n] != v for p in written.variants)}
-    choice = Choice(file, plan, instance, settled(plan, instance, own), sets, scratch, stand_ins)
+    choice = Choice(file, plan, instance, settled(plan, instance, own), sets, scratch, stand_ins, others)
     _check_made(choice)
     return choice
 
@@ -108,9 +113,8 @@ def _checked(stage: str, own: dict[str, Any]) -> dict[str, Any]:
 
 def _select(stage: str, file: str, written: Plan, wanted: dict[str, Any]) -> tuple[Plan, list[Instance]]:
     """The instances of a stage that have the wanted values, and the plan that they stand in."""
+    written = _with_stage(stage, file, written, wanted)
     same = [i for i in written.instances.values() if i.stage == stage]
-    if not same:
-        raise UserError(f"{stage}: {file} needs no such stage; name another file in the notebook's 'experiment'")
     if matching := _with(written, stage, wanted):
         return written, matching
     known = {n: v for n, v in wanted.items() if n in KNOWN}
@@ -124,6 +128,18 @@ def _select(stage: str, file: str, written: Plan, wanted: dict[str, Any]) -> tup
     raise UserError(
         f"{stage}: {file} has no instance with these parameters; the nearest differs by {'; '.join(differs)}"
     )
+
+
+def _with_stage(stage: str, file: str, written: Plan, wanted: dict[str, Any]) -> Plan:
+    """The plan of the file, or with the notebook's values where these bring a stage that the file alone does not need."""
+    plan = written
+    if not any(i.stage == stage for i in plan.instances.values()):
+        own = {n: v for n, v in wanted.items() if n in KNOWN and not _is_given(written, n, v)} | BRINGS.get(stage, {})
+        with contextlib.suppress(UserError):
+            plan = make(load(paths.ROOT / file, [f"{n}={json.dumps(v)}" for n, v in own.items()]))
+    if not any(i.stage == stage for i in plan.instances.values()):
+        raise UserError(f"{stage}: {file} needs no such stage; name another file in the notebook's 'experiment'")
+    return plan
 
 
 def _with(plan: Plan, stage: str, wanted: dict[str, Any]) -> list[Instance]:
@@ -169,8 +185,9 @@ def _given(scratch: str | None) -> list[tuple[str | None, Output]]:
 
 def _fill(
     stage: str, file: str, plan: Plan, matching: list[Instance], given: list[tuple[str | None, Output]]
-) -> tuple[Instance, dict[str, Output]]:
-    """The one of several instances that the given results fit, and what they stand in for."""
+) -> tuple[Instance, dict[str, Output], str]:
+    """The one of several instances that the given results fit, what they stand in for, and a line on the others. Where nothing
+    is given it is the first that is planned."""
     fits: dict[str, tuple[Instance, dict[str, Output]]] = {}
     misfit: UserError | None = None
     for instance in matching:
@@ -184,15 +201,18 @@ def _fill(
         fits.setdefault(read, (instance, stand_ins))
     if misfit and not fits:
         raise misfit
+    others = ""
     if len(fits) > 1:
         roles = {role for instance in matching for role in instance.inputs}
         role = min(r for r in roles if len({repr(i.inputs.get(r)) for i in matching}) > 1)
         stages = sorted({plan.instances[i.inputs[role][0]].stage for i in matching if i.inputs.get(role)})
-        raise UserError(
-            f"{stage}: {len(fits)} instances of {file} have these parameters and differ in '{role}'; name one, finished "
+        others = (
+            f"{len(fits)} instances of {file} have these parameters and differ in '{role}'; name one, finished "
             f'by hand or by key, of {" or ".join(stages)}: scratch = "{role}=PATH"'
         )
-    return next(iter(fits.values()))
+        if given:
+            raise UserError(f"{stage}: {others}")
+    return *next(iter(fits.values())), others
 
 
 def _stand_ins(plan: Plan, instance: Instance, given: list[tuple[str | None, Output]]) -> dict[str, Output]:

@@ -75,12 +75,8 @@ def address(base: str, experiment: str) -> str:
     return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={KEY}"
 
 
-def beside(base: str, experiments: list[str], state: str) -> str:
-    """The address of several experiments (their ids) in one table, filtered and sorted as in a view's ``state``."""
-    shown = {k: v for k, v in json.loads(state).items() if isinstance(v, str)}
-    shown |= {
-        "orderByAsc": str(json.loads(state)["orderByAsc"]).lower(),
-        "datasetsFilter": "W10=",
-        "compareRunsMode": "TABLE",
-    }
-    return f"{base}/#/compare-experiments/s?{urlencode({'experiments': json.dumps(experiments), **shown})}"
+def beside(base: str, experiments: list[str], runs: list[str]) -> str:
+    """The address that compares runs (their ids) of several experiments, with numbers and parallel coordinates: in a table of
+    several experiments MLflow shows no columns that an address could name."""
+    asked = {"runs": json.dumps(runs), "experiments": json.dumps(experiments)}
+    return f"{base}/#/compare-runs?{urlencode(asked)}"

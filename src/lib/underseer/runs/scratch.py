@@ -53,6 +53,7 @@ class ScratchRun(Run):
         inputs = ", ".join(f"{r} x{len(o)}" if len(o) > 1 else f"{r} {o[0].name}" for r, o in self._inputs.items())
         lines.append(f"inputs: {inputs or 'none'}")
         lines += [f"  {output.name} in place of {name}" for name, output in choice.replaced().items()]
+        lines += [f"the first is taken: {choice.others}"] if choice.others else []
         print("\n".join(lines))  # noqa: T201
 
     def provenance(self) -> dict[str, Any]:

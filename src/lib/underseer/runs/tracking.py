@@ -64,7 +64,8 @@ def is_logged(plan: Plan) -> bool:
 
 
 def views(base: str) -> dict[str, str]:
-    """By experiment, the address of its view below a server's address; of a rerun also that of a table with its file's own.
+    """By experiment, the address of its view below a server's address; of a rerun also that of its configurations compared with
+    those of its file's own experiment, or where that has not run with those of the file's first rerun.
 
     Raises:
         Unreachable: as for ``sync``.
@@ -78,10 +79,13 @@ def views(base: str) -> dict[str, str]:
     addresses = {}
     for name, one in sorted(experiments.items()):
         addresses[name] = mlflow_view.address(base, one.experiment_id)
-        own = experiments.get(name.partition("@")[0])
-        if own and own is not one:
-            ids, state = [own.experiment_id, one.experiment_id], own.tags[mlflow_view.TAG]
-            addresses[f"{name} beside {own.name}"] = mlflow_view.beside(base, ids, state)
+        file = name.partition("@")[0]
+        reruns = [e for n, e in experiments.items() if n.partition("@")[0] == file]
+        own = experiments.get(file) or min(reruns, key=lambda e: int(e.experiment_id))
+        if own is not one:
+            ids = [own.experiment_id, one.experiment_id]
+            runs = client.search_runs(ids, "tags.kind = 'configuration'", order_by=["attributes.start_time"])
+            addresses[f"{name} beside {own.name}"] = mlflow_view.beside(base, ids, [run.info.run_id for run in runs])
     return addresses
 
 
