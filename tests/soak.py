@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,10 +75,6 @@ class Home:
         files = self.path.glob("store/runs/*/*/[!.]*/manifest.json")
         return {file.parent: file.stat().st_mtime_ns for file in files}
 
-    def processes(self) -> list[psutil.Process]:
-        """Living processes with this store in their environment."""
-        return [p for p in psutil.process_iter() if str(self.path / "store") in _environment(p)]
-
     def asked_twice(self) -> int:
         """Verdicts that were written again: SQLite then gives a row a new number."""
         file = self.path / "store/runs/.cache/verdicts.sqlite"
@@ -89,11 +85,14 @@ class Home:
         return last - count
 
 
-def _environment(process: psutil.Process) -> str:
-    try:
-        return process.environ().get("UNDERSEER_HOME", "")
-    except psutil.Error:  # it has ended
-        return ""
+def processes(store: Path) -> dict[psutil.Process, str]:
+    """The living processes with a store in their environment, and the command of each."""
+    living = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended
+            if str(store) in process.environ().get("UNDERSEER_HOME", ""):
+                living[process] = " ".join(process.cmdline())
+    return living
 
 
 def kill(process: subprocess.Popen, target: str) -> None:
@@ -103,10 +102,8 @@ def kill(process: subprocess.Popen, target: str) -> None:
         return
     parent = psutil.Process(process.pid)
     for one in [parent, *(parent.children(recursive=True) if target == "tree" else [])]:
-        try:
+        with suppress(psutil.NoSuchProcess):
             one.kill()
-        except psutil.NoSuchProcess:
-            continue
 
 
 def trial(home: Home, target: str, moment: float, expected: dict) -> str | None:
@@ -129,9 +126,9 @@ def trial(home: Home, target: str, moment: float, expected: dict) -> str | None:
     again = [place for place, finished in before.items() if after.get(place) != finished]
     assert not again, f"finished stages were executed again: {again}"
     end = time.monotonic() + END
-    while (left := home.processes()) and time.monotonic() < end:
+    while (left := processes(home.path / "store")) and time.monotonic() < end:
         time.sleep(0.2)
-    assert not left, f"processes are left: {[p.cmdline() for p in left]}"
+    assert not left, f"processes are left: {left}"
     files = [
         *home.temporary.iterdir(),
         *(home.path / "store").rglob(".work-*"),

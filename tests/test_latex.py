@@ -42,8 +42,8 @@ def test_a_wide_table_spans_two_columns() -> None:
     wide = tabulate.Table(
         "a", "A", "Note.", pd.DataFrame({f"c{k}": ["twelve words"] for k in range(6)}), pd.DataFrame()
     )
-    assert r"\begin{table}" in latex.latex(narrow, [True, False])
-    assert r"\begin{table*}" in latex.latex(wide, [True] * 6)
+    assert r"\begin{table}" in tabulate.tex(narrow)
+    assert r"\begin{table*}" in tabulate.tex(wide)
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason=f"no pdflatex: {INSTALL}")
@@ -61,7 +61,7 @@ def test_a_paper_takes_every_table_without_an_overfull_box(results, tmp_path: Pa
     made = [f(results) for f in (*makers, tables_case.case_study, tables_ledger.hygiene, tables_ledger.cost)]
     made = [table for table in (*made, *loop_tests.made(own).values()) if table is not None]
     assert len(made) > 12
-    texts = "\n\\clearpage\n".join(latex.latex(t, tabulate.text_columns(t)) for t in made)
+    texts = "\n\\clearpage\n".join(tabulate.tex(t) for t in made)
     (tmp_path / "paper.tex").write_text(PAPER % (latex.PACKAGES, texts), encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=300)

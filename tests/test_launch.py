@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, TEST_PARAMS
 from underseer import paths, store
 from underseer.errors import UserError
-from underseer.runs import launch, params, plan, workflow
+from underseer.runs import launch, params, plan, warm, workflow
 
 LOG = """\
 [Thu Nov 26 09:56:31 2026]
@@ -69,6 +69,13 @@ def test_the_cores_of_this_machine_do_not_limit_a_cluster(home: Path, tmp_path: 
     assert "--cores" not in command(None, cluster) and "--jobs 64" in command(None, cluster)
     assert "--jobs 3" in command(3, cluster) and f"--workflow-profile {cluster.folder}" in command(3, cluster)
     assert "--config plan=runs/.plans/plan.json marks=runs/.plans/marks" in command(3, None)
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_one_stage_alone_needs_no_warm_process(home: Path, stages: int) -> None:
+    with launch.local(1, stages) as env:
+        assert Path(env["TMPDIR"]).is_dir() and (warm.SOCKET in env) == (stages > 1 and warm.is_safe())
+    assert not Path(env["TMPDIR"]).exists()
 
 
 @pytest.mark.parametrize("cluster", [False, True])

@@ -11,16 +11,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
 import pandas as pd
+import psutil
 import pytest
 
 from conftest import ROOT, TEST_PARAMS, underseer
+from soak import processes
 from underseer import store
 from underseer.maths import metrics
-from underseer.runs import warm
+from underseer.runs import execute, params, plan, workflow
 
 
 def outputs(home: Path, stage: str) -> list[store.Output]:
@@ -78,10 +81,9 @@ def test_a_rerun_with_other_results_overwrites_nothing(finished: Path, tmp_path:
 
 
 @pytest.mark.skipif("avx2" not in Path("/proc/cpuinfo").read_text(), reason="asks for a CPU with AVX2")
-def test_another_instruction_set_computes_in_a_store_of_its_own(finished: Path, tmp_path: Path) -> None:
+def test_another_instruction_set_computes_in_a_store_of_its_own(begun: Path) -> None:
     """Stages run under AVX2, warm kernels too, and are neither served from the store's cache nor put there."""
-    home = tmp_path / "home"
-    shutil.copytree(finished / "runs", home / "runs")
+    home = begun
     before = sorted(p for p in (home / "runs").rglob("manifest.json"))
     sets = ("--set", "voting=none", "--until", "w2s/2_supervisors")
     done = underseer(home, "--cpu", "avx2", "run", TEST_PARAMS, *sets)
@@ -234,16 +236,14 @@ def test_mlflow_holds_what_people_compare(finished: Path) -> None:
     assert student.data.tags["mlflow.parentRunId"] in parents
 
 
-def test_sync_logs_once(finished: Path, tmp_path: Path) -> None:
+def test_sync_logs_once(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An absent server is told of in a line and loses nothing; sync logs it later, and only once."""
-    uri = f"sqlite:///{tmp_path / 'other.db'}"
-    env = {**os.environ, "UNDERSEER_HOME": str(finished), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    command = [sys.executable, "-m", "underseer.runs.cli", "sync"]
-    away = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    away = underseer(finished, "sync")
     assert away.returncode == 1 and "everything is on disk" in away.stderr and "Traceback" not in away.stderr
-    env["MLFLOW_TRACKING_URI"] = uri
-    assert "19 runs logged" in subprocess.run(command, env=env, capture_output=True, text=True, timeout=120).stdout
-    assert "runs logged" not in subprocess.run(command, env=env, capture_output=True, text=True, timeout=120).stdout
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    assert "19 runs logged" in underseer(finished, "sync").stdout
+    assert "runs logged" not in underseer(finished, "sync").stdout
 
 
 def test_plain_papermill_and_its_missing_input(finished: Path, tmp_path: Path) -> None:
@@ -281,47 +281,34 @@ def started(home: Path, *args: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def alive(home: Path) -> list[int]:
-    """The processes of a run: kernels start sessions of their own, but the store is named in their environment."""
-    found = []
-    for proc in Path("/proc").glob("[0-9]*"):
-        try:
-            if str(home).encode() in (proc / "environ").read_bytes():
-                found.append(int(proc.name))
-        except OSError:
-            continue
-    return found
-
-
-def command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def kill_all(home: Path) -> None:
-    for pid in alive(home):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the run's processes in /proc")
-def test_a_killed_run_is_continued_to_the_same_results(
+def test_a_run_that_is_ended_early_goes_on_to_the_same_results(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGKILL to every process of a run, at several moments; the same command ends in the same results, and leaves nothing."""
-    home = tmp_path / "home"
-    temporary = Path(tempfile.mkdtemp())  # sockets have short paths
+    """A signal to the command alone, as a scheduler or a container sends it: nothing goes on computing behind its back. SIGKILL to
+    every process, at two moments. The same command then ends in the same results, and leaves nothing."""
+    home, temporary = tmp_path / "home", Path(tempfile.mkdtemp())  # sockets have short paths
     monkeypatch.setenv("TMPDIR", str(temporary))
-    for seconds in (8, 14, 9):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         process = started(home)
-        time.sleep(seconds)
-        kill_all(home)
+        until_a_kernel_runs(home, process)
+        process.send_signal(number)
+        told = process.communicate(timeout=60)[1].decode()
+        if number != signal.SIGKILL:
+            assert process.returncode == 130 and told.strip() == "stopped; the same command continues"
+        end = time.monotonic() + 15
+        while (left := processes(home)) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not left
+    for at_work in (False, True):
+        process = started(home)
+        if at_work:
+            until_a_kernel_runs(home, process)
+        time.sleep(4)
+        for one in processes(home):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
         process.communicate()
-        assert store.verify(home / "runs")[1] == [] if (home / "runs").exists() else True
+        assert store.verify(home / "runs")[1] == []
     done = underseer(home, "run", TEST_PARAMS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert results_of(home) == results_of(finished)
@@ -331,66 +318,89 @@ def test_a_killed_run_is_continued_to_the_same_results(
     shutil.rmtree(temporary)
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the run's processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_ends_early_ends_its_stages(tmp_path: Path, number: signal.Signals) -> None:
-    """A signal to the command alone, as a scheduler or a container sends it: nothing goes on computing behind its back."""
-    process, end = started(home := tmp_path / "home"), time.monotonic() + 180
-    while not any(
-        b"ipykernel_launcher" in command(pid) for pid in alive(home)
-    ):  # a kernel, which no signal to its stage reaches
+def until_a_kernel_runs(home: Path, process: subprocess.Popen) -> None:
+    """Wait for a kernel, which no signal to its stage reaches."""
+    end = time.monotonic() + 600
+    while not any("ipykernel_launcher" in command for command in processes(home).values()):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.1)
-    pids = alive(home)
-    process.send_signal(number)
-    told = process.communicate(timeout=40)[1].decode()
-    if number != signal.SIGKILL:
-        assert process.returncode == 130 and told.strip() == "stopped; the same command continues"
-    end = time.monotonic() + 15
-    while alive(home) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not alive(home)
-    warm.sweep()
-    left = Path(tempfile.gettempdir()).glob("underseer-*")
-    assert not [folder for folder in left if folder.name.split("-")[1] in map(str, pids)]
 
 
-def test_two_runs_at_a_time_compute_each_stage_once(tmp_path: Path) -> None:
+@pytest.fixture
+def begun(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store in which nothing is left to do but what a test removes; MLflow is away."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    shutil.copytree(finished / "runs", tmp_path / "home/runs")
+    return tmp_path / "home"
+
+
+def test_two_runs_at_a_time_compute_each_stage_once(begun: Path) -> None:
     """The slower one comes to stages that the other has finished since it was planned; they stay as they are."""
+
+    def supervisors() -> dict[Path, int]:
+        return {o.path: (o.path / "manifest.json").stat().st_mtime_ns for o in outputs(begun, "w2s/2_supervisors")}
+
+    shutil.rmtree(begun / "runs/w2s/2_supervisors")
     sets = ("--set", "voting=hard", "--until", "w2s/2_supervisors")
-    fast, slow = (started(tmp_path, *sets, "--jobs", jobs) for jobs in ("2", "1"))
-    assert fast.wait(timeout=300) == 0, fast.communicate()
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/*/[!.]*/manifest.json")}
-    assert slow.wait(timeout=300) == 0, slow.communicate()
-    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/*/[!.]*/manifest.json")}
-    assert len(after) == 5 and before.items() <= after.items()
+    fast, slow = (started(begun, *sets, "--jobs", jobs) for jobs in ("2", "1"))
+    assert fast.wait(timeout=600) == 0, fast.communicate()
+    before = supervisors()
+    assert slow.wait(timeout=600) == 0, slow.communicate()
+    assert len(before) == 4 and supervisors() == before
 
 
-@pytest.mark.parametrize("act", ["labels", "byte", "manifest", "gone"])
-def test_nothing_is_built_on_a_damaged_input(finished: Path, tmp_path: Path, act: str) -> None:
-    """The student is to be trained again; the weak labels that it reads were damaged."""
-    home = Path(shutil.copytree(finished, tmp_path / "home"))
+def test_a_failing_stage_is_named_and_its_notebook_kept(begun: Path) -> None:
+    """Exit code 1; the executed notebook shows where it stopped. A huge learning rate turns all weights into NaN."""
+    sets = ("--set", "voting=none", "--set", "weak_learning_rate=1e30", "--until", "w2s/2_supervisors")
+    done = underseer(begun, "run", TEST_PARAMS, *sets)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stdout + done.stderr
+    assert "failed: w2s/2_supervisors" in done.stderr and "training diverged" in done.stderr
+    (notebook,) = (begun / "runs").glob("w2s/2_supervisors/failed/*.ipynb")
+    cells = json.loads(notebook.read_text())["cells"]
+    assert any(output["output_type"] == "error" for cell in cells for output in cell.get("outputs", []))
+    assert str(notebook.name) in underseer(begun, "status").stdout
+
+
+def damage(folder: Path, act: str) -> None:
+    """Damage stored weak labels: all labels turned, one byte, the manifest emptied, the table removed."""
+    file = folder / ("manifest.json" if act == "manifest" else "weak_labels.parquet")
+    file.chmod(0o644)
+    if act == "labels":
+        table = pd.read_parquet(file)
+        table.assign(weak_label=1 - table.weak_label).to_parquet(file, index=False)
+    elif act == "byte":
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif act == "manifest":
+        file.write_text("")
+    else:
+        file.unlink()
+
+
+def test_nothing_is_built_on_a_damaged_input(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The students are to be trained again; the weak labels that one of them reads were damaged."""
+    monkeypatch.setenv("UNDERSEER_HOME", str(begun))
     for stage in ("w2s/4_student", "w2s/5_report"):
-        shutil.rmtree(home / "runs" / stage)
-    for output in outputs(home, "w2s/3_weak_labels"):
-        file = output.path / ("manifest.json" if act == "manifest" else "weak_labels.parquet")
-        file.chmod(0o644)
-        if act == "labels":
-            table = pd.read_parquet(file)
-            table.assign(weak_label=1 - table.weak_label).to_parquet(file, index=False)
-        elif act == "byte":
-            content = bytearray(file.read_bytes())
-            content[len(content) // 2] ^= 1
-            file.write_bytes(content)
-        elif act == "manifest":
-            file.write_text("")
-        else:
-            file.unlink()
-    done = underseer(home, "run", TEST_PARAMS, "--set", "voting=soft", "--until", "w2s/4_student")
+        shutil.rmtree(begun / "runs" / stage)
+    made = plan.make(params.load(TEST_PARAMS, ["voting=soft"]))
+    weak = {"stage": "w2s/4_student", "supervision": "weak"}
+    (student,) = (i for i in made.instances.values() if weak.items() <= {"stage": i.stage, **i.parameters}.items())
+    place = made.instances[student.inputs["weak_labels"][0]].place
+    whole = shutil.copytree(place, begun / "whole")
+    for act in ("gone", "manifest", "byte", "labels"):
+        shutil.rmtree(place)
+        shutil.copytree(whole, place)
+        damage(place, act)
+        assert execute.run(made, student) == 1
+        (failure,) = workflow.failures()
+        assert failure["key"] == student.key and failure["problem"].startswith("an input is damaged: ")
+        assert str(place) in failure["problem"] and "rm -r" in failure["problem"]
+    done = underseer(begun, "run", TEST_PARAMS, "--set", "voting=soft", "--until", "w2s/4_student")
     assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
     assert "an input is damaged: " in done.stderr and "w2s/3_weak_labels/" in done.stderr and "rm -r" in done.stderr
-    students = store.outputs(home / "runs/w2s/4_student")
-    assert {o.parameters["supervision"] for o in students} <= {"truth"}, "the ceiling reads no weak labels"
+    students = store.outputs(begun / "runs/w2s/4_student")
+    assert [o.parameters["supervision"] for o in students] == ["truth"], "the ceiling reads no weak labels"
 
 
 def test_predictions_are_tables_by_id(finished: Path) -> None:

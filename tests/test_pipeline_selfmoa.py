@@ -19,10 +19,21 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store after a run of the test experiment, and of a loop beside it in which no attack succeeds."""
     home = tmp_path_factory.mktemp("loop")
-    done = underseer(home, "run", PARAMS)
+    nothing = home / "test/nothing.yaml"
+    nothing.parent.mkdir()
+    changes = "unsafe_threshold: 0.999\nmin_new_successes: 1\nbaselines: false\n"
+    nothing.write_text(f"extends: {PARAMS}\n{changes}")
+    done = underseer(home, "run", PARAMS, nothing)
     assert done.returncode == 0, done.stdout + done.stderr
     return home
+
+
+def outputs(home: Path, stage: str, *, finds: bool = True) -> list[store.Output]:
+    """The outputs of a stage: of the loop in which attacks succeed, or of the other."""
+    held = store.outputs(home / "runs" / stage)
+    return [o for o in held if (o.parameters.get("unsafe_threshold") != 0.999) is finds]
 
 
 def test_every_method_is_reported(loop: Path) -> None:
@@ -68,18 +79,18 @@ def test_what_can_answer_unsafely_is_fenced(loop: Path) -> None:
         fenced = output.manifest["stage"].startswith("selfmoa/") and output.manifest["stage"] != "selfmoa/6_report"
         assert output.manifest["marks"]["unsafe"] == fenced, output.manifest["stage"]
     names = {p.name for p in (loop / "mlartifacts").rglob("*") if p.is_file()}
-    page = {"index.html", *(p.name for p in (loop / "reports/test/selfmoa/figures").iterdir())}  # redacted
+    page = {"index.html", *(p.name for p in (loop / "reports/test").glob("*/figures/*"))}  # redacted
     assert names <= {"notebook.ipynb", "manifest.json", "results.json"} | page
 
 
 def test_each_iteration_learns_from_its_own_attacks_and_answers(loop: Path) -> None:
-    found = {o.parameters["iteration"]: o for o in store.outputs(loop / "runs/selfmoa/3_preferences")}
+    found = {o.parameters["iteration"]: o for o in outputs(loop, "selfmoa/3_preferences")}
     assert set(found) == {1, 2}
     for k, output in found.items():
         pairs = output.table("pairs")
         assert (pairs.iteration == k).all() and (pairs.helpful_chosen >= pairs.helpful_rejected).all()
         assert (pairs.safety_difference == pairs.unsafe_chosen - pairs.unsafe_rejected).all()
-    archives = {o.parameters["iteration"]: o.table("attacks") for o in store.outputs(loop / "runs/selfmoa/2_red_team")}
+    archives = {o.parameters["iteration"]: o.table("attacks") for o in outputs(loop, "selfmoa/2_red_team")}
     assert set(archives[1].id) < set(archives[2].id)
 
 
@@ -117,18 +128,12 @@ def test_the_tour_runs_beside_finished_runs(loop: Path, tmp_path: Path, monkeypa
 
 def test_a_loop_that_finds_and_learns_nothing_ends_properly(loop: Path) -> None:
     """No attack succeeds: rounds stop, and pairs are of other prompts. No two answers that differ enough: it ends, and says so."""
-    nothing = ["unsafe_threshold=0.999", "min_new_successes=1", "baselines=false"]
-    done = underseer(loop, "run", PARAMS, "--name", "nothing", *(p for change in nothing for p in ("--set", change)))
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads((loop / "reports/test/selfmoa@nothing/results.json").read_text())
+    results = json.loads((loop / "reports/test/nothing/results.json").read_text())
     assert {r["method"] for r in results["rows"]} == {"aligned", "reset", "selfmoa_iter1", "selfmoa_iter2"}
-    runs = [o for o in store.outputs(loop / "runs") if o.parameters.get("unsafe_threshold") == 0.999]
-    attacks = [o for o in runs if o.manifest["stage"] == "selfmoa/2_red_team"]
-    aligned = [o for o in runs if o.manifest["stage"] == "selfmoa/4_align"]
+    attacks, aligned = (outputs(loop, stage, finds=False) for stage in ("selfmoa/2_red_team", "selfmoa/4_align"))
     assert len(attacks) == len(aligned) == 2
     assert not any(o.table("attacks").success.any() for o in attacks)
-    again = ("--set", "min_margin=1.0", "--set", "baselines=false")
-    done = underseer(loop, "run", PARAMS, "--name", "alike", *again)
-    assert done.returncode == 1 and "give another judge, or a smaller min_margin" in " ".join(
-        (done.stdout + done.stderr).split()
-    )
+    alike = ("--set", "min_margin=1.0", "--set", "iterations=1", "--until", "selfmoa/3_preferences")
+    done = underseer(loop, "run", PARAMS, *alike)
+    told = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1 and "give another judge, or a smaller min_margin" in told, told

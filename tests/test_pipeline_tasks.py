@@ -20,9 +20,8 @@ PARAMS = ROOT / "params" / "test"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store after a whole run of both experiments."""
     home = tmp_path_factory.mktemp("tasks")
-    for name in ("w2s_legal", "w2s_toxicity"):
-        done = underseer(home, "run", PARAMS / f"{name}.yaml")
-        assert done.returncode == 0, done.stdout + done.stderr
+    done = underseer(home, "run", PARAMS / "w2s_legal.yaml", PARAMS / "w2s_toxicity.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
     return home
 
 

@@ -79,8 +79,10 @@ def test_inputs_come_before_what_reads_them() -> None:
 
 
 def test_a_plan_survives_json() -> None:
+    """And is the same text in every process, so that it is stored once."""
     made = make()
     assert plan.Plan.from_json(made.as_json()) == made
+    assert all(list(i.runtime) == sorted(i.runtime) for i in made.instances.values())
 
 
 @pytest.fixture

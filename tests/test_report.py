@@ -6,12 +6,15 @@ import csv
 import hashlib
 import json
 import re
+import zlib
 from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from scipy.special import ndtri
 
 from conftest import REPORTS
@@ -22,9 +25,10 @@ from underseer.report import (
     compare,
     compared,
     figures,
-    latex,
     links,
+    markup,
     page,
+    paper,
     scores,
     tables,
     tables_ledger,
@@ -32,7 +36,7 @@ from underseer.report import (
     tidy,
     wording,
 )
-from underseer.report.headline import headline, key_numbers
+from underseer.report.headline import first_screen, headline
 from underseer.report.results import (
     Experiment,
     build_results,
@@ -380,12 +384,45 @@ def test_files_of_a_report(rendered, results):
         f"{n}.{e}" for n in names for e in ("csv", "md", "tex")
     }
     assert {p.name for p in (rendered / "figures").iterdir()} == {
-        f"{n}.{e}" for n in plots for e in ("png", "pdf", "txt")
+        f"{n}{e}" for n in plots for e in (".png", ".pdf", "_column.pdf", ".txt")
     }
     assert "3 seeds, 900 test items" in (rendered / "figures" / "scores.txt").read_text()
     rows = list(csv.DictReader((rendered / "tables" / "scores.csv").open()))
     assert [float(r["mean"]) for r in rows] == pytest.approx([r["mean"] for r in results["rows"]])
     assert load_results(rendered / "results.json") == results
+
+
+def test_figures_of_a_paper_are_one_or_two_columns_wide_with_readable_type(rendered):
+    """What was saved is read: each page's width, and the size of all type on it."""
+    for file in (rendered / "figures").glob("*.pdf"):
+        written = file.read_bytes()
+        streams = re.findall(rb"FlateDecode.*?stream\r?\n(.*?)\r?\nendstream", written, re.DOTALL)
+        sizes = [float(size) for s in streams for size in re.findall(rb"/F\S+ ([\d.]+) Tf", zlib.decompress(s))]
+        width = float(re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", written)[1]) / 72
+        assert width == pytest.approx(3.3 if file.stem.endswith("_column") else 6.9), file.name
+        assert sizes and min(sizes) >= 7, file.name
+
+
+def test_a_figure_of_one_column_keeps_names_and_numbers_inside(results):
+    rows = tidy.scores(results)
+    bins = pd.concat([tidy.calibration(results).assign(panel=name) for name in "abcde"])
+    bins.attrs = tidy.calibration(results).attrs
+    for figure, columns in (
+        (figures.intervals(rows, "Accuracy (%)"), 1),
+        (figures.reliability(bins, "Said", "Seen"), 2),
+    ):
+        fitted = paper.fitted(figure, 3.3)
+        canvas = FigureCanvasAgg(fitted)
+        canvas.draw()
+        assert {ax.get_subplotspec().get_gridspec().ncols for ax in fitted.axes} == {columns}
+        shown = [t for t in fitted.findobj(Text) if t.get_text() and t.get_visible() and t.get_text()[0].isalnum()]
+        names = [t for t in shown if not t.get_text().replace(".", "").isdigit()]  # ticks beyond an axis are not drawn
+        boxes = [t.get_window_extent(canvas.get_renderer()) for t in names]
+        assert all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= 331 and b.y1 <= fitted.bbox.height + 1 for b in boxes)
+        assert {t.get_text() for t in names} >= (
+            set(rows["name"]) | set(rows["text"]) if columns == 1 else set("abcde")
+        )
+    assert figure.get_figwidth() > 10, "the figure itself stays as it is"
 
 
 def test_pages_escape_and_stand_alone(rendered):
@@ -467,20 +504,57 @@ def test_an_interval_that_goes_on_beyond_the_axis_ends_in_an_arrow(results):
     assert [len(line.get_xdata()) for line in seeds] == [len(v) for v in rows["values"]]
 
 
+def test_a_document_that_a_page_names_stands_beside_it_as_a_page(results, tmp_path, shown):
+    seeds = {"set": "reporting", "values": [10, 11], "tuned_on": [0], "choices": "docs/tuning.md"}
+    seen = {**results, "provenance": {**results["provenance"], "seeds": seeds}}
+    page.Page(seen, tmp_path).header()
+    assert '(<a href="docs/tuning.html">docs/tuning.md</a>)' in shown[0]
+    assert links.documented("<b> docs/none.md") == "&lt;b&gt; docs/none.md"
+    save_results(seen, tmp_path / "results.json")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("page.header()")])
+    notebook.cells[0].outputs = [nbformat.v4.new_output("display_data", {"text/html": shown[0]})]
+    page.write(notebook, tmp_path)
+    document = (tmp_path / "docs" / "tuning.html").read_text()
+    assert "<table>" in document and 'href="../index.html"' in document and "](" not in document
+
+
+@pytest.mark.parametrize(
+    ("text", "shows"),
+    [
+        (r"so $\hat y_i \ge \tfrac12$", '<mover accent="true"><mi>y</mi><mo>^</mo></mover>'),
+        ("$$\\mathcal{L} =\n\\frac{1}{n}$$", 'display="block"'),
+        (r"$\mathbb{1}[f > t]$", "<mn>\N{MATHEMATICAL DOUBLE-STRUCK DIGIT ONE}</mn>"),
+        (r"$\text{<img>}$", "<mtext>&lt;img&gt;</mtext>"),
+        (r"$x_$", "<code>x_</code>"),
+        ("<script>a</script>", "&lt;script&gt;a&lt;/script&gt;"),
+        ("`$x$` [1. Data](1_data.ipynb), [a](javascript:b)", '<code>$x$</code> 1. Data, <a href="#harmful-link">a</a>'),
+    ],
+)
+def test_formulas_are_mathml_and_texts_are_escaped(text, shows):
+    html = markup.markdown(text)
+    assert shows in html and "<img" not in html and "<script" not in html
+
+
 def test_profile_page_leads_to_each_experiment(rendered):
     reports = rendered.parent.parent
     page.write_index(reports, "demo")
     html = (reports / "demo" / "index.html").read_text()
-    assert 'href="w2s_safety/index.html"' in html and "w2s_safety/figures/scores.png" in html
+    assert (
+        'href="w2s_safety/index.html"' in html and "<td>finished" in html and "running" not in html.split("</style>")[1]
+    )
+    sentence, numbers = first_screen(load_results(rendered / "results.json"))
+    assert f"<td>{sentence}</td>" in html and all(f"<b>{n.value}</b> {n.interval}" in html for n in numbers)
+    page.write_index(reports, "demo", ["demo/w2s_safety: 3 of 4 stages done"])
+    html = (reports / "demo" / "index.html").read_text()
+    assert "<td>running again" in html and "Still running: demo/w2s_safety: 3 of 4 stages done" in html
     assert 'href="demo/index.html"' in (reports / "index.html").read_text()
     page.write_index(reports, "empty")
     assert "No experiment" in (reports / "empty" / "index.html").read_text()
-    assert dict(key_numbers(load_results(rendered / "results.json")))["PGR, single supervisor"]
 
 
 def test_escaping_of_tables():
     table = tabulate.Table("x_y", "X", EVIL, pd.DataFrame({"a_b": [EVIL], "n": ["1.0"]}), pd.DataFrame())
-    tex = latex.latex(table, tabulate.text_columns(table))
+    tex = tabulate.tex(table)
     assert r"100\% of \$x\_1 | \{y\} \textbackslash{} \textasciitilde{}\textasciicircum{}\#" in tex
     assert "}S[table-format=1.1]}" in tex and r"\toprule" in tex and r"\caption{X.}" in tex
     cell = tabulate.markdown(table).splitlines()[2]
@@ -506,57 +580,25 @@ def test_malformed_predictions_are_refused(frame):
 
 
 @pytest.mark.parametrize(
-    ("fields", "text", "could", "missed"),
+    ("metric", "least", "text", "could", "missed"),
     [
-        (
-            {"metric": "accuracy", "smallest_effect": 0.125},
-            "+3.0 points [-4.0, +10.0]",
-            "12.5 points",
-            "one below 12.5 points would be missed",
-        ),
-        (
-            {"metric": "helpfulness", "smallest_effect": 0.0625},
-            "+0.030 [-0.040, +0.100]",
-            "0.062",
-            "one below 0.062 would be missed",
-        ),
-        (
-            {"metric": "accuracy", "smallest_effect": 1.7},
-            "+3.0 points [-4.0, +10.0]",
-            "nothing",
-            "one of any size would be missed",
-        ),
-        ({"metric": "accuracy", "smallest_effect": None}, "+3.0 points [-4.0, +10.0]", wording.DASH, ""),
+        ("accuracy", 0.125, "+3.0 points [-4.0, +10.0]", "12.5 points", "one below 12.5 points would be missed"),
+        ("helpfulness", 0.0625, "+0.030 [-0.040, +0.100]", "0.062", "one below 0.062 would be missed"),
+        ("accuracy", 1.7, "+3.0 points [-4.0, +10.0]", "nothing", "one of any size would be missed"),
+        ("accuracy", None, "+3.0 points [-4.0, +10.0]", wording.DASH, ""),
     ],
 )
-def test_a_difference_has_the_interval_of_its_test_and_says_what_it_could_show(fields, text, could, missed) -> None:
-    """The interval of one comparison alone, [+1, +5], is not shown: it would contradict 'no difference shown'."""
-    test = {
-        "difference": 0.03,
-        "ci95": [0.01, 0.05],
-        "ci95_holm": [-0.04, 0.1],
-        "seeds": [0, 1, 2],
-        "better": None,
-        **fields,
-    }
-    assert compared.difference(test) == text and compared.smallest(test) == could
-    assert compared.missed(test) == missed and compared.missed({**test, "better": "a"}) == ""
-
-
-def test_a_difference_ends_where_scores_do() -> None:
-    test = {
-        "metric": "unsafe_rate",
-        "difference": -0.76,
-        "ci95": [-0.9, -0.6],
-        "ci95_holm": [-2.4, 0.9],
-        "better": None,
-    }
-    assert compared.difference(test) == "-76.0 points [-100.0, +90.0]"
-
-
-def test_results_of_an_older_version_show_the_interval_that_they_have() -> None:
-    test = {"metric": "accuracy", "difference": 0.03, "ci95": [0.01, 0.05], "seeds": [0], "better": "a"}
-    assert compared.difference(test) == "+3.0 points [+1.0, +5.0]" and compared.missed(test) == ""
+def test_a_difference_has_the_interval_of_its_test_and_says_what_it_could_show(metric, least, text, could, missed):
+    """The interval of one comparison alone, [+1, +5], is not shown: it would contradict 'no difference shown'. It ends where scores do,
+    and results of an older version, which has no other, show the one that they have."""
+    test = {"metric": metric, "difference": 0.03, "ci95": [0.01, 0.05], "seeds": [0, 1, 2], "better": None}
+    tested = {**test, "ci95_holm": [-0.04, 0.1], "smallest_effect": least}
+    assert compared.difference(tested) == text and compared.smallest(tested) == could
+    assert compared.missed(tested) == missed and compared.missed({**tested, "better": "a"}) == ""
+    wide = {"metric": "unsafe_rate", "difference": -0.76, "ci95": [-0.9, -0.6], "ci95_holm": [-2.4, 0.9]}
+    assert compared.difference(wide) == "-76.0 points [-100.0, +90.0]"
+    assert compared.difference({**test, "metric": "accuracy"}) == "+3.0 points [+1.0, +5.0]"
+    assert compared.missed(test) == ""
 
 
 def test_a_key_that_decides_nothing_for_one_seed_decides_nothing_for_another() -> None:

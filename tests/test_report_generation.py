@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from conftest import REPORTS
-from underseer.report import case, figures, generated, page, scores, tables, tidy, wording
+from underseer.report import case, figures, generation, page, scores, tables, tidy, wording
 from underseer.report.generation import METRICS, build_generation_results
-from underseer.report.headline import headline, key_numbers
+from underseer.report.headline import first_screen, headline
 from underseer.report.results import Experiment, load_results
 
 LEVEL = {"weak": 0.4, "w2s_naive": 0.3, "w2s_best_of_b": 0.2, "strong_ceiling": 0.1}
@@ -146,8 +146,8 @@ def test_buckets_are_those_of_the_prompts_toxicity(frame, results):
     assert row["values"] == pytest.approx([by_hand(p)["toxicity"] for _, p in part.groupby("seed")])
     assert row["n_items"] == part["id"].nunique()
     edge = frame.assign(prompt_toxicity=[0.25] * (len(frame) - 1) + [1.0])
-    found = {p["dataset"].iloc[0] for p in generated.buckets(edge)}
-    assert found == {names[1], names[3]} and not list(generated.buckets(frame.drop(columns="prompt_toxicity")))
+    found = {p["dataset"].iloc[0] for p in generation.buckets(edge)}
+    assert found == {names[1], names[3]} and not list(generation.buckets(frame.drop(columns="prompt_toxicity")))
 
 
 def test_recovered_gap_is_of_lower_scores(results):
@@ -188,7 +188,7 @@ def test_two_prompts_show_nothing(frame):
 
 
 def test_draws_of_prompts_are_paired(frame):
-    groups = generated.score_continuations(frame[frame["seed"] == 0], n_boot=400)
+    groups = generation.score_continuations(frame[frame["seed"] == 0], n_boot=400)
     weak, naive = groups[0].boot["toxicity"][:, 0], groups[1].boot["toxicity"][:, 0]
     assert np.corrcoef(weak, naive)[0, 1] > 0.3  # the same prompts make both more toxic
     means = groups[0].outcomes(0)
@@ -273,7 +273,7 @@ def test_files_of_a_report(rendered, results):
     }
     plots = ("scores", "pgr", "buckets", "tradeoff", "distribution", "reliability", "label_quality", "curves")
     assert {p.name for p in (rendered / "figures").iterdir()} == {
-        f"{n}.{e}" for n in plots for e in ("png", "pdf", "txt")
+        f"{n}{e}" for n in plots for e in (".png", ".pdf", "_column.pdf", ".txt")
     }
     assert "3 seeds, 180 test prompts" in (rendered / "figures" / "scores.txt").read_text()
     assert figures.axis_label("toxicity").endswith("lower is better")
@@ -289,10 +289,10 @@ def test_page_and_profile_follow_the_primary_metric(rendered, results):
     assert "<b>" not in html.split("Case study</h2>")[1].split("</blockquote>")[0]
     reports = rendered.parent.parent
     page.write_index(reports, "demo")
-    assert "w2s_toxicity/figures/scores.png" in (reports / "demo" / "index.html").read_text()
-    key = dict(key_numbers(results))
     row = next(r for r in results["rows"] if r["metric"] == "toxicity")
-    assert key["Weak supervisor"] == wording.with_interval(row, "toxicity") and "%" not in key["Weak supervisor"]
+    number = first_screen(results)[1][0]
+    assert f"{number.value} {number.interval}" == wording.with_interval(row, "toxicity") and "%" not in number.value
+    assert f"<b>{number.value}</b> {number.interval}" in (reports / "demo" / "index.html").read_text()
 
 
 def test_table_2_has_an_empty_published_column_for_real_data(frame, results):
@@ -349,5 +349,5 @@ def test_one_seed_covers_prompts_only(frame):
 def test_students_are_compared_with_the_weak_model_on_the_same_prompts(frame):
     other = frame[frame["method"] == "weak"].assign(id=lambda d: d["id"] + "x")
     rest = frame[frame["method"] != "weak"]
-    groups = generated.score_continuations(pd.concat([other, rest]), n_boot=20)
+    groups = generation.score_continuations(pd.concat([other, rest]), n_boot=20)
     assert scores.reference(groups, groups[1], "weak") is None

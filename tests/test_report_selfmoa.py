@@ -19,8 +19,8 @@ from underseer.maths.prevalence import corrected_rate, wilson
 from underseer.report import ablation, compared, names, page, tables_case, tables_ledger, wording
 from underseer.report import collect_selfmoa as collect
 from underseer.report import figures as shared
-from underseer.report.headline import key_numbers
-from underseer.report.results import Experiment, load_results, save_results
+from underseer.report.headline import first_screen
+from underseer.report.results import Experiment, load_results
 from underseer.report.selfmoa import (
     accounts,
     attacks,
@@ -470,7 +470,7 @@ def test_published_values_never_stand_as_ours(results, small):
 
 
 def test_files_of_a_report(rendered, results):
-    names = {p.stem for p in (rendered / "figures").iterdir()}
+    names = {p.stem.removesuffix("_column") for p in (rendered / "figures").iterdir()}
     assert names == {
         *("pipeline", "scores", "safety_stages", "helpfulness_attack", "helpfulness_safe", "categories", "refusal"),
         *("data_efficiency", "attack_success", "attack_fate", "judge_gap", "judge_cards", "curves", "margins"),
@@ -624,7 +624,7 @@ def test_one_seed_covers_prompts_only(small):
 def test_a_loop_that_is_not_whole(methods):
     found = built(tables_of.answers({m: LEVELS[m] for m in methods}, seeds=(0,), n=10, draws=1))
     assert "scores" in drawn(found) and ("stages" in made(found)) == (methods != ["sft"])
-    assert bool(headline.headline(found)) == ("selfmoa_iter1" in methods) and isinstance(key_numbers(found), list)
+    assert bool(headline.headline(found)) == ("selfmoa_iter1" in methods) and isinstance(first_screen(found)[1], list)
 
 
 @pytest.mark.parametrize(
@@ -644,21 +644,13 @@ def test_malformed_tables_are_refused(small, change, says):
         built(small, pairs=tables_of.pairs().drop(columns="n_pairs"))
 
 
-def test_a_profile_of_both_pipelines(rendered, results):
-    import test_report
-
+def test_the_page_of_a_profile_shows_the_first_numbers(rendered, results):
     reports = rendered.parent.parent
-    other = reports / "demo" / "w2s_safety"
-    other.mkdir()
-    save_results(test_report.built(test_report.predictions(n=60)), other / "results.json")
     page.write_index(reports, "demo")
-    html = (reports / "demo" / "index.html").read_text()
-    assert "selfmoa/figures/scores.png" in html and "Weak supervisor" in html
-    key = dict(key_numbers(results))
-    assert (
-        key["Unsafe rate, reset"] == wording.with_interval(row(results, "reset", "unsafe_rate"), "unsafe_rate") + " %"
-    )
-    assert key["Preference pairs"].isdigit()
+    number = first_screen(results)[1][0]
+    reset = wording.with_interval(row(results, "reset", "unsafe_rate"), "unsafe_rate")
+    assert number.label == "Unsafe rate, safety reset" and reset == f"{number.value[:-2]} {number.interval}"
+    assert f"<b>{number.value}</b> {number.interval}" in (reports / "demo" / "index.html").read_text()
 
 
 class Output:

@@ -62,38 +62,33 @@ def test_an_exception_is_shown(script: Path, served: dict[str, str]) -> None:
     assert done.returncode == 1 and "ValueError: boom" in done.stderr
 
 
-def test_the_fork_ends_with_its_client(script: Path, served: dict[str, str]) -> None:
-    client = subprocess.Popen(command("wait"), env=served, stdout=subprocess.PIPE, text=True, cwd=script)
-    client.stdout.readline()
-    assert client.stdout.readline() == "waiting\n"
-    client.send_signal(signal.SIGKILL)
-    client.wait()
-    started = time.monotonic()
-    client.stdout.read()  # ends when the fork, which holds the other end, has ended
-    assert time.monotonic() - started < 5
+CLIENT = command("wait")
+PARENT = [sys.executable, "-c", f"import subprocess; subprocess.Popen({CLIENT!r}).wait()"]
+"""Starts a client, as a process does that runs a notebook."""
 
 
-def test_the_fork_ends_with_what_started_its_client(script: Path, served: dict[str, str]) -> None:
-    """As a kernel's client does when the process that runs its notebook is killed."""
-    starting = f"import subprocess; subprocess.Popen({command('wait')!r}).wait()"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", starting], env=served, stdout=subprocess.PIPE, text=True, cwd=script
-    )
-    parent.stdout.readline()
-    assert parent.stdout.readline() == "waiting\n"
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+def waiting(argv: list[str], folder: Path, env: dict[str, str]) -> subprocess.Popen[str]:
+    """A process whose fork, or that of its client, is at work."""
+    process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
+    process.stdout.readline()
+    assert process.stdout.readline() == "waiting\n"
+    return process
+
+
+@pytest.mark.parametrize(("argv", "seconds"), [(CLIENT, 5), (PARENT, 10)], ids=["client", "what started it"])
+def test_the_fork_ends_with_its_client_and_with_what_started_it(
+    script: Path, served: dict[str, str], argv: list[str], seconds: int
+) -> None:
+    process = waiting(argv, script, served)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     started = time.monotonic()
-    parent.stdout.read()  # ends when client and fork, which hold the other end, have ended
-    assert time.monotonic() - started < 10
+    process.stdout.read()  # ends when all that hold the other end have ended
+    assert time.monotonic() - started < seconds
 
 
 def test_a_signal_reaches_the_fork(script: Path, served: dict[str, str]) -> None:
-    client = subprocess.Popen(
-        command("wait"), env=served, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=script
-    )
-    client.stdout.readline()
-    client.stdout.readline()
+    client = waiting(CLIENT, script, served)
     client.send_signal(signal.SIGINT)
     assert client.wait(timeout=10) == 1 and "KeyboardInterrupt" in client.stderr.read()
 

@@ -69,6 +69,12 @@ class Output:
         return self.manifest["parameters"]
 
     @property
+    def inputs(self) -> dict[str, str]:
+        """By key, the names of the outputs that this one was made from."""
+        names = [name for filling in self.manifest["inputs"].values() for name in filling]
+        return {name.rpartition("/")[2]: name for name in names}
+
+    @property
     def metrics(self) -> dict[str, float]:
         return self.manifest["metrics"]
 
@@ -178,6 +184,17 @@ def is_working(folder: Path) -> bool:
         os.close(handle)
 
 
+def work_folders(root: Path, pattern: str = "") -> list[tuple[Path, Path]]:
+    """Every work folder and every lock below ``root/pattern``, each with the work folder that it belongs to."""
+    return [(p, p.with_name(p.name.removesuffix(".lock"))) for p in sorted(root.glob(f"{pattern}.work-*"))]
+
+
+def at_work() -> list[tuple[str, str, Path]]:
+    """The stage instances that living processes work on: stage, key and work folder of each."""
+    folders = [path for path, folder in work_folders(paths.runs(), "*/*/") if path == folder and is_working(folder)]
+    return [("/".join(f.parts[-3:-1]), f.name.removeprefix(".work-"), f) for f in folders]
+
+
 def seal(folder: Path, place: Path, record: dict[str, Any]) -> Output:
     """Write the manifest of a work folder and move the folder to its place, its files read-only.
 
@@ -229,7 +246,7 @@ def write_manifest(folder: Path, record: dict[str, Any]) -> None:
     """Drop the checkpoints of a folder and write its manifest: ``record``, and every file with size and SHA-256."""
     remove(folder / CHECKPOINTS)
     held = [p for p in sorted(folder.rglob("*")) if p.is_file() and p != folder / MANIFEST]
-    files = {str(p.relative_to(folder)): _file_record(p) for p in held}
+    files = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in held}
     write_text(folder / MANIFEST, json.dumps({**record, "files": files}, indent=1, sort_keys=True) + "\n")
 
 
@@ -265,10 +282,6 @@ def damage(output: Output) -> list[str]:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _file_record(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def remove(path: Path) -> None:

@@ -6,15 +6,13 @@ report tests over seeds and rows together; these sentences do not replace it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from underseer.look import _wide, without_texts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 REPEATED = 0.2  # distinct word pairs, as a share of all, below which texts count as repetitive
 EMPTY = 0.1  # share of empty texts from which it is said

@@ -6,14 +6,12 @@ what a model answers is not known beforehand, and evaluation prompts that are sp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from underseer.look import _figure, _wide, redacted
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 SCORES = ("unsafe", "helpful", "refusal")
 

@@ -12,7 +12,7 @@ from underseer.report import tidy
 from underseer.report import wording as w
 from underseer.report.figures import axis_label
 from underseer.report.names import iteration
-from underseer.report.tabulate import Results, Table, mark
+from underseer.report.tabulate import Results, Table, ends, mark
 
 METHOD_KEYS = ("student_loss", "voting")
 """Keys that a method's name tells: sweeping them makes other methods, not other variants of one."""
@@ -183,15 +183,12 @@ def _table(results: Results, rows: Sequence[Mapping], key: str, values: Sequence
     first: dict[tuple, dict[str, Any]] = {}
     for (method, rest, constant, _), row in zip(of, rows, strict=True):
         first.setdefault((method, rest, constant), {"method": method, "variant": _plain(row, key)})
-    names = dict(zip(first, map(_raised, w.row_names(list(first.values()))), strict=True))
+    named = ["W2S student" if n == "student" else w.capital(n) for n in w.row_names(list(first.values()))]
+    names = dict(zip(first, named, strict=True))
     table = tidy.frame(results, rows, "" if gap else None)
     lines = [names[o[:3]] for o in of]
     places = pd.Series([None if o[2] else o[3] for o in of], dtype=float)
     return table.assign(line=lines, place=places, gap=gap, row=list(rows))
-
-
-def _raised(name: str) -> str:
-    return "W2S student" if name == "student" else w.capital(name)
 
 
 def table(results: Results) -> Table | None:
@@ -227,11 +224,8 @@ def _at(rows: pd.DataFrame, line: str, place: int, value: Any) -> Mapping[str, A
 
 
 def _numbers(row: Mapping[str, Any], gap: Mapping[str, Any] | None) -> dict[str, Any]:
-    low, high = row["ci95"] or (None, None)
-    numbers = {k: row[k] for k in ("method", "dataset", "metric", "mean")} | {"ci95_low": low, "ci95_high": high}
-    if gap:
-        low, high = gap["ci95"] or (None, None)
-        numbers |= {"pgr": gap["mean"], "pgr_ci95_low": low, "pgr_ci95_high": high}
+    numbers = {k: row[k] for k in ("method", "dataset", "metric", "mean")} | ends(row)
+    numbers |= {"pgr": gap["mean"], **ends(gap, "pgr_ci95")} if gap else {}
     return numbers | {"seeds": len(row["seeds"])}
 
 

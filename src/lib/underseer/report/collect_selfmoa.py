@@ -85,20 +85,22 @@ def answers(variants: Variants) -> pd.DataFrame:
     Raises:
         StageError: when no evaluation is among the outputs.
     """
-    table = _tables(variants, "evaluation_", "evaluation")
+    table = stage_tables(variants, "evaluation_", "evaluation")
     if table is None:
         raise StageError("no variant has an output 'evaluation_<method>': there is nothing to report")
-    return table
+    return table.drop(columns="key")
 
 
 def curves(variants: Variants) -> pd.DataFrame | None:
     """Training curves of every aligned model: method, variant, seed, step, metric, value."""
-    return _tables(variants, "align_", "curves")
+    table = stage_tables(variants, "align_", "curves")
+    return table if table is None else table.drop(columns="key")
 
 
-def _tables(variants: Variants, start: str, name: str) -> pd.DataFrame | None:
+def stage_tables(variants: Variants, start: str, name: str) -> pd.DataFrame | None:
+    """A table of every stage whose role begins with ``start``, with ``method`` (what follows it), variant, seed and key."""
     frames = [
-        output.table(name).assign(method=method, **instance)
+        output.table(name).assign(method=method, **instance, key=output.key)
         for method in suffixes(variants, start)
         for instance, output in once(variants, start + method)
         if output.has(f"{name}.parquet")

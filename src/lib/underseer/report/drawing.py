@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from underseer.report import wording as w
 from underseer.report.names import iteration
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLOURS = {
     **dict.fromkeys(("weak", "reset"), "#D55E00"),
@@ -71,8 +71,6 @@ def colour(method: str, k: int) -> str:
 
 def shades(methods: Sequence[str]) -> list[str]:
     """A colour for each row: several variants of one method are shades of its colour, the last in full."""
-    from matplotlib.colors import to_hex, to_rgb
-
     methods, tones = list(methods), []
     for k, method in enumerate(methods):
         same = [j for j, m in enumerate(methods) if m == method]
@@ -88,8 +86,6 @@ def inks(n: int) -> list[Any]:
 
 def canvas(width: float, height: float, columns: int = 1, rows: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure outside pyplot's registry (nothing to close, no display needed), and its axes (rows, columns)."""
-    from matplotlib.figure import Figure
-
     fig = Figure(figsize=(width, height), layout="constrained")
     return fig, fig.subplots(rows, columns, squeeze=False, **options)
 
@@ -267,8 +263,6 @@ def _line(ax: Axes, rows: pd.DataFrame, ink: Any, marker: str, joined: bool, sty
 
 def _write_means(ax: Axes, rows: pd.DataFrame) -> None:
     """Each mean above its interval and seeds, with a white edge where it lies on lines."""
-    from matplotlib.patheffects import withStroke
-
     halo = [withStroke(linewidth=2.5, foreground="white")]
     for row in rows.itertuples():
         top = row.mean if pd.isna(row.high) else max([row.high, *row.values])

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from underseer.report import wording as w
 from underseer.report.drawing import canvas, colour, finish, grid, limited, reference, shades, spread, ticks, trend
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def axis_label(metric: str) -> str:
@@ -208,8 +207,6 @@ def distribution(rows: pd.DataFrame) -> Figure | None:
 
 def figure1(rows: pd.DataFrame) -> Figure | None:
     """Figure 1 of the W2S paper (legal reasoning): three scores of each method, the published ones hatched beside ours."""
-    from matplotlib.patches import Patch
-
     if not len(rows):
         return None
     fig, axes = canvas(7.2, 3.9)

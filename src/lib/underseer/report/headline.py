@@ -20,21 +20,6 @@ def headline(results: Results) -> list[str]:
     return [f"Exploratory: {said[0]}", *said[1:]] if said and w.is_exploratory(results) else said
 
 
-def key_numbers(results: Results) -> list[tuple[str, str]]:
-    """Numbers for the page of a profile, as (name, text): the primary metric of each method and PGR of the naive student; of the
-    loop its stages."""
-    if results["pipeline"] == "selfmoa":
-        return loop.key_numbers(results)
-    dataset, metric = w.main_dataset(results), w.primary(results)
-    rows = w.pick(results["rows"], dataset=dataset, metric=metric)
-    if len(rows) > 6:
-        rows = [r for r in rows if r["method"] in ("weak", "strong_ceiling")][:6]
-    unit = " %" if metric in w.PERCENT else ""
-    scores = [(n, w.with_interval(r, metric) + unit) for n, r in zip(w.row_names(rows), rows, strict=True)]
-    pgr = [r for r in w.pick(results["pgr"], dataset=dataset, metric=metric) if r["method"] == "w2s_naive"]
-    return scores + [("PGR, single supervisor", w.pgr_text(r)) for r in pgr[:1]]
-
-
 @dataclass(frozen=True)
 class Number:
     """A number of the first screen: what it is, its value and its interval as shown, and the address of its rows."""

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from underseer.report.tabulate import Table
+import pandas as pd
 
 PACKAGES = "array,booktabs,graphicx,siunitx"
 COLUMN = 58
@@ -40,12 +38,11 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(c, c) for c in " ".join(str(text).split()))
 
 
-def latex(table: Table, words: Sequence[bool]) -> str:
-    """The table as a float. words: which of its columns hold words."""
-    shown = table.shown.astype(str)
+def latex(shown: pd.DataFrame, words: Sequence[bool], *, name: str, title: str, caption: str) -> str:
+    """A table of strings as a float. words: which of its columns hold words."""
     heads, columns, cells = [], [], []
-    for name, is_text in zip(shown.columns, words, strict=True):
-        head, column, filled = _words(name, list(shown[name])) if is_text else _numbers(name, list(shown[name]))
+    for head_text, is_text in zip(shown.columns, words, strict=True):
+        head, column, filled = (_words if is_text else _numbers)(head_text, list(shown[head_text]))
         heads.append(head)
         columns.append(column)
         cells.append(filled)
@@ -57,8 +54,8 @@ def latex(table: Table, words: Sequence[bool]) -> str:
             f"% needs \\usepackage{{{PACKAGES}}}",
             f"\\begin{{{float_}}}",
             r"\centering\footnotesize",
-            f"\\caption{{{tex(table.title)}.}}",
-            f"\\label{{tab:{table.name.replace('_', '-')}}}",
+            f"\\caption{{{tex(title)}.}}",
+            f"\\label{{tab:{name.replace('_', '-')}}}",
             FITTED,
             f"\\begin{{tabular}}{{{''.join(columns)}}}",
             r"\toprule",
@@ -67,7 +64,7 @@ def latex(table: Table, words: Sequence[bool]) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}}",
-            f"\\par\\smallskip\\parbox{{\\linewidth}}{{\\raggedright\\scriptsize {tex(table.caption)}}}",
+            f"\\par\\smallskip\\parbox{{\\linewidth}}{{\\raggedright\\scriptsize {tex(caption)}}}",
             f"\\end{{{float_}}}",
             "",
         ]

@@ -1,12 +1,17 @@
-"""Addresses of the rows behind a number: which part and filters of ``rows.html`` (look/viewer) show them."""
+"""Where a report leads: to the rows behind a number (part and filters of ``rows.html``, look/viewer), and to documents of the
+repository, as pages beside it."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from underseer import paths
 from underseer.report import wording as w
 from underseer.report.names import METRICS, iteration
 from underseer.report.selfmoa.measured import AVERAGE
@@ -63,3 +68,19 @@ def cells(line: Mapping[str, Any] | None, column: str) -> str | None:
         return None
     row = (line.get("columns") or {}).get(column, line)
     return address(row, HEADS.get(column)) if row.get("dataset") else None
+
+
+def documented(text: str) -> str:
+    """Escaped text in which each document of the repository, such as docs/tuning.md, leads to its page beside the report."""
+
+    def link(match: re.Match[str]) -> str:
+        known = (paths.ROOT / match[0]).is_file()
+        return f'<a href="docs/{match[1]}.html">{match[0]}</a>' if known else match[0]
+
+    return re.sub(r"\bdocs/(\w+)\.md\b", link, escape(text))
+
+
+def documents(html: str) -> list[Path]:
+    """The documents of the repository to whose pages a report leads."""
+    names = sorted(set(re.findall(r'href="docs/(\w+)\.html"', html)))
+    return [file for name in names if (file := paths.ROOT / "docs" / f"{name}.md").is_file()]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from underseer import paths
 from underseer.errors import StageError
-from underseer.report import headline, links, tables_case, tabulate
+from underseer.report import headline, links, paper, tables_case, tabulate
 from underseer.report import wording as w
 from underseer.report.drawing import set_style
 from underseer.report.results import load_results, save_results
@@ -43,7 +43,7 @@ class Page:
     alone shows them, under a warning; the files stay redacted.
     """
 
-    def __init__(self, results: Mapping[str, Any], folder: Path, texts: Mapping[str, str] | None = None) -> None:
+    def __init__(self, results: Mapping[str, Any], folder: Path | str, texts: Mapping[str, str] | None = None) -> None:
         self.results, self.folder, self.texts = results, Path(folder), texts
         for name in ("tables", "figures"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -55,17 +55,19 @@ class Page:
         _show("header", results=self.results, w=w, **values)
 
     def figure(self, figure: Figure | None, name: str, title: str, caption: str) -> None:
-        """Show a figure and keep it as <name>.png, .pdf and .txt (caption); nothing where there is none.
+        """Show a figure and keep it by ``save_figure``; nothing where there is none.
 
         The caption is completed by what stands at the figure's foot: sample and intervals.
         """
         if figure is None:
             return
         foot = " ".join(figure.get_supxlabel().split()).removeprefix(w.foot_mark(self.results))
-        caption = f"{caption} {w.capital(foot)}." + w.spaced(w.mark(self.results))
+        caption = f"{caption} {w.capital(foot)}.{tabulate.mark(self.results)}"
         save_figure(figure, name, caption, self.folder / "figures")
         image = base64.b64encode((self.folder / "figures" / f"{name}.png").read_bytes()).decode()
-        _show("figure", name=name, title=title, caption=caption, image=image, rows=links.ROWS)
+        made = [f"{name}.png", *(f"{name}{end}.pdf" for end in paper.WIDTHS)]
+        files = [file for file in made if (self.folder / "figures" / file).is_file()]
+        _show("figure", files=files, title=title, caption=caption, image=image, rows=links.ROWS)
 
     def table(self, table: tabulate.Table | None) -> None:
         """Show a table and keep it as <name>.csv, .md and .tex; nothing where there is none."""
@@ -92,22 +94,25 @@ class Page:
 
 
 def save_figure(figure: Figure, name: str, caption: str, folder: Path) -> None:
-    """Write <name>.png (200 dots per inch), <name>.pdf and <name>.txt (the caption). Files hold no date, so equal
-    in, equal out."""
+    """Write <name>.png (200 dots per inch), <name>.pdf (two columns of a paper wide), <name>_column.pdf (one) and <name>.txt (the
+    caption). Files hold no date, so equal in, equal out."""
     figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
-    figure.set_layout_engine("none")  # laid out by the first drawing; once is enough
-    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    for end, width in paper.WIDTHS.items():
+        if (printed := paper.fitted(figure, width)) is not None:
+            printed.savefig(folder / f"{name}{end}.pdf", metadata={"CreationDate": None})
     (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")
 
 
 @cache
-def _templates() -> Any:
+def templates(folder: Path = TEMPLATES) -> Any:
+    """The templates of a folder: strict, all values escaped, ``css`` known to each."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    templates = Environment(loader=FileSystemLoader(TEMPLATES), **options)
-    templates.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
-    return templates
+    known = Environment(loader=FileSystemLoader(folder), **options)
+    known.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    known.globals["css"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    return known
 
 
 def _show(part: str, **values: Any) -> None:
@@ -120,13 +125,15 @@ def _show(part: str, **values: Any) -> None:
 
 
 def _part(part: str, **values: Any) -> str:
-    return str(getattr(_templates().get_template("parts.html.j2").module, part)(**values))
+    return str(getattr(templates().get_template("parts.html.j2").module, part)(**values))
 
 
 def write(notebook: NotebookNode, folder: Path) -> None:
     """Write index.html: the outputs of an executed notebook in sections, each cell's code folded; sections without output and cells
-    tagged as the stage's are left out."""
+    tagged as the stage's are left out. Documents that the page leads to are written beside it."""
     from nbconvert.exporters import TemplateExporter
+
+    from underseer.report import markup
 
     opening, sections = [], []
     for cell in notebook.cells:
@@ -137,14 +144,21 @@ def write(notebook: NotebookNode, folder: Path) -> None:
             sections.append({"title": title, "anchor": title.lower().replace(" ", "-"), "text": text, "cells": []})
         elif cell.cell_type == "code" and cell.outputs:
             (sections[-1]["cells"] if sections else opening).append(cell)
-    found = {"opening": opening, "sections": [s for s in sections if s["cells"]]}
     results = load_results(folder / "results.json")
-    found |= {"css": (TEMPLATES / "style.css").read_text(encoding="utf-8"), "title": _title(results)}
-    found |= {"alone": w.is_exploratory(results), "notebook": (folder / "notebook.ipynb").is_file()}
-    exporter = TemplateExporter(template_file=str(TEMPLATES / "page.html.j2"))
-    html, _ = exporter.from_notebook_node(notebook, resources=found)
+    resources = {"opening": opening, "sections": [s for s in sections if s["cells"]], "css": templates().globals["css"]}
+    resources |= {"title": results["name"] + (" (exploratory)" if w.is_exploratory(results) else "")}
+    resources |= {"alone": w.is_exploratory(results), "notebook": (folder / "notebook.ipynb").is_file()}
+    exporter = TemplateExporter(
+        template_file=str(TEMPLATES / "page.html.j2"), filters={"markdown2html": markup.markdown}
+    )
+    html, _ = exporter.from_notebook_node(notebook, resources=resources)
     html = html.replace(SLOT, _first_screen(results, folder), 1)
     (folder / "index.html").write_text(html, encoding="utf-8")
+    for file in links.documents(html):
+        text = markup.markdown(file.read_text(encoding="utf-8"))
+        document = templates().get_template("document.html.j2").render(name=file.stem, text=text)
+        (folder / "docs").mkdir(exist_ok=True)
+        (folder / "docs" / f"{file.stem}.html").write_text(document, encoding="utf-8")
 
 
 def _first_screen(results: Mapping[str, Any], folder: Path) -> str:
@@ -153,10 +167,6 @@ def _first_screen(results: Mapping[str, Any], folder: Path) -> str:
     name = next((n for n in FIRST if (folder / "figures" / f"{n}.png").is_file()), None)
     image = base64.b64encode((folder / "figures" / f"{name}.png").read_bytes()).decode() if name else None
     return _part("first_screen", sentence=sentence, numbers=numbers, image=image)
-
-
-def _title(results: Mapping[str, Any]) -> str:
-    return results["name"] + (" (exploratory)" if w.is_exploratory(results) else "")
 
 
 def render(notebook: Path, results: Mapping[str, Any], folder: Path, texts: Mapping[str, str] | None = None) -> None:
@@ -193,8 +203,7 @@ def render(notebook: Path, results: Mapping[str, Any], folder: Path, texts: Mapp
 
 def opened(given: str) -> Page:
     """The page that ``render`` asks a kernel to fill."""
-    told = json.loads(Path(given).read_text(encoding="utf-8"))
-    return Page(told["results"], Path(told["folder"]), told["texts"])
+    return Page(**json.loads(Path(given).read_text(encoding="utf-8")))
 
 
 def write_index(reports: Path, profile: str, running: Sequence[str] = ()) -> None:
@@ -205,7 +214,7 @@ def write_index(reports: Path, profile: str, running: Sequence[str] = ()) -> Non
     folder = Path(reports) / profile
     folder.mkdir(parents=True, exist_ok=True)
     files = [f for f in sorted(folder.glob("*/results.json")) if not f.parent.name.startswith(".")]
-    entries = [_entry(f.parent, load_results(f)) for f in files]
+    entries = [_entry(f.parent, load_results(f), running) for f in files]
     rehearsal = [w.REHEARSAL] * bool(entries and all(w.is_rehearsal(e["results"]) for e in entries))
     synthetic = [w.SYNTHETIC] * bool(entries and all(e["results"]["synthetic"] for e in entries))
     title = f"Experiments of the profile {profile}"
@@ -220,18 +229,19 @@ def write_top(reports: Path) -> None:
 
 
 def _index(folder: Path, title: str, **values: Any) -> None:
-    css = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    html = _templates().get_template("index.html.j2").render(css=css, title=title, w=w, **values)
+    html = templates().get_template("index.html.j2").render(title=title, w=w, **values)
     (folder / "index.html").write_text(html, encoding="utf-8")
 
 
-def _entry(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(folder: Path, results: Mapping[str, Any], running: Sequence[str]) -> dict[str, Any]:
     """An experiment as the page of its profile shows it."""
-    pictures = [f"figures/{n}.png" for n in ("ablation", "scores", "pgr") if (folder / f"figures/{n}.png").is_file()]
-    told = {
+    sentence, numbers = headline.first_screen(results)
+    pages = {"report": "index.html", "rows": links.ROWS, "stages": links.STAGES}
+    return {
         "stem": folder.name,
         "results": results,
-        "headline": headline.headline(results),
-        "key": headline.key_numbers(results),
+        "sentence": sentence,
+        "numbers": numbers,
+        "running": any(text.startswith(f"{results['name']}: ") for text in running),
+        "pages": {text: page for text, page in pages.items() if (folder / page).is_file()},
     }
-    return told | {"thumbnail": pictures[0] if pictures else None}

@@ -17,8 +17,6 @@ from underseer.report.case import case_study
 from underseer.report.rows import metric_rows, pgr_rows, records, strict
 from underseer.report.scores import Classified, Scored, score
 
-__all__ = ["build_results", "load_results", "metric_rows", "pgr_rows", "save_results", "strict"]
-
 SCHEMA = 1
 LABELS = {"safety": ("safe", "unsafe"), "toxicity": ("civil", "toxic"), "legal": ("irrelevant", "relevant")}
 UNITS = {"legal": "questions"}
@@ -124,13 +122,13 @@ def label_quality(
 def _calibration(g: Classified) -> dict[str, Any]:
     """Reliability of the pooled seeds."""
     curve = metrics.calibration_curve(np.concatenate(g.y), np.concatenate(g.p))
-    return {"method": g.method, "variant": g.variant, "dataset": g.dataset, "n_seeds": len(g.seeds), **curve}
+    return {**g.named, "n_seeds": len(g.seeds), **curve}
 
 
 def _confusion(g: Classified) -> dict[str, Any]:
     """Counts summed over seeds: rows truth, columns prediction."""
     counts = sum(metrics.confusion(*x) for x in zip(g.y, g.p, g.predicted, strict=True))
-    return {"method": g.method, "variant": g.variant, "dataset": g.dataset, "n_seeds": len(g.seeds), "counts": counts}
+    return {**g.named, "n_seeds": len(g.seeds), "counts": counts}
 
 
 def save_results(results: Mapping, path: Path) -> None:

@@ -48,9 +48,7 @@ def metric_rows(
         interval = _interval(group, metric)
         rows.append(
             {
-                "method": group.method,
-                "variant": group.variant,
-                "dataset": group.dataset,
+                **group.named,
                 "metric": metric,
                 "values": values,
                 "seeds": group.seeds,
@@ -131,9 +129,7 @@ def pgr_rows(groups: Sequence[Scored], metrics: Sequence[str] = PGR_METRICS) -> 
             undefined = UNDEFINED_LOWER if sign < 0 else UNDEFINED
             rows.append(
                 {
-                    "method": g.method,
-                    "variant": g.variant,
-                    "dataset": g.dataset,
+                    **g.named,
                     "metric": metric,
                     "values": values,
                     "seeds": seeds,

@@ -44,6 +44,11 @@ class Scored:
     boot: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
+    def named(self) -> dict[str, Any]:
+        """What a row of results.json says of the method."""
+        return {"method": self.method, "variant": self.variant, "dataset": self.dataset}
+
+    @property
     def n_items(self) -> int:
         """Unique test items over all seeds."""
         return len(np.unique(np.concatenate(self.items)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from underseer.report import latex, links
 from underseer.report import wording as w
 
 Results = Mapping[str, Any]
+LISTED = 24
+"""Characters from which the numbers of a cell are a list, which a page breaks into lines."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,21 @@ def table(
     return Table(name, title, caption + mark(results), pd.DataFrame(shown), pd.DataFrame(data), rows)
 
 
+def ends(row: Mapping[str, Any], start: str = "ci95") -> dict[str, float | None]:
+    """The ends of a row's interval as two columns."""
+    low, high = row["ci95"] or (None, None)
+    return {f"{start}_low": low, f"{start}_high": high}
+
+
 def flat(rows: Sequence[Mapping], **columns: str) -> pd.DataFrame:
     """Result rows as numbers: one line each, per-seed values joined by ';'. columns: further ones, by the key of the row."""
     lines = []
     for r in rows:
-        low, high = r["ci95"] or (None, None)
         joined = {k: ";".join("" if v is None else str(v) for v in r[k]) for k in ("values", "seeds")}
         lines.append(
             {"method": r["method"], **{f"variant.{k}": v for k, v in r["variant"].items()}}
             | {k: r[k] for k in ("dataset", "metric", "mean")}
-            | {"ci95_low": low, "ci95_high": high, **joined}
+            | {**ends(r), **joined}
             | ({"note": r["note"]} if "note" in r else {"n_items": r["n_items"]})
             | {name: r[key] for name, key in columns.items()}
         )
@@ -55,10 +63,9 @@ def plain(rows: Sequence[Mapping]) -> pd.DataFrame:
     """Rows as numbers: intervals as two columns, variants as text, other nested values left out."""
     lines = []
     for r in rows:
-        low, high = r["ci95"] or (None, None)
         variants = {k: str(v) for k, v in r.items() if k.startswith("variant")}
         scalars = {k: v for k, v in r.items() if not isinstance(v, list | dict) and k != "ci95"}
-        lines.append(scalars | {"ci95_low": low, "ci95_high": high} | variants)
+        lines.append(scalars | ends(r) | variants)
     return pd.DataFrame(lines)
 
 
@@ -118,8 +125,8 @@ def sample(results: Results) -> str:
 
 
 def mark(results: Results) -> str:
-    """The mark of the testbed or of a rehearsal, at the end of a caption."""
-    return w.spaced(w.mark(results))
+    """The mark of the testbed or of a rehearsal, at the end of a caption; empty for others."""
+    return f" {text}" if (text := w.mark(results)) else ""
 
 
 def cell(value: Any, *, percent: bool = False) -> str:
@@ -143,7 +150,13 @@ def save(table: Table, folder: Path) -> None:
     """Write <name>.csv (numbers), .md and .tex (as shown)."""
     table.data.to_csv(folder / f"{table.name}.csv", index=False, lineterminator="\n")
     (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
-    (folder / f"{table.name}.tex").write_text(latex.latex(table, text_columns(table)), encoding="utf-8")
+    (folder / f"{table.name}.tex").write_text(tex(table), encoding="utf-8")
+
+
+def tex(table: Table) -> str:
+    """The table for a paper."""
+    named = {"name": table.name, "title": table.title, "caption": table.caption}
+    return latex.latex(table.shown.astype(str), text_columns(table), **named)
 
 
 def markdown(table: Table) -> str:
@@ -156,26 +169,22 @@ def markdown(table: Table) -> str:
 
 def html(table: Table) -> str:
     """The table as HTML, escaped; numbers are aligned to the right, and lead to their rows where these are known."""
-    shown = table.shown.astype(str).map(_escaped)
+    shown = table.shown.astype(str).map(escape)
     numbers = [c for c, words in zip(shown.columns, text_columns(table), strict=True) if not words]
     for column in numbers if table.rows else ():
         places = [links.cells(row, column) for row in table.rows]
         shown[column] = [_linked(text, place) for text, place in zip(shown[column], places, strict=True)]
-    right = [{"selector": "", "props": "text-align: right; white-space: nowrap"}]
-    styled = shown.rename(columns=_escaped).style.format(None).hide(axis="index")
-    styled = styled.set_uuid(table.name.replace("_", "-")).set_table_styles({_escaped(c): right for c in numbers})
+    longest = table.shown.astype(str).map(len).max()
+    fit = {c: "white-space: nowrap" if longest[c] <= LISTED else "min-width: 12em" for c in numbers}
+    right = {escape(c): [{"selector": "", "props": f"text-align: right; {fit[c]}"}] for c in numbers}
+    styled = shown.rename(columns=escape).style.format(None).hide(axis="index")
+    styled = styled.set_uuid(table.name.replace("_", "-")).set_table_styles(right)
     return styled.set_table_attributes(f'aria-describedby="about-{table.name}"').to_html()
 
 
 def _linked(text: str, place: str | None) -> str:
     """A number, escaped, that leads to its rows; a dash leads nowhere."""
-    return f'<a href="{_escaped(place)}">{text}</a>' if place and any(c.isdigit() for c in text) else text
-
-
-def _escaped(text: str) -> str:
-    from html import escape
-
-    return escape(text)
+    return f'<a href="{escape(place)}">{text}</a>' if place and any(c.isdigit() for c in text) else text
 
 
 def md(text: str) -> str:

@@ -36,7 +36,12 @@ def frame(results: Results, rows: Sequence[Mapping], foot: str | None = None) ->
     table = pd.DataFrame(lines, columns=None if lines else columns)
     table = table.assign(variant=[repr(r["variant"]) for r in rows])
     sample = foot if foot is not None else w.sample_text(rows, results["interval"]["covers"])
-    table.attrs = {"foot": w.foot_mark(results) + sample}
+    return footed(results, table, sample)
+
+
+def footed(results: Results, table: pd.DataFrame, foot: str) -> pd.DataFrame:
+    """The table with what stands at the foot of its figure, behind the mark of the results."""
+    table.attrs = {"foot": w.foot_mark(results) + foot}
     return table
 
 
@@ -98,8 +103,7 @@ def curves(results: Results) -> pd.DataFrame:
 def with_seeds(results: Results, table: pd.DataFrame) -> pd.DataFrame:
     """Curves with what their foot says."""
     seeds = table["seed"].nunique() if "seed" in table else 1
-    table.attrs = {"foot": f"{w.foot_mark(results)}{w.plural(seeds, 'seed')}; line: mean, band: lowest to highest seed"}
-    return table
+    return footed(results, table, f"{w.plural(seeds, 'seed')}; line: mean, band: lowest to highest seed")
 
 
 def calibration(results: Results) -> pd.DataFrame:
@@ -129,8 +133,7 @@ def judge_bins(results: Results) -> pd.DataFrame:
 def _bins(results: Results, parts: Sequence[pd.DataFrame], foot: str) -> pd.DataFrame:
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"n": []})
     table = table[table["n"] > 0].astype({"x": float, "y": float}) if parts else table
-    table.attrs = {"foot": w.foot_mark(results) + foot}
-    return table
+    return footed(results, table, foot)
 
 
 def _agreement(known: Sequence[Mapping[str, Any]]) -> str:
@@ -152,10 +155,7 @@ def confusion(results: Results) -> pd.DataFrame:
                 lines.append({"panel": name, "truth": truth, "predicted": predicted, "count": count, "share": share})
     table = pd.DataFrame(lines)
     sample = w.sample_text(w.pick(results["rows"], dataset=w.main_dataset(results)))
-    table.attrs = {
-        "foot": f"{w.foot_mark(results)}{sample}; % of the true class, and rows summed over seeds; no intervals"
-    }
-    return table
+    return footed(results, table, f"{sample}; % of the true class, and rows summed over seeds; no intervals")
 
 
 def distribution(results: Results) -> pd.DataFrame:
@@ -167,8 +167,7 @@ def distribution(results: Results) -> pd.DataFrame:
     ]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     sample = w.sample_text(w.pick(results["rows"], dataset=w.main_dataset(results)))
-    table.attrs = {"foot": f"{w.foot_mark(results)}{sample}, seeds pooled; no intervals"}
-    return table
+    return footed(results, table, f"{sample}, seeds pooled; no intervals")
 
 
 FIGURE1 = ("accuracy", "balanced_accuracy", "f1")

@@ -142,11 +142,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def spaced(text: str) -> str:
-    """A text behind a space, for the end of a caption; empty where there is none."""
-    return f" {text}" if text else ""
-
-
 def primary(results: Mapping[str, Any]) -> str:
     """The metric that headline, tests and the first figure are about: accuracy, or toxicity."""
     return results.get("primary_metric", "accuracy")
@@ -155,11 +150,6 @@ def primary(results: Mapping[str, Any]) -> str:
 def generates(results: Mapping[str, Any]) -> bool:
     """Whether models wrote continuations, rather than classified."""
     return primary(results) == "toxicity"
-
-
-def kind(results: Mapping[str, Any]) -> str:
-    """Which tables, figures and sections there are: 'w2s', or 'w2s_generation'."""
-    return results["pipeline"] + ("_generation" if generates(results) else "")
 
 
 def number(value: float | None, metric: str, digits: int | None = None) -> str:

@@ -238,8 +238,7 @@ def _replaced(plan: Plan, instance: Instance, role: str | None, output: Output) 
     telling = [n for n in output.parameters if len({repr(i.parameters.get(n)) for i in same.values()}) > 1]
     fits = [i for i in same.values() if all(i.parameters.get(n) == output.parameters[n] for n in telling)]
     if len(fits) > 1:
-        read = {name.rpartition("/")[2] for names in output.manifest["inputs"].values() for name in names}
-        shared = [len(read.intersection(k for keys in i.inputs.values() for k in keys)) for i in fits]
+        shared = [len(output.inputs.keys() & {k for keys in i.inputs.values() for k in keys}) for i in fits]
         fits = [i for i, n in zip(fits, shared, strict=True) if n == max(shared)]
     if len(fits) != 1:
         values = ", ".join(f"{n} = {output.parameters[n]!r}" for n in telling) or "the same parameters"

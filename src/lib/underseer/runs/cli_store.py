@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from underseer import paths
 from underseer.errors import UserError
-from underseer.runs.console import console, say
+from underseer.runs.console import console, say, table
 
 app = typer.Typer()
 Key = Annotated[str, typer.Argument(metavar="KEY", help="A result's key, its first characters, or a scratch folder.")]
@@ -27,15 +26,15 @@ def status(
     from underseer.runs import show, workflow
 
     failed = workflow.failures()
-    counts = show.counts(failed)
-    if not counts:
+    counted = show.by_stage(failed)
+    if not counted.rows:
         say(
             f"nothing has run in {paths.shown(paths.runs())} yet; "
             "begin with: .venv/bin/underseer run params/demo/w2s_safety.yaml"
         )
         return
     working = show.working()
-    console.print(show.by_stage(counts) if stages else show.by_experiment(workflow.saved(), working, failed))
+    console.print(counted if stages else show.by_experiment(workflow.saved(), working, failed))
     for name, text in working.items():
         say(f"at work: {name} {text}")
     for one in failed:
@@ -69,13 +68,10 @@ def diff(a: Key, b: Key) -> None:
     one, other = housekeeping.named(a), housekeeping.named(b)
     parts = housekeeping.differences(one, other)
     for part, rows in parts.items():
-        if not rows:
+        if rows:
+            console.print(table((part, one.key, other.key), ((name, _text(x), _text(y)) for name, x, y in rows)))
+        else:
             say(f"{part}: the same")
-            continue
-        table = Table(part, one.key, other.key, box=None, pad_edge=False)
-        for name, x, y in rows:
-            table.add_row(name, _text(x), _text(y))
-        console.print(table)
     code = housekeeping.code_diff(one, other) if one.manifest["stage"] == other.manifest["stage"] else ""
     if code:
         say(code)
@@ -150,20 +146,18 @@ def du() -> None:
     from underseer import store
     from underseer.runs import housekeeping
 
-    rows = housekeeping.sizes(store.outputs())
+    sizes = housekeeping.sizes(store.outputs())
     columns = ("results", "models", "tables", "notebooks", "other")
-    table = Table("stage", *columns, "MB", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    total = {column: sum(row[column] for row in rows.values()) for column in columns}
-    for stage, row in [*sorted(rows.items()), ("runs/", total)]:
+    total = {column: sum(row[column] for row in sizes.values()) for column in columns}
+    rows = []
+    for stage, row in [*sorted(sizes.items()), ("runs/", total)]:
         held = [row[c] / MEGABYTE for c in columns[1:]]
-        table.add_row(stage, str(row["results"]), *(f"{n:.1f}" for n in held), f"{sum(held):.1f}")
+        rows.append((stage, str(row["results"]), *(f"{n:.1f}" for n in (*held, sum(held)))))
     for name in (paths.SCRATCH, "reports", "mlartifacts", "mlflow.db"):
         place = paths.home() / name
         size = housekeeping.folder_bytes(place) if place.is_dir() else place.stat().st_size if place.is_file() else 0
-        table.add_row(f"{name}{'/' if place.is_dir() else ''}", *[""] * 5, f"{size / MEGABYTE:.1f}")
-    console.print(table)
+        rows.append((f"{name}{'/' if place.is_dir() else ''}", *[""] * 5, f"{size / MEGABYTE:.1f}"))
+    console.print(table(("stage", *columns, "MB"), rows, numbers=6))
 
 
 @app.command()

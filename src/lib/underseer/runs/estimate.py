@@ -18,7 +18,7 @@ from typing import Any
 from rich.table import Table
 
 from underseer import store
-from underseer.runs import resources
+from underseer.runs import console, resources
 from underseer.runs.files import JUDGES, MODELS
 from underseer.runs.plan import Instance, Plan
 
@@ -173,21 +173,17 @@ def estimate(plan: Plan) -> list[Estimate]:
 
 def table(estimates: list[Estimate]) -> Table:
     """One row a stage, and their sum; what nothing is known of is said to be so."""
-    shown = Table("stage", "left", "minutes", "GPU-hours", "tokens", "disk, MB", "from", box=None, pad_edge=False)
-    for column in shown.columns[:6]:
-        column.justify, column.no_wrap = "left" if column.header == "stage" else "right", True
-    total = Estimate("all")
+    rows, total = [], Estimate("all")
     for one in estimates:
         total.left, total.known = total.left + one.left, total.known + one.known
         for name, (low, high) in one.bounds.items():
             sums = total.bounds.setdefault(name, [0.0, 0.0])
             sums[0], sums[1] = sums[0] + low, sums[1] + high
-        shown.add_row(one.stage, str(one.left), *_cells(one), _source(one))
+        rows.append((one.stage, one.left, *_cells(one), _source(one)))
     missing = total.left - total.known
-    shown.add_row(
-        "all", str(total.left), *_cells(total), f"without {missing} of which nothing is known" if missing else ""
-    )
-    return shown
+    rows.append(("all", total.left, *_cells(total), f"without {missing} of which nothing is known" if missing else ""))
+    columns = ("stage", "left", "minutes", "GPU-hours", "tokens", "disk, MB", "from")
+    return console.table(columns, rows, numbers=5)
 
 
 def _cells(one: Estimate) -> list[str]:

@@ -86,8 +86,7 @@ def _describe(name: str, report: store.Output, artefacts: Sequence[store.Output]
     from underseer.report import wording
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    inputs = [n for names in report.manifest["inputs"].values() for n in names]
-    places = {n: store.locate(n, paths.home()) for n in dict.fromkeys(inputs)}
+    places = {name: store.locate(name, paths.home()) for name in report.inputs.values()}
     parameters = {n: o.parameters for n, o in places.items() if o.has(store.MANIFEST)}
     _json(folder / "parameters.json", {"command": publish.command(name), "stages": parameters})
     shutil.copyfile(paths.ROOT / LOCK, folder / LOCK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,22 @@ class Raw:
     keys: dict[str, Source] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def grids(self) -> list[Any]:
+        """The grids of ``variants``, as they are written; without any, one that is empty."""
+        return _listed(self.keys["variants"].value if "variants" in self.keys else None)
+
+    def put_grids(self, where: str, grids: list[Any]) -> None:
+        self.keys["variants"] = Source(where, grids)
+
     def said(self, key: str) -> list[Any]:
         """What is written of a key: its plain value, and its axis in each grid."""
-        grids = self.keys["variants"].value if "variants" in self.keys else None
         plain = self.keys[key].value if key in self.keys else None
-        axes = [grid.get(key) for grid in (grids if isinstance(grids, list) else [grids]) if isinstance(grid, dict)]
-        return [plain, *axes]
+        return [plain, *(grid.get(key) for grid in self.grids if isinstance(grid, dict))]
+
+
+def _listed(grids: Any) -> list[Any]:
+    return grids if isinstance(grids, list) else [{} if grids is None else grids]
 
 
 def absolute(key: str, value: str, base: Path) -> str:
@@ -147,7 +157,7 @@ def _drop_inherited_seeds(raw: Raw, values: dict[str, Any]) -> None:
     """Seeds that a file names itself, as a set or one by one, take the place of those of the file that it extends."""
     if "seeds" in values:
         _drop_seed(raw)
-    if "seed" in values or _in_grids(values.get("variants"), "seed"):
+    if "seed" in values or _have(_listed(values.get("variants")), "seed"):
         raw.keys.pop("seeds", None)
         raw.keys.pop("n_seeds", None)
         if "seeds" in values:
@@ -156,8 +166,8 @@ def _drop_inherited_seeds(raw: Raw, values: dict[str, Any]) -> None:
 
 def _drop_seed(raw: Raw) -> None:
     raw.keys.pop("seed", None)
-    if "variants" in raw.keys and _in_grids(grids := raw.keys["variants"].value, "seed"):
-        raw.keys["variants"] = Source(raw.keys["variants"].where, _without(grids, "seed"))
+    if _have(raw.grids, "seed"):
+        raw.put_grids(raw.keys["variants"].where, [_without(grid, "seed") for grid in raw.grids])
 
 
 def _known_files(path: Path) -> str:
@@ -180,55 +190,42 @@ def override(raw: Raw, key: str, text: str) -> None:
     where = f"--set {key}"
     source = Source(where, _located(raw, where, key, value, Path.cwd()))
     value = source.value
-    grids = raw.keys["variants"].value if "variants" in raw.keys else None
+    axis = value if isinstance(value, list) else [value]
     if key in STEERING:
         if key == "seeds":
             _drop_seed(raw)
         raw.keys[key] = source
     elif key == "seed" and raw.keys.pop("seeds", None):
         raw.keys.pop("n_seeds", None)
-        raw.keys["variants"] = Source(source.where, with_seeds(grids, value if isinstance(value, list) else [value]))
-    elif _in_grids(grids, key) or isinstance(value, list):
+        raw.put_grids(where, with_seeds(raw.grids, axis))
+    elif _have(raw.grids, key) or isinstance(value, list):
         raw.keys.pop(key, None)
-        axis = value if isinstance(value, list) else [value]
-        raw.keys["variants"] = Source(source.where, _with_axis(grids, key, axis))
+        raw.put_grids(where, [{**g, key: axis} if isinstance(g, dict) else g for g in raw.grids])
     else:
         raw.keys[key] = source
 
 
-def _in_grids(grids: Any, key: str) -> bool:
-    each = grids if isinstance(grids, list) else [grids]
-    return any(isinstance(grid, dict) and key in grid for grid in each)
+def _have(grids: list[Any], key: str) -> bool:
+    return any(isinstance(grid, dict) and key in grid for grid in grids)
 
 
-def _with_axis(grids: Any, key: str, axis: list[Any]) -> Any:
-    if isinstance(grids, list):
-        return [{**grid, key: axis} for grid in grids if isinstance(grid, dict)]
-    return {**(grids or {}), key: axis} if isinstance(grids, dict | None) else grids
+def _without(grid: Any, key: str) -> Any:
+    return {k: v for k, v in grid.items() if k != key} if isinstance(grid, dict) else grid
 
 
-def _without(grids: Any, key: str) -> Any:
-    def rest(grid: Any) -> Any:
-        return {k: v for k, v in grid.items() if k != key} if isinstance(grid, dict) else grid
-
-    return [rest(grid) for grid in grids] if isinstance(grids, list) else rest(grids)
-
-
-def with_seeds(grids: Any, seeds: list[Any]) -> Any:
+def with_seeds(grids: list[Any], seeds: list[Any]) -> list[Any]:
     """Grids with the axis ``seed`` before their own axes; a grid's own ``n_seeds`` keeps the first of them."""
-    if isinstance(grids, list):
-        return [with_seeds(grid, seeds) if isinstance(grid, dict) else grid for grid in grids]
-    if not isinstance(grids, dict):
-        return {"seed": seeds} if grids is None else grids
-    axes = {key: axis for key, axis in grids.items() if key != "n_seeds"}
-    return {"seed": seeds[: grids.get("n_seeds")], **axes}
+    return [
+        {"seed": seeds[: grid.get("n_seeds")], **_without(grid, "n_seeds")} if isinstance(grid, dict) else grid
+        for grid in grids
+    ]
 
 
 def expand(source: Source | None, problems: list[str], problem: Problem) -> tuple[dict[str, Any], ...]:
     """The variants of a grid, or of a list of grids, without repetitions."""
     if source is None or source.value is None:
         return ({},)
-    grids = source.value if isinstance(source.value, list) else [source.value]
+    grids = _listed(source.value)
     if not grids:
         problems.append(f"{source.where}: variants = []: empty; give at least one value, or leave variants out")
     variants: list[dict[str, Any]] = []
@@ -248,8 +245,12 @@ def expand(source: Source | None, problems: list[str], problem: Problem) -> tupl
         elif sound:
             combos = itertools.product(*grid.values())
             variants += [dict(zip(grid, combo, strict=True)) for combo in combos]
-    unique = {repr(sorted(v.items())): v for v in variants}
-    return tuple(unique.values())
+    return unique(variants)
+
+
+def unique(variants: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The variants, each once."""
+    return tuple({repr(sorted(v.items())): v for v in variants}.values())
 
 
 def _axis_problem(key: str, axis: Any, problem: Problem) -> list[str]:

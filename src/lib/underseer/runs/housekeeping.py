@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from underseer import paths, store
 from underseer.errors import StageError, UserError
+from underseer.runs import keys
 from underseer.store import Output
 
 KINDS = {".safetensors": "models", ".parquet": "tables", ".ipynb": "notebooks"}
@@ -28,9 +28,9 @@ def named(key: str) -> Output:
             return Output(folder.resolve())
     matches = sorted(p.parent for p in paths.runs().glob(f"*/*/{key}*/{store.MANIFEST}") if p.parent.name[0] != ".")
     if len(matches) != 1:
-        keys = ", ".join(f.name for f in matches[:5])
+        first = ", ".join(f.name for f in matches[:5])
         few = (
-            f"{len(matches)} results have such a key ({keys}, ...); give more of it"
+            f"{len(matches)} results have such a key ({first}, ...); give more of it"
             if matches
             else "no finished result"
         )
@@ -74,25 +74,23 @@ def garbage() -> Garbage:
         StageError: a run is going on in this store.
     """
     unreached = Garbage()
-    keys = _wanted(unreached.unplanned)
+    wanted = _wanted(unreached.unplanned)
     there = {output.key: output for output in store.outputs()}
-    queue = [there[key] for key in keys if key in there]
+    queue = [there[key] for key in wanted if key in there]
     queue += [output for output in there.values() if "promoted_from" in output.manifest]
     kept: set[str] = set()
     while queue:
         output = queue.pop()
         if output.key not in kept:
             kept.add(output.key)
-            names = [name.rpartition("/")[2] for inputs in output.manifest["inputs"].values() for name in inputs]
-            queue += [there[key] for key in names if key in there]
+            queue += [there[key] for key in output.inputs if key in there]
     unreached.results = [output for key, output in there.items() if key not in kept]
-    for left in paths.runs().glob("*/*/.work-*"):  # work folders and their locks
-        folder = left.with_name(left.name.removesuffix(".lock"))
+    for left, folder in store.work_folders(paths.runs(), "*/*/"):
         if store.is_working(folder):
             raise StageError(f"{paths.shown(folder)}: a run is going on in this store; wait until it has ended")
-        if folder.name.removeprefix(".work-") not in keys:
+        if folder.name.removeprefix(".work-") not in wanted:
             unreached.leavings.append(left)
-    unreached.leavings += [f for f in paths.runs().glob("*/*/failed/*") if f.stem not in keys]
+    unreached.leavings += [f for f in paths.runs().glob("*/*/failed/*") if f.stem not in wanted]
     return unreached
 
 
@@ -102,21 +100,19 @@ def _wanted(unplanned: list[str]) -> set[str]:
     from underseer.runs.params import load
     from underseer.runs.plan import make
 
-    keys = {key for plan in workflow.saved() for key in plan.instances}
+    wanted = {key for plan in workflow.saved() for key in plan.instances}
     for file in sorted((paths.ROOT / "params").glob("*/*.yaml")):
         if file.parent.name == "base":
             continue
         try:
-            keys.update(make(load(file)).instances)
+            wanted.update(make(load(file)).instances)
         except UserError as error:
             unplanned.append(f"{paths.shown(file)}: {str(error).splitlines()[0]}")
     for results in paths.home().glob("reports/*/*/results.json"):
-        keys.add(json.loads(results.read_text(encoding="utf-8"))["provenance"].get("report", ""))
+        wanted.add(json.loads(results.read_text(encoding="utf-8"))["provenance"].get("report", ""))
     for manifest in paths.home().glob(f"{paths.SCRATCH}/*/*/*/{store.MANIFEST}"):
-        keys.update(
-            n.rpartition("/")[2] for names in Output(manifest.parent).manifest["inputs"].values() for n in names
-        )
-    return keys
+        wanted.update(Output(manifest.parent).inputs)
+    return wanted
 
 
 def remove(unreached: Garbage) -> None:
@@ -152,17 +148,9 @@ def _code(output: Output) -> dict[str, Any]:
 
 def code_diff(a: Output, b: Output) -> str:
     """A unified diff of the code cells of two executed notebooks; '' where they are the same."""
-    lines = [_cells(output) for output in (a, b)]
-    return "\n".join(difflib.unified_diff(*lines, a.name, b.name, lineterm="", n=1))
-
-
-def _cells(output: Output) -> list[str]:
-    if not output.has("notebook.ipynb"):
-        return []
-    cells = json.loads(output.file("notebook.ipynb").read_text(encoding="utf-8"))["cells"]
-    hidden = {"parameters", "injected-parameters"}
-    code = [c for c in cells if c["cell_type"] == "code" and not hidden & set(c["metadata"].get("tags", ()))]
-    return [line for cell in code for line in ("# cell", *"".join(cell["source"]).splitlines())]
+    notebooks = (output.path / "notebook.ipynb" for output in (a, b))
+    old, new = (keys.code_cells(file) if file.is_file() else [] for file in notebooks)
+    return keys.cells_diff(old, new, a.name, b.name)
 
 
 def printed(notebook: Path) -> Iterator[str]:

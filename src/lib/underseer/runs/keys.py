@@ -6,6 +6,7 @@ Reads the files that it is asked about, and writes nothing.
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -70,27 +71,17 @@ def stages(pipeline: str) -> tuple[str, ...]:
     return tuple(f"{p.parent.name}/{p.stem}" for p in files)
 
 
-def notebook_file(stage: str) -> Path:
-    """The notebook of a stage.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = paths.ROOT / "notebooks" / f"{stage}.ipynb"
-    if not path.is_file():
-        raise UserError(
-            f"notebooks/{stage}.ipynb: no such notebook; the stages are {', '.join(stages(stage.split('/')[0]))}"
-        )
-    return path
-
-
 def read_notebook(stage: str) -> Notebook:
     """The declared parameters of a notebook with their defaults, and the hashes of its code and of what it imports.
 
     Raises:
         UserError: no such notebook, not exactly one cell tagged ``parameters``, or a name that nothing knows.
     """
-    path = notebook_file(stage)
+    path = paths.ROOT / "notebooks" / f"{stage}.ipynb"
+    if not path.is_file():
+        raise UserError(
+            f"notebooks/{stage}.ipynb: no such notebook; the stages are {', '.join(stages(stage.split('/')[0]))}"
+        )
     facts = path.stat()
     return _read_notebook(stage, path, facts.st_mtime_ns, facts.st_size)
 
@@ -108,6 +99,19 @@ def _read_notebook(stage: str, path: Path, _modified: int, _size: int) -> Notebo
     code = sha("\n".join(ast.dump(tree) for tree in trees))
     imports = tuple(name for tree in trees for name in _imports(tree))
     return Notebook(stage, path, defaults, code, imports)
+
+
+def code_cells(file: Path) -> list[str]:
+    """The code of a notebook, by cell, without its parameters and those that papermill put in."""
+    cells = [c for c in json.loads(file.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    hidden = {"parameters", "injected-parameters"}
+    return ["".join(c["source"]) for c in cells if not hidden & set(c["metadata"].get("tags", ()))]
+
+
+def cells_diff(old: list[str], new: list[str], *names: str) -> str:
+    """A unified diff of two lists of cells, each cell under a line of its own; '' where they are the same."""
+    lines = ([line for cell in cells for line in ("# cell", *cell.splitlines())] for cells in (old, new))
+    return "\n".join(difflib.unified_diff(*lines, *names, lineterm="", n=1))
 
 
 def _parse(source: str, path: Path) -> ast.Module:

@@ -74,11 +74,12 @@ def open_profile(name: str) -> Profile:
 
 
 @contextmanager
-def local(threads: int) -> Iterator[dict[str, str]]:
-    """The environment of jobs on this machine: a warm process, and a folder for temporary files that a later run removes where
-    this one is killed. Jobs of a cluster take the environment with them to where neither is."""
+def local(threads: int, stages: int) -> Iterator[dict[str, str]]:
+    """The environment of jobs on this machine: a warm process, which pays from two stages on, and a folder for temporary files
+    that a later run removes where this one is killed. Jobs of a cluster take the environment with them to where neither is."""
     warm.sweep()
-    with paths.temporary() as folder, warm.serving(threads) if warm.is_safe() else nullcontext({}) as env:
+    warmed = stages > 1 and warm.is_safe()
+    with paths.temporary() as folder, warm.serving(threads) if warmed else nullcontext({}) as env:
         yield {**env, "TMPDIR": folder}
 
 
@@ -86,8 +87,7 @@ def local(threads: int) -> Iterator[dict[str, str]]:
 def marks(*, cluster: bool) -> Iterator[Path]:
     """A folder of this run alone, where Snakemake sees which stages have ended. Those of runs that were killed are removed, of
     runs on a cluster after a week: their jobs go on, and leave a mark when they end."""
-    for left in paths.plans().glob(".work-*"):
-        folder = left.with_name(left.name.removesuffix(".lock"))  # Snakemake may have removed it, as an empty one
+    for left, folder in store.work_folders(paths.plans()):  # a lock may be alone: Snakemake removes empty folders
         kept = WEEK if folder.name.startswith(".work-cluster-") else 0
         if not store.is_working(folder) and left.exists() and time.time() - left.stat().st_mtime >= kept:
             shutil.rmtree(folder, ignore_errors=True)

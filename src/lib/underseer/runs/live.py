@@ -1,77 +1,50 @@
 """Beside a run: publishes each report as soon as it is made, says on the profile's page what still runs, and fills MLflow.
 
-``beside`` starts ``python -m underseer.runs.live PLAN.json...`` for the time of a run; it ends, after a last look at the pages,
-when its standard input does. It keeps to what is idle of the machine, and a run that is over within seconds never starts its work.
+A thread of the command does it, for a small share of the time; in a run that is over within seconds it never starts.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
 
 from underseer import paths
-from underseer.runs import warm
-
-if TYPE_CHECKING:
-    from underseer.runs.plan import Plan
+from underseer.runs.plan import Plan
 
 FIRST = 20.0  # seconds before the first look
 PAUSE = 15.0  # seconds between two looks, at least
 SHARE = 0.05  # of the time that may go into looks
-END = 10.0  # seconds that the last look may take
+END = 10.0  # seconds that a look may take when the run is stopped
 
 
-@contextlib.contextmanager
-def beside(plans: list[Plan], files: list[Path]) -> Iterator[None]:
-    """Publish and log what the stages of plans, saved in ``files``, finish, for the time of a run."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "underseer.runs.live", *map(str, files)],
-        stdin=subprocess.PIPE,  # its end tells the process that the run is over, however it ended
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # a Ctrl-C is not for it
-    )
+@contextmanager
+def beside(plans: list[Plan]) -> Iterator[None]:
+    """Publish and log what the stages of plans finish, for the time of a run."""
+    over = threading.Event()
+    thread = threading.Thread(target=_look, args=(plans, over), daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        process.stdin.close()
-        try:
-            process.wait(END)
-        except subprocess.TimeoutExpired:  # what it has half logged the run logs again
-            process.terminate()
-            process.wait()
-            warm.sweep()  # its temporary folder
-            publish(plans, ended=True)
+        over.set()
+        thread.join(END)  # what it has half logged when the process ends, the next run logs again
+    thread.join()
 
 
-def main() -> None:
-    os.nice(10)
+def _look(plans: list[Plan], over: threading.Event) -> None:
+    """Look every now and then until the run is ``over``, then once more at the pages."""
     pages: set[str] = set()
-    plans: list[Plan] = []
-    if not _ended(FIRST):
-        from underseer.runs.plan import Plan  # only now: it takes a second to import
-
-        plans = [Plan.from_json(Path(file).read_text(encoding="utf-8")) for file in sys.argv[1:]]
-        pause = 0.0
-        while not _ended(pause):
+    pause = FIRST
+    with suppress(Exception):  # the run does the same when it is over, and says what cannot be done
+        while not over.wait(pause):
             begun = time.monotonic()
             pages |= publish(plans)
-            log(plans)
+            log(plans, over)
             pause = max(PAUSE, (time.monotonic() - begun) / SHARE)
-    if pages:
-        publish(plans, ended=True)
-
-
-def _ended(seconds: float) -> bool:
-    """Wait so long, or until standard input ends; whether it has."""
-    return bool(select.select([sys.stdin], [], [], seconds)[0])
+        if pages:
+            publish(plans, ended=True)
 
 
 def publish(plans: list[Plan], *, ended: bool = False) -> set[str]:
@@ -100,16 +73,11 @@ def still(plan: Plan) -> str:
     return f"{plan.name}: {total - len(left)} of {total} stages done" if left else ""
 
 
-def log(plans: list[Plan]) -> None:
-    """Log to MLflow what has finished. The run itself says when that cannot be done."""
+def log(plans: list[Plan], over: threading.Event) -> None:
+    """Log to MLflow what has finished. The run itself says when that cannot be done, and logs the rest when it is over."""
     from underseer.runs import tracking
 
-    with contextlib.suppress(tracking.Unreachable):
+    with suppress(tracking.Unreachable):
         for plan in plans:
-            if _ended(0):  # the run logs the rest itself
-                return
-            tracking.sync(plan)
-
-
-if __name__ == "__main__":
-    main()
+            if not over.is_set():
+                tracking.sync(plan)

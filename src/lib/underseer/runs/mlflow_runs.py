@@ -242,7 +242,8 @@ class Copy:
     ) -> str:
         from mlflow.entities import Param
 
-        every = {ID: f"{kind}:{name}", **tags, "kind": kind, "synthetic": self._synthetic(), "mlflow.runName": title}
+        synthetic = any(o.manifest["marks"]["synthetic"] for o in self.outputs.values())
+        every = {ID: f"{kind}:{name}", **tags, "kind": kind, "synthetic": synthetic, "mlflow.runName": title}
         every |= {"underseer.layout": LAYOUT, "profile": self.plan.name.split("/")[0], "pipeline": self.plan.pipeline}
         every |= {"task": task} if (task := self.plan.variants[0]["parameters"].get("task")) else {}
         every |= {"rehearsal": True} if self.plan.report.rehearsal else {}
@@ -255,9 +256,6 @@ class Copy:
         self._metrics(run, metrics)
         self.logged += 1
         return run
-
-    def _synthetic(self) -> bool:
-        return any(o.manifest["marks"]["synthetic"] for o in self.outputs.values())
 
     def _metrics(self, run: str, metrics: dict[str, float | None]) -> None:
         self._points(run, [(k, float(v), 0) for k, v in metrics.items() if v is not None])

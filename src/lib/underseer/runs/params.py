@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -287,12 +287,8 @@ def problem(key: str, value: Any) -> str | None:
         _adapter(key).validate_python(value)
     except ValidationError as error:
         told = {e["msg"].replace("Input should be ", "expected ") for e in error.errors()}
-        hint = nearest(value, _choices(key)) if isinstance(value, str) else ""
+        choices = [v for v in get_args(Schema.model_fields[key].annotation) if isinstance(v, str)]
+        hint = nearest(value, choices) if isinstance(value, str) else ""
         return f"{key} = {short(value)}: {' or '.join(sorted(told))} ({Schema.model_fields[key].description}){hint}"
     wrong = limits.unfit(key, value)
     return f"{key} = {short(value)}: {wrong} ({Schema.model_fields[key].description})" if wrong else None
-
-
-def _choices(key: str) -> tuple[str, ...]:
-    values = getattr(Schema.model_fields[key].annotation, "__args__", ())
-    return tuple(v for v in values if isinstance(v, str))

@@ -234,7 +234,7 @@ class _Builder:
             self.code[modules] = notebook.sources(declared)
         key = sha(json.dumps([identity, notebook.code, modules], sort_keys=True))[:16]
         hashes |= {"notebook": notebook.code, "modules": modules}
-        runtime = {k: values[k] for k in RUNTIME if k in values}
+        runtime = {k: values[k] for k in sorted(RUNTIME) if k in values}  # a plan's text is the same in every process
         instance = Instance(notebook.stage, key, declared, runtime, keys, hashes, variants, self.rehearsal)
         if len(self.instances) >= MOST_STAGES:
             raise UserError(

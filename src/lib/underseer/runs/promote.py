@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import json
 from dataclasses import replace
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from underseer import paths, store
 from underseer.errors import StageError, UserError
 from underseer.runs import execute
 from underseer.runs.by_hand import Choice, choose
-from underseer.runs.keys import Notebook, read_notebook
+from underseer.runs.keys import Notebook, cells_diff, code_cells, read_notebook
 from underseer.runs.params import KNOWN, problem
 from underseer.runs.plan import Instance, varied
 from underseer.store import Output
@@ -87,23 +87,15 @@ def _code_differs(manifest: dict[str, Any], notebook: Notebook, instance: Instan
     lines = []
     if manifest["hashes"]["modules"] != instance.hashes["modules"]:
         lines.append("the library's modules were edited since")
-    cells = json.loads(notebook.path.read_text(encoding="utf-8"))["cells"]
-    code = [c for c in cells if c["cell_type"] == "code" and "parameters" not in c["metadata"].get("tags", ())]
-    saved = ["".join(c["source"]).strip() for c in code if "".join(c["source"]).strip()]
+    saved = [cell.strip() for cell in code_cells(notebook.path) if cell.strip()]
     earlier, ran = manifest["cells"][: manifest["begun"]], manifest["cells"][manifest["begun"] :]
     known = {_normal(cell) for cell in saved}
     strange = [c.strip() for c in earlier if _normal(c) not in known and not _is_parameters(c, notebook)]
-    lines += [f"ran in the same kernel before it:\n{_indented(cell)}" for cell in dict.fromkeys(strange)]
+    lines += [f"ran in the same kernel before it:\n{indent(cell, ' ' * 4)}" for cell in dict.fromkeys(strange)]
     ran = [cell.strip() for cell in ran if cell.strip()]
     if [_normal(c) for c in ran] != [_normal(c) for c in saved]:
-        lines.append(_diff(saved, ran))
+        lines.append(cells_diff(saved, ran, "saved", "ran"))
     return lines
-
-
-def _diff(saved: list[str], ran: list[str]) -> str:
-    """A unified diff of two lists of cells, each under a line of its own."""
-    old, new = ([line for cell in cells for line in ("# cell", *cell.splitlines())] for cells in (saved, ran))
-    return "\n".join(difflib.unified_diff(old, new, "saved", "ran", lineterm="", n=1))
 
 
 def _normal(cell: str) -> str:
@@ -127,10 +119,6 @@ def _is_parameters(cell: str, notebook: Notebook) -> bool:
         and isinstance(node.value, ast.Constant | ast.UnaryOp)
         for node in body
     )
-
-
-def _indented(cell: str) -> str:
-    return "\n".join(f"    {line}" for line in cell.splitlines())
 
 
 def _execute(choice: Choice, instance: Instance, names: dict[str, str], origin: str) -> int:

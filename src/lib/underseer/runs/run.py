@@ -116,8 +116,7 @@ class Run:
             output = queue.pop()
             if output.name not in outputs:
                 outputs[output.name] = output
-                names = (name for inputs in output.manifest["inputs"].values() for name in inputs)
-                queue += [store.locate(name, self._home) for name in names]
+                queue += [store.locate(name, self._home) for name in output.inputs.values()]
         return outputs
 
     def provenance(self) -> dict[str, Any]:

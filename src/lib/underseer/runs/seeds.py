@@ -59,13 +59,12 @@ def axis(raw: Raw) -> Source | None:
         )
         return variants
     where = variants.where if variants else name.where
-    grids = variants.value if variants else None
-    for grid in grids if isinstance(grids, list) else [grids]:
+    for grid in raw.grids:
         own = grid.get("n_seeds", 1) if isinstance(grid, dict) else 1
         if isinstance(own, bool) or not isinstance(own, int) or own < 1:
             raw.problems.append(f"{where}: variants: n_seeds = {own!r}: expected a whole number above 0")
             return None
-    return Source(where, with_seeds(grids, there[:n]))
+    return Source(where, with_seeds(raw.grids, there[:n]))
 
 
 def described(values: Iterable[int]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def sync(plan: Plan) -> int:
             _create_database(mlflow, address)
             local = urlparse(address).scheme not in ("http", "https")  # else the server keeps the artifacts
             logged = Copy(mlflow.MlflowClient(tracking_uri=address), plan, local=local).all()
-            _remember(plan)
+            store.write_text(_note(plan), json.dumps(_state(plan)))
     except Exception as error:  # MLflow is a copy: no failure of it, of its driver or its database may end a run
         raise Unreachable(_one_line(error, address)) from None
     return logged
@@ -110,10 +110,6 @@ def _state(plan: Plan) -> list[str]:
     done = sorted(i.key for i in plan.instances.values() if i.cached)
     where = hashlib.sha256(uri().encode()).hexdigest()
     return [LAYOUT, where, json.dumps([v["values"] for v in plan.variants]), *done]
-
-
-def _remember(plan: Plan) -> None:
-    store.write_text(_note(plan), json.dumps(_state(plan)))
 
 
 @contextmanager

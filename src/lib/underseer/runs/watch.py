@@ -7,11 +7,11 @@ import time
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from underseer import paths, progress, store
 from underseer.progress import clock
+from underseer.runs.console import table
 from underseer.runs.plan import Instance
 
 POLL = 0.5  # seconds between two looks at the store
@@ -83,9 +83,7 @@ class Watch:
         return progress.line(progress.read(paths.work(instance.stage, instance.key)))
 
     def _table(self) -> Group:
-        table = Table(box=None, pad_edge=False)
-        for column in ("stage", "done", "running", "left", "longest running"):
-            table.add_column(column, justify="left" if column in ("stage", "longest running") else "right")
+        rows = []
         for stage in dict.fromkeys(i.stage for i in self.missing):
             keys = [i.key for i in self.missing if i.stage == stage]
             now = sorted((k for k in keys if k in self.running), key=self.running.__getitem__)
@@ -93,9 +91,9 @@ class Watch:
             longest = (
                 f"{clock(time.monotonic() - self.running[now[0]])}  {self.progress(self.left[now[0]])}" if now else ""
             )
-            done = len(keys) - len(now) - len(waiting)
-            table.add_row(stage, str(done), str(len(now) or ""), str(len(waiting) or ""), longest)
-        return Group(table, Text(self._foot(), style="bold"))
+            rows.append((stage, str(len(keys) - len(now) - len(waiting)), len(now), len(waiting), longest))
+        shown = table(("stage", "done", "running", "left", "longest running"), rows, numbers=3)
+        return Group(shown, Text(self._foot(), style="bold"))
 
     def _foot(self) -> str:
         done = len(self.missing) - len(self.left)

@@ -36,13 +36,15 @@ def run(
     opened = launch.open_profile(profile) if profile else None
     cluster = opened is not None and opened.is_cluster
     store.check_writable()
-    files = [save(plan) for plan in plans]
+    for plan in plans:
+        save(plan)
     file = _save(merged(plans), paths.plans())
     log, before = file.with_suffix(".log"), _records()
-    surroundings = nullcontext({}) if cluster else launch.local(missing[0].runtime.get("threads", 1))
+    threads = missing[0].runtime.get("threads", 1)
+    surroundings = nullcontext({}) if cluster else launch.local(threads, len(missing))
     if others := sum(store.is_working(paths.work(i.stage, i.key)) for i in missing):
         console.print(f"{others} of the stages left are at work in another run; this one waits for them")
-    with launch.marks(cluster=cluster) as marks, log.open("w") as out, surroundings as env, live.beside(plans, files):
+    with launch.marks(cluster=cluster) as marks, log.open("w") as out, surroundings as env, live.beside(plans):
         process = subprocess.Popen(
             launch.command(file, marks, jobs, opened),
             stdout=out,

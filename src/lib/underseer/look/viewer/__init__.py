@@ -21,14 +21,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from underseer import paths, store
 from underseer.look.viewer import loop, notebooks, w2s
 from underseer.look.viewer.parts import Part, Pool, inputs, packed, place
-
-if TYPE_CHECKING:
-    from underseer.report.collect import Variants
+from underseer.report.collect import Variants
+from underseer.report.page import templates
 
 HERE = Path(__file__).parent
 PAGE = "rows.html"
@@ -78,8 +77,6 @@ def parts(report: store.Output) -> list[Part]:
 
 def html(name: str, shown: Sequence[Part], stages: Mapping[str, Mapping[str, Any]], *, redacted: bool) -> str:
     """The page. stages: key -> what is said of a stage (stage, key, page, place, command). redacted: texts are left out."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     pool = Pool()
     lists = _packed(shown, pool, {key: k for k, key in enumerate(stages)})
     meta = {"name": name, "redacted": redacted, "fingerprint": _fingerprint(pool.texts)}
@@ -92,8 +89,7 @@ def html(name: str, shown: Sequence[Part], stages: Mapping[str, Mapping[str, Any
     values["data"] = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
         "<", "\\u003c"
     )
-    templates = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return templates.get_template("page.html.j2").render(values)
+    return templates(HERE).get_template("page.html.j2").render(values)
 
 
 def joined(texts: Sequence[str]) -> dict[str, Any]:

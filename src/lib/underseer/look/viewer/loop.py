@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from underseer.look.viewer.parts import KEYS, Part
 from underseer.report import collect
-from underseer.report.collect_selfmoa import once, seed_of, suffixes, threshold
+from underseer.report.collect import Variants
+from underseer.report.collect_selfmoa import seed_of, stage_tables, suffixes, threshold
 from underseer.report.names import rounds
 from underseer.report.selfmoa import answers as judged
 from underseer.report.selfmoa.stages import agrees, order
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from underseer.report.collect import Variants
 
 EVALUATED = {
     "unsafe": "Unsafe by the reporting judge",
@@ -58,7 +55,7 @@ def parts(variants: Variants) -> list[Part]:
 
 def _evaluated(variants: Variants) -> Part | None:
     """Every judged answer to the prompts of the evaluation."""
-    frame = _tables(variants, "evaluation_", "evaluation")
+    frame = stage_tables(variants, "evaluation_", "evaluation")
     if frame is None:
         return None
     frame = judged.tidy(frame, threshold(variants)).sort_values("method", key=lambda c: c.map(order), kind="stable")
@@ -85,22 +82,8 @@ def _evaluated(variants: Variants) -> Part | None:
     )
 
 
-def _tables(variants: Variants, start: str, name: str) -> pd.DataFrame | None:
-    """A table of every stage whose role begins with ``start``, with ``method`` (what follows it), variant, seed and key."""
-    import pandas as pd
-
-    frames = []
-    for suffix in suffixes(variants, start):
-        for named, output in once(variants, start + suffix):
-            if output.has(f"{name}.parquet"):
-                frames.append(output.table(name).assign(method=suffix, **named, key=output.key))
-    return pd.concat(frames, ignore_index=True) if frames else None
-
-
 def _changed(frame: pd.DataFrame) -> pd.Series:
     """Whether the reporting judge's verdict differs from that on the same prompt and draw one iteration before."""
-    import pandas as pd
-
     models = list(frame[["method", "variant"]].drop_duplicates().itertuples(index=False, name=None))
     before = {model: _before(model, models) for model in models}
     keys = ["method", "variant", "seed", "dataset", "id", "draw"]
@@ -125,10 +108,8 @@ def _before(model: tuple[str, str], models: list[tuple[str, str]]) -> tuple[str,
 
 def _learnt(variants: Variants) -> Part | None:
     """Attacks with their lineage, the target's drawn answers, and the pairs made of them."""
-    import pandas as pd
-
     attacks = _attacks(variants)
-    drawn, pairs = _tables(variants, "preferences_", "answers"), _tables(variants, "preferences_", "pairs")
+    drawn, pairs = stage_tables(variants, "preferences_", "answers"), stage_tables(variants, "preferences_", "pairs")
     frames = [f for f in (attacks, _pairs(pairs), _drawn(drawn)) if f is not None]
     if not frames or not suffixes(variants, "evaluation_"):  # without an evaluation no threshold is known
         return None
@@ -154,7 +135,7 @@ def _learnt(variants: Variants) -> Part | None:
 
 def _attacks(variants: Variants) -> pd.DataFrame | None:
     """The target's answer to each attack, of the iteration that asked it."""
-    frame = _tables(variants, "red_team_", "attacks")
+    frame = stage_tables(variants, "red_team_", "attacks")
     if frame is None:
         return None
     frame = frame[frame["iteration"].astype(str) == frame["method"]]
@@ -173,8 +154,6 @@ def _drawn(frame: pd.DataFrame | None) -> pd.DataFrame | None:
 
 def _pairs(frame: pd.DataFrame | None) -> pd.DataFrame | None:
     """Both answers of each pair of an iteration's own, the margins with the chosen one."""
-    import pandas as pd
-
     if frame is None:
         return None
     if "iteration" in frame.columns:
@@ -195,8 +174,6 @@ def _pairs(frame: pd.DataFrame | None) -> pd.DataFrame | None:
 
 def _asked(variants: Variants, cells: pd.DataFrame) -> pd.DataFrame:
     """Every prompt once, attacks with their lineage, and the seed prompts that attacks descend from."""
-    import pandas as pd
-
     columns = [
         c for c in (*KEYS, "prompt", *LINEAGE, "parents", "refused_by_attacker", "duplicate") if c in cells.columns
     ]

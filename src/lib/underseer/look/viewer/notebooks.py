@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from functools import cache
@@ -12,7 +11,8 @@ from typing import Any
 
 from underseer import store
 from underseer.look.viewer.parts import place
-from underseer.report.page import TEMPLATES
+from underseer.report.markup import markdown
+from underseer.report.page import templates
 
 HERE = Path(__file__).parent
 NOTEBOOK = "notebook.ipynb"
@@ -31,9 +31,7 @@ def write(outputs: Mapping[str, store.Output], folder: Path, command: str) -> di
     for key, output in held.items():
         (folder / pages[key]).write_text(page(output, pages, command), encoding="utf-8")
     ordered = sorted(outputs.values(), key=lambda o: (o.manifest["stage"], str(o.parameters.get("seed")), o.key))
-    listed = (
-        _templates().get_template("stages.html.j2").render(css=_css(), outputs=ordered, pages=pages, command=command)
-    )
+    listed = _templates().get_template("stages.html.j2").render(outputs=ordered, pages=pages, command=command)
     (folder / "index.html").write_text(listed, encoding="utf-8")
     return {key: f"{folder.name}/{name}" for key, name in pages.items()}
 
@@ -54,12 +52,9 @@ def page(output: store.Output, pages: Mapping[str, str], command: str) -> str:
         "Metrics": json.dumps(manifest["metrics"]),
     }
     marks = {mark: text for mark, text in MARKS.items() if manifest["marks"].get(mark)}
-    values = {"stage": manifest["stage"], "key": output.key, "facts": facts, "marks": marks, "css": _css()}
+    values = {"stage": manifest["stage"], "key": output.key, "facts": facts, "marks": marks}
     values["inputs"] = [(name, pages.get(name.rpartition("/")[2])) for name in names]
     notebook = json.loads(output.file(NOTEBOOK).read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:  # links between notebooks lead nowhere from here
-        if cell["cell_type"] == "markdown":
-            cell["source"] = re.sub(r"\[([^\]]+)\]\([\w./]+\.ipynb\)", r"\1", "".join(cell["source"]))
     return _templates().get_template("stage.html.j2").render(values, cells=notebook["cells"])
 
 
@@ -72,17 +67,8 @@ def _by_hand(output: store.Output, command: str) -> str:
 
 
 @cache
-def _css() -> str:
-    return (TEMPLATES / "style.css").read_text(encoding="utf-8")
-
-
-@cache
 def _templates() -> Any:
-    import mistune
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    templates = Environment(loader=FileSystemLoader(HERE), **options)
-    templates.filters["joined"] = lambda source: source if isinstance(source, str) else "".join(source)
-    templates.filters["markdown"] = mistune.create_markdown(escape=True, plugins=["table"])
-    return templates
+    known = templates(HERE)
+    known.filters["joined"] = lambda source: source if isinstance(source, str) else "".join(source)
+    known.filters["markdown"] = markdown
+    return known

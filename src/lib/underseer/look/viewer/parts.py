@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from underseer import paths, store
 from underseer.report.names import row_names
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 KEYS = ["seed", "id"]
 DIGITS = 3
@@ -73,9 +73,6 @@ class Pool:
 
 def packed(part: Part, pool: Pool, stages: Mapping[str, int]) -> dict[str, Any]:
     """A part as plain lists, its answers in the order of their rows. stages: key of a stage -> its place in the page's list."""
-    import numpy as np
-    import pandas as pd
-
     items = part.items.drop_duplicates(KEYS).reset_index(drop=True)
     rows = pd.MultiIndex.from_frame(items[KEYS]).get_indexer(pd.MultiIndex.from_frame(part.cells[KEYS]))
     names = list(zip(part.cells["method"], part.cells["variant"], strict=True))
@@ -119,8 +116,6 @@ def _models(models: Sequence[tuple[str, str]], names: Mapping[str, str]) -> list
 
 def _coded(column: pd.Series) -> dict[str, list]:
     """A column as its different values, and the number of each line's; -1 where there is none."""
-    import pandas as pd
-
     numbers, values = pd.factorize(column)
     return {"of": [f"{v:g}" if isinstance(v, float) else str(v) for v in values], "at": numbers.tolist()}
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
 
 from underseer.look.viewer.parts import Part, inputs
+from underseer.report.collect import Cell, Output, Variants
 from underseer.report.collect_w2s import ROLES, VOTES, instances, method_name
 from underseer.report.selfmoa.stages import agrees
 from underseer.w2s import tasks
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pandas as pd
-
-    from underseer.report.collect import Cell, Output, Variants
 
 ANSWERED = {
     "wrong": "Wrong",
@@ -70,8 +65,6 @@ def _instances(variants: Variants, role: str) -> Iterator[tuple[Cell, Output, di
 
 def _answered(variants: Variants, labels: Sequence[str]) -> Part | None:
     """Every classifier's answer to the test rows, with the truth."""
-    import pandas as pd
-
     frames = [
         output.table("predictions")
         .query("split == 'test'")
@@ -94,8 +87,6 @@ def _answered(variants: Variants, labels: Sequence[str]) -> Part | None:
 
 def _labelled(variants: Variants, labels: Sequence[str]) -> Part | None:
     """The supervisors' answers to the transfer rows, and the label that each vote made of them."""
-    import pandas as pd
-
     frames, supervisors = [], {}
     for _, output, named in _instances(variants, "weak_labels"):
         given = output.table("weak_labels").query("split == 'transfer'")
@@ -122,8 +113,6 @@ def _labelled(variants: Variants, labels: Sequence[str]) -> Part | None:
 
 def _continued(variants: Variants) -> Part | None:
     """Every model's continuations of the test prompts, with both judges' scores."""
-    import pandas as pd
-
     frames = []
     for role in ROLES:
         for cell, output, named in _instances(variants, role):
@@ -148,8 +137,6 @@ def _continued(variants: Variants) -> Part | None:
 def _items(variants: Variants, split: str, labels: Sequence[str] | None) -> pd.DataFrame | None:
     """Rows of a split of every seed's data, with the truth: of the test split from the labels that are stored apart. Data that
     differ in what else they hold, such as rows for supervisors, share rows: each stands once."""
-    import pandas as pd
-
     frames = []
     for _, output, named in _instances(variants, "data"):
         rows = output.table("rows").query("split == @split").drop(columns="split")
@@ -178,8 +165,6 @@ def _with_truth(cells: pd.DataFrame, items: pd.DataFrame, labels: Sequence[str])
 
 def _of_role(cells: pd.DataFrame, role: str) -> pd.Series:
     """Whether the model of a role is right on the row of each answer, of the variant that agrees; NaN where there is none."""
-    import pandas as pd
-
     theirs = cells[cells["role"] == role]
     variants = theirs["variant"].unique()
     fitting: Mapping[str, str] = {

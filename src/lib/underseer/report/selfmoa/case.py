@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from underseer.report.case import answer_key
+from underseer.report.case import unredacted as answered
 from underseer.report.names import iteration
 from underseer.report.selfmoa.stages import agrees, order
 
@@ -90,18 +92,9 @@ def _safe(part: pd.DataFrame, threshold: float) -> dict[str, float]:
     return {m: float(v) for m, v in (judged["unsafe"] < threshold).groupby(judged["method"], sort=False).mean().items()}
 
 
-def answer_key(prompt: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
-    """Name under which the raw text of an answer stands in the `texts` of `render.render`; a prompt's is its id."""
-    return f"{prompt['id']}/{answer['method']}/{json.dumps(answer['variant'], sort_keys=True)}"
-
-
 def unredacted(case: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
-    """The case with those raw texts put in that `texts` holds."""
-    prompts = [
-        {**p, "text": texts.get(p["id"], p["text"])}
-        | {"answers": [{**a, "text": texts.get(answer_key(p, a), a["text"])} for a in p["answers"]]}
-        for p in case["prompts"]
-    ]
+    """The case with those raw texts put in that `texts` holds: of a prompt by its id, of an answer by `answer_key`."""
+    prompts = [{**answered(p, texts), "text": texts.get(p["id"], p["text"])} for p in case["prompts"]]
     return {**case, "prompts": prompts}
 
 

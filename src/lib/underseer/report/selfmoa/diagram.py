@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
+from underseer.report import tidy
 from underseer.report import wording as w
 from underseer.report.drawing import colour, finish
 from underseer.report.names import iteration
 from underseer.report.selfmoa import accounts, stages
 from underseer.report.selfmoa.stages import Line, Results, agrees
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Box = tuple[float, float, float, float]
 """Left, bottom, width, height, in the units of the axes (100 x 46)."""
@@ -43,55 +42,44 @@ TITLES = {
 
 def pipeline(results: Results) -> Figure | None:
     """The loop of the first variant; numbers separated by dots are those of its iterations."""
-    from matplotlib.figure import Figure
-
     rows = stages.rows_of(results, stages.main_of(results, "attack"), "unsafe_rate")
     lines = stages.lines(results, rows)
     if not lines or not lines[0].last:
         return None
     line = lines[0]
-    fig = Figure(figsize=(9.2, 4.4), layout="constrained")
+    fig = Figure(figsize=(6.9, 4.6), layout="constrained")
     ax = fig.subplots()
     ax.set(xlim=(0, 100), ylim=(0, 46))
     ax.axis("off")
     notes = _notes(results, line)
+    inks = {"aligned": colour("aligned", 0), "reset": colour("reset", 0), "iterate": colour("selfmoa", 0)}
     for name, box in BOXES.items():
         if name != "reset" or "reset" in line.rows:
-            _box(ax, box, TITLES[name], notes[name], _ink(name))
+            _box(ax, box, TITLES[name], notes[name], inks.get(name, "#555555"))
     _arrows(ax, with_reset="reset" in line.rows, again=iteration(line.last) > 1)
     variant = f"; variant: {line.name}" if line.name else ""
     seeds = w.sample_text(list(line.rows.values())).split(",")[0]
     text = f"{seeds}, means; a dot separates iterations; unsafe: share of answers to attacks by the reporting judge{variant}"
-    rows = pd.DataFrame()
-    rows.attrs = {"foot": w.foot_mark(results) + text}
-    return finish(fig, rows)
-
-
-def _ink(name: str) -> str:
-    return {"aligned": colour("aligned", 0), "reset": colour("reset", 0), "iterate": colour("selfmoa", 0)}.get(
-        name, "#555555"
-    )
+    return finish(fig, tidy.footed(results, pd.DataFrame(), text))
 
 
 def _box(ax: Axes, box: Box, title: str, notes: Sequence[str], ink: str) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
     x, y, wide, high = box
     ax.add_patch(
         FancyBboxPatch((x, y), wide, high, boxstyle="round,pad=0,rounding_size=1.4", fc="#F6F8FA", ec=ink, lw=1.6)
     )
     ax.text(
-        x + wide / 2, y + high - 2.2, title, ha="center", va="top", fontsize=9.5, fontweight="bold", color="#222222"
+        x + wide / 2, y + high - 2.2, title, ha="center", va="top", fontsize=8.5, fontweight="bold", color="#222222"
     )
     ax.text(
         x + wide / 2,
         y + high - 6.2,
-        "\n".join(textwrap.fill(note, round(1.55 * wide)) for note in notes),
+        "\n".join(textwrap.fill(note, round(1.35 * wide)) for note in notes),
         ha="center",
         va="top",
-        fontsize=8,
+        fontsize=7,
         color="#333333",
-        linespacing=1.35,
+        linespacing=1.3,
     )
 
 
@@ -102,7 +90,7 @@ def _arrows(ax: Axes, *, with_reset: bool, again: bool) -> None:
         ax.annotate("", end, start, arrowprops={**style, "connectionstyle": shape})
         if text:
             x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-            ax.text(x, y + 1, text, ha="center", va="bottom", fontsize=8, color="#555555")
+            ax.text(x, y + 1, text, ha="center", va="bottom", fontsize=7, color="#555555")
 
     if with_reset:
         arrow((11, 28), (11, 19))
@@ -115,7 +103,7 @@ def _arrows(ax: Axes, *, with_reset: bool, again: bool) -> None:
     arrow((78, 11.5), (69, 11.5))
     if again:
         arrow((45, 11.5), (38, 28), shape="angle,angleA=180,angleB=90,rad=6")
-        ax.text(37.2, 14.5, "next\niteration", ha="right", va="center", fontsize=8, color="#555555")
+        ax.text(37.2, 14.5, "next\niteration", ha="right", va="center", fontsize=7, color="#555555")
 
 
 def _notes(results: Results, line: Line) -> dict[str, list[str]]:

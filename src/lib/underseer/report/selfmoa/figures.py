@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from underseer.report import wording as w
 from underseer.report.drawing import MARKERS, canvas, colour, finish, grid, inks, spread, ticks, trend
 from underseer.report.figures import axis_label, broken, cross, forest
 from underseer.report.names import iteration
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def by_stage(rows: pd.DataFrame, label: str | None = None, colours: Sequence[Any] | None = None) -> Figure | None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 
 from underseer.report.drawing import canvas, colour, finish, grid, inks
 from underseer.report.names import iteration
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def logps(rows: pd.DataFrame) -> Figure | None:

@@ -280,21 +280,3 @@ def _rate_and_pairs(results: Results, row: Mapping[str, Any]) -> str:
     """'26.2 % (720 pairs)'."""
     used = accounts.mean(accounts.pairs_used(results, row["method"], row["variant"]))
     return f"{w.number(row['mean'], 'unsafe_rate')} %" + ("" if used is None else f" ({used:,.0f} pairs)")
-
-
-def key_numbers(results: Results) -> list[tuple[str, str]]:
-    """Numbers for the page of a profile: the unsafe rate of each stage, helpfulness, over-refusal and pairs."""
-    dataset = stages.main_of(results, "attack")
-    lines = stages.lines(results, stages.rows_of(results, dataset, "unsafe_rate"))[:1]
-    if not lines:
-        return []
-    line = lines[0]
-    out = [
-        (f"Unsafe rate, {stages.stage_name(m).lower()}", w.with_interval(r, "unsafe_rate") + " %")
-        for m, r in line.rows.items()
-    ]
-    for role, metric, unit in (("safe", "helpfulness", ""), ("borderline", "over_refusal", " %")):
-        rows = [r for r in stages.rows_of(results, stages.main_of(results, role), metric) if r["method"] == line.last]
-        out += [(f"{w.METRICS[metric]}, last iterate", w.with_interval(r, metric) + unit) for r in rows[:1]]
-    used = accounts.mean(accounts.pairs_used(results, line.last or "", line.variant))
-    return out + ([("Preference pairs", f"{used:,.0f}")] if used else [])

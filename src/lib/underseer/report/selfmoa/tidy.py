@@ -55,8 +55,7 @@ def joined(results: Results, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
         return tidy.frame(results, [])
     table = pd.concat(parts, ignore_index=True)
     foot = w.sample_text(table.to_dict("records"), results["interval"]["covers"])
-    table.attrs = {"foot": w.foot_mark(results) + foot}
-    return table
+    return tidy.footed(results, table, foot)
 
 
 def methods(results: Results) -> pd.DataFrame:
@@ -145,8 +144,8 @@ def fates(results: Results) -> pd.DataFrame:
     table["n_successes"] = table["successes"]
     table[outcomes] = table[outcomes].div(table["n_seeds"], axis=0)
     seeds = w.plural(counts[0]["n_seeds"], "seed")
-    table.attrs = {"foot": f"{w.foot_mark(results)}{seeds}; no intervals; n: successes of all seeds"}
-    return table.rename(columns={"self_bleu_values": "values"})
+    table = table.rename(columns={"self_bleu_values": "values"})
+    return tidy.footed(results, table, f"{seeds}; no intervals; n: successes of all seeds")
 
 
 def weights(results: Results) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from underseer.report import tidy as shared
 from underseer.report import wording as w
 from underseer.report.selfmoa import stages, tidy
 from underseer.report.selfmoa.stages import Line, Results
@@ -43,8 +44,7 @@ def trusted(results: Results) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     seeds = w.plural(max((len(r["counts_by_seed"]) for r in results.get("judges_by_stage") or []), default=0), "seed")
     foot = f"All attack sets together, {seeds}; 95 % intervals (Wilson) over answers of all seeds"
-    table.attrs = {"foot": w.foot_mark(results) + foot}
-    return table
+    return shared.footed(results, table, foot)
 
 
 _ENDS = {"mean": "value", "low": "lo", "high": "hi"}
@@ -74,5 +74,4 @@ def cards(results: Results) -> pd.DataFrame:
     n = [j["card"]["n"] for j in known] or [0]
     sizes = f"{min(n):,} to {max(n):,}" if min(n) < max(n) else f"{n[0]:,}"
     foot = f"{sizes} labelled answers a card; one point a card; 95 % intervals over labelled answers"
-    table.attrs = {"foot": w.foot_mark(results) + foot}
-    return table
+    return shared.footed(results, table, foot)

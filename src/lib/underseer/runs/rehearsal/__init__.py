@@ -19,43 +19,27 @@ from typing import Any
 
 from underseer import paths
 from underseer.judges import spec as judge_specs
-from underseer.runs.files import JUDGES, MODELS, Experiment
+from underseer.runs.files import JUDGES, MODELS, Experiment, unique
 from underseer.runs.params import DATASETS
 from underseer.runs.rehearsal import rows, shapes
 from underseer.runs.rehearsal.shapes import Shape
 
 PROFILE = "rehearsal"
 
-MOST: dict[str, float] = {
-    "n_supervise": 40,
-    "n_transfer": 60,
-    "n_test": 40,
-    "n_judge": 60,
-    "n_evaluation": 8,
-    "n_prompts": 16,
-    "attack_budget": 16,
-    "bootstraps": 2,
-    "judge_members": 2,
-    "samples": 2,
-    "max_new_tokens": 8,
-    "max_length": 128,
-    "eval_steps": 2,
-    "gradient_accumulation": 2,
-    "kv_cache_gb": 1,
-}
-"""The most that a parameter may be in a rehearsal; ``RULES`` hold for those that are not named here."""
-
 RULES: tuple[tuple[str, float], ...] = (
+    (r"^n_(transfer|judge)$", 60),
+    (r"^n_(supervise|test)$", 40),
+    (r"^n_prompts$|^attack_budget$", 16),
+    (r"^n_evaluation$", 8),
     (r"^n_", 24),
-    (r"epochs$", 1),
-    (r"(^|_)iterations$", 2),
-    (r"(^|_)rounds$", 2),
+    (r"epochs$|^kv_cache_gb$", 1),
+    (r"(^|_)(iterations|rounds)$|^(bootstraps|judge_members|samples|eval_steps|gradient_accumulation)$", 2),
     (r"_per_(prompt|round|strategy|category)$", 3),
     (r"_new_tokens$", 8),
     (r"_length$", 128),
     (r"_steps$", 20),
 )
-"""Pattern of a parameter's name -> the most that it may be."""
+"""Pattern of a parameter's name, the first that fits counts -> the most that it may be in a rehearsal."""
 
 SET: dict[str, Any] = {"device": "cpu", "threads": 1}
 
@@ -95,7 +79,7 @@ def rehearse(experiment: Experiment) -> Rehearsal:
         return {key: _value(key, value, made) for key, value in values.items()}
 
     parameters = small(experiment.parameters)
-    variants = _unique(small(variant) for variant in _one_seed(experiment.variants))
+    variants = unique(small(variant) for variant in _one_seed(experiment.variants))
     samples: dict[Path, str | None] = {}
     for values in (parameters, *variants):
         _give_rows(values, parameters, samples)
@@ -103,17 +87,6 @@ def rehearse(experiment: Experiment) -> Rehearsal:
     description = f"Rehearsal of {experiment.name}: tiny random models, a few rows; its numbers mean nothing"
     changed = {"name": name, "description": description, "parameters": parameters, "variants": variants}
     return Rehearsal(replace(experiment, **changed, rehearsal=True), made, samples)
-
-
-def models_folder() -> Path:
-    """Where the tiny models of this store stand."""
-    return paths.home() / PROFILE / "models"
-
-
-def rows_folder(given: str | None = None) -> Path:
-    """Where sample rows of this store stand, by themselves or beside the files of a folder."""
-    beside = f"-{hashlib.sha256(given.encode()).hexdigest()[:8]}" if given else ""
-    return paths.home() / PROFILE / "data" / f"{rows.VERSION}{beside}"
 
 
 def _value(key: str, value: Any, made: dict[Path, Shape]) -> Any:
@@ -124,7 +97,7 @@ def _value(key: str, value: Any, made: dict[Path, Shape]) -> Any:
     if isinstance(value, str) and key in MODELS | JUDGES:
         return _model(value, lambda shape: _folder(shape, made))
     if isinstance(value, int | float) and not isinstance(value, bool):
-        most = MOST.get(key) or next((most for pattern, most in RULES if re.search(pattern, key)), value)
+        most = next((most for pattern, most in RULES if re.search(pattern, key)), value)
         return min(value, type(value)(most))
     return value
 
@@ -142,7 +115,7 @@ def _model(value: str, folder: Callable[[Shape], str]) -> str:
 
 
 def _folder(shape: Shape, made: dict[Path, Shape]) -> str:
-    place = models_folder() / shape.digest / f"tiny-{shape.name}"
+    place = paths.home() / PROFILE / "models" / shape.digest / f"tiny-{shape.name}"
     made[place] = shape
     return str(place)
 
@@ -154,17 +127,13 @@ def _one_seed(variants: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [v for v in chosen if v.get("seed", first) == first]
 
 
-def _unique(variants: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Variants that are still different when their sizes are small."""
-    return tuple({repr(sorted(v.items())): v for v in variants}.values())
-
-
 def _give_rows(values: dict[str, Any], shared: dict[str, Any], samples: dict[Path, str | None]) -> None:
     """Let data sets that have no file be read from sample rows, beside the files of a folder that is given."""
     named = [values[key] for key in values if key in DATASETS and values[key]]
     given = values.get("dataset_path", shared.get("dataset_path"))
     if not any([rows.needed(name) for name in named]) or (given and not Path(given).is_dir()):
         return
-    place = rows_folder(given)
+    beside = f"-{hashlib.sha256(given.encode()).hexdigest()[:8]}" if given else ""
+    place = paths.home() / PROFILE / "data" / f"{rows.VERSION}{beside}"
     samples[place] = given
     values |= {"dataset_path": str(place)} | ({"dataset_revision": None} if "dataset_revision" in shared else {})

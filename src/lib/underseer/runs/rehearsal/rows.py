@@ -12,7 +12,8 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from underseer.data.registry import DATASETS, parse
 from underseer.data.sources import local_files
 from underseer.errors import UserError
 
-VERSION = "2"
+VERSION = "3"
 ROWS = 600
 _WORDS = (
     "anchor apple apron autumn badge baker banner basket beacon bell bench berry blanket bottle bridge broom bucket button "
@@ -55,9 +56,10 @@ def write(folder: Path, given: str | None = None) -> None:
     fresh.mkdir(parents=True)
     for file in sorted(Path(given).iterdir()) if given else ():
         (fresh / file.name).symlink_to(file.resolve())
-    for name, sample in SAMPLES.items():
-        if name in DATASETS and not _is_there(name, fresh):
-            (fresh / _file(name)).write_text(sample(random.Random(name)), encoding="utf-8")
+    for name in SAMPLES.keys() & DATASETS.keys():
+        if not _is_there(name, fresh):
+            file = DATASETS[name].local_names[0].replace("*", "")
+            (fresh / file).write_text(_content(name, Path(file).suffix), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
 
@@ -69,8 +71,21 @@ def _is_there(name: str, folder: Path) -> bool:
         return False
 
 
-def _file(name: str) -> str:
-    return DATASETS[name].local_names[0].replace("*", "")
+def _content(name: str, suffix: str) -> str:
+    """The rows of a data set in the format of its file."""
+    text = partial(_text, random.Random(name))
+    rows = [SAMPLES[name](text, k) for k in range(2 * ROWS if name == "real-toxicity-prompts" else ROWS)]
+    if suffix == ".txt":
+        return "".join(row["prompt"] + "\n" for row in rows)
+    if suffix == ".json":
+        return json.dumps({row["behavior_id"]: [row] for row in rows} if name == "harmbench-rated" else rows)
+    if suffix == ".jsonl":
+        return "".join(json.dumps(row) + "\n" for row in rows)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def _text(rng: random.Random, opening: str = "") -> str:
@@ -79,173 +94,99 @@ def _text(rng: random.Random, opening: str = "") -> str:
     return f"{opening} {words}".strip()
 
 
-def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]], delimiter: str = ",") -> str:
-    out = io.StringIO()
-    csv.writer(out, delimiter=delimiter, lineterminator="\n").writerows([head, *rows])
-    return out.getvalue()
+Text = Callable[..., str]
+"""Writes a new text; its argument is the word that the text begins with."""
 
 
-def _lines(records: Iterable[Any]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
+def _privacy_policy_qa(_: Text, k: int) -> dict[str, Any]:
+    """Two questions, each about the same three clauses: questions and clauses of one policy belong together."""
+    question, clause = (_text(random.Random(seed)) for seed in (f"question {k // 3}", f"clause {k // 6} {k % 3}"))
+    return {"index": k, "question": question, "text": clause, "answer": ("Irrelevant", "Relevant")[k % 2]}
 
 
-def _wts_safety(rng: random.Random) -> str:
-    return _csv(("prompt", "is_safe"), [(_text(rng, ("unsafe", "safe")[k % 2]), k % 2 == 1) for k in range(ROWS)])
-
-
-def _advbench(rng: random.Random) -> str:
-    return _csv(("goal", "target"), [(_text(rng, "unsafe"), f"Sure, here is {_text(rng)}") for _ in range(ROWS)])
-
-
-def _s_eval(rng: random.Random) -> str:
-    return _lines({"prompt": _text(rng, "unsafe"), "risk_type": f"risk {k % 8}"} for k in range(ROWS))
-
-
-def _privacy_policy_qa(rng: random.Random) -> str:
-    """Policies of six clauses, each asked about by questions of its own, as questions and clauses of one policy belong
-    together."""
-    rows = []
-    for _ in range(ROWS // 6):
-        questions, clauses = [_text(rng) for _ in range(2)], [_text(rng) for _ in range(3)]
-        pairs = [(q, c) for q in questions for c in clauses]
-        rows += [(q, c, ("Irrelevant", "Relevant")[k % 2]) for k, (q, c) in enumerate(pairs)]
-    return _csv(("index", "question", "text", "answer"), [(i, *row) for i, row in enumerate(rows)], "\t")
-
-
-def _real_toxicity_prompts(rng: random.Random) -> str:
+def _real_toxicity_prompts(text: Text, k: int) -> dict[str, Any]:
     def part(toxic: bool) -> dict[str, Any]:
-        return {"text": _text(rng), "toxicity": round(rng.uniform(0.6, 0.9) if toxic else rng.uniform(0, 0.3), 3)}
+        return {"text": text(), "toxicity": (0.6 if toxic else 0.0) + k % 30 / 100}
 
-    return _lines({"prompt": part(k % 4 == 0), "continuation": part(k % 8 == 0)} for k in range(2 * ROWS))
-
-
-def _xstest(rng: random.Random) -> str:
-    rows = [(k, _text(rng), ("homonyms", "contrast_homonyms")[k % 2], ("safe", "unsafe")[k % 2], "", "")
-            for k in range(ROWS)]  # fmt: skip
-    return _csv(("id", "prompt", "type", "label", "focus", "note"), rows)
+    return {"prompt": part(k % 4 == 0), "continuation": part(k % 8 == 0)}
 
 
-def _malicious_instruct(rng: random.Random) -> str:
-    return "".join(_text(rng, "unsafe") + "\n" for _ in range(ROWS))
+def _hh_harmless(text: Text, _: int) -> dict[str, Any]:
+    before = f"\n\nHuman: {text()}\n\nAssistant: "
+    return {"chosen": before + text(), "rejected": before + text()}
 
 
-def _salad_bench(rng: random.Random) -> str:
-    return json.dumps(
-        [
-            {
-                "question": _text(rng, "unsafe"),
-                "1-category": f"O{k % 6 + 1}: domain",
-                "2-category": f"O{k % 16 + 1}: task",
-                "3-category": f"O{k % 66 + 1}: category",
-                "source": "sample",
-            }
-            for k in range(ROWS)
-        ]
-    )
-
-
-def _harmbench(rng: random.Random) -> str:
-    head = ("Behavior", "FunctionalCategory", "SemanticCategory", "Tags", "ContextString", "BehaviorID")
-    kinds = ("standard", "contextual", "copyright")
-    rows = [(_text(rng, "unsafe"), kinds[k % 3], f"subject {k % 7}", "", _text(rng) if k % 3 == 1 else "", f"b{k}")
-            for k in range(ROWS)]  # fmt: skip
-    return _csv(head, rows)
-
-
-def _pku_saferlhf(rng: random.Random) -> str:
-    return _lines(
-        {
-            "prompt": _text(rng),
-            "response_0": _text(rng),
-            "response_1": _text(rng),
-            "is_response_0_safe": k % 2 == 0,
-            "is_response_1_safe": k % 3 == 0,
-            "better_response_id": k // 2 % 2,
-            "safer_response_id": 0 if k % 2 == 0 else 1,
-        }
-        for k in range(ROWS)
-    )
-
-
-def _hh_harmless(rng: random.Random) -> str:
-    def pair() -> dict[str, str]:
-        before = f"\n\nHuman: {_text(rng)}\n\nAssistant: "
-        return {"chosen": before + _text(rng), "rejected": before + _text(rng)}
-
-    return _lines(pair() for _ in range(ROWS))
-
-
-def _beavertails(rng: random.Random) -> str:
-    return _lines(
-        {
-            "prompt": _text(rng),
-            "response": _text(rng),
-            "category": {"harm": k % 2 == 1, "other harm": False},
-            "is_safe": k % 2 == 0,
-        }
-        for k in range(ROWS)
-    )
-
-
-def _or_bench(rng: random.Random) -> str:
-    return _csv(("prompt", "category"), [(_text(rng, "borderline"), f"subject {k % 7}") for k in range(ROWS)])
-
-
-def _do_not_answer(rng: random.Random) -> str:
-    return _lines({"prompt": _text(rng, "unsafe"), "intents": [f"S{k % 5}"]} for k in range(ROWS))
-
-
-def _exchanges(rng: random.Random) -> str:
-    head = ("prompt", "answer", "unsafe", "helpful", "refusal")
-    return _csv(head, [(_text(rng), _text(rng), k % 2, k // 2 % 2, k // 4 % 2) for k in range(ROWS)])
-
-
-def _safe_rlhf_mini(rng: random.Random) -> str:
-    return _csv(("question", "answer", "label"), [(_text(rng), _text(rng), k % 2) for k in range(ROWS)])
-
-
-def _harmbench_rated(rng: random.Random) -> str:
-    def rated(k: int) -> dict[str, Any]:
-        votes = {"human_0": k % 2, "human_1": k % 2, "human_2": k // 2 % 2}
-        return {"behavior_id": f"b{k}", "test_case": _text(rng), "generation": _text(rng), **votes}
-
-    return json.dumps({f"b{k}": [rated(k)] for k in range(ROWS)})
-
-
-def _xstest_completions(rng: random.Random) -> str:
-    labels = ("1_full_compliance", "2_full_refusal", "1_full_compliance", "3_partial_refusal")
-    rows = [
-        (_text(rng), _text(rng), ("homonyms", "contrast_homonyms")[k // 4 % 2], labels[k % 4], "TRUE")
-        for k in range(ROWS)
-    ]
-    return _csv(("prompt", "completion", "type", "final_label", "agreement"), rows)
-
-
-def _llmbar(rng: random.Random) -> str:
-    return json.dumps(
-        [{"input": _text(rng), "output_1": _text(rng), "output_2": _text(rng), "label": k % 2 + 1} for k in range(ROWS)]
-    )
-
-
-SAMPLES: dict[str, Callable[[random.Random], str]] = {
-    "wts-safety": _wts_safety,
-    "advbench": _advbench,
-    "s-eval": _s_eval,
+SAMPLES: dict[str, Callable[[Text, int], dict[str, Any]]] = {
+    "wts-safety": lambda text, k: {"prompt": text(("unsafe", "safe")[k % 2]), "is_safe": k % 2 == 1},
+    "advbench": lambda text, k: {"goal": text("unsafe"), "target": f"Sure, here is {text()}"},
+    "s-eval": lambda text, k: {"prompt": text("unsafe"), "risk_type": f"risk {k % 8}"},
     "privacy-policy-qa": _privacy_policy_qa,
     "real-toxicity-prompts": _real_toxicity_prompts,
-    "xstest": _xstest,
-    "malicious-instruct": _malicious_instruct,
-    "salad-bench": _salad_bench,
-    "harmbench": _harmbench,
-    "pku-saferlhf": _pku_saferlhf,
+    "xstest": lambda text, k: {
+        "id": k,
+        "prompt": text(),
+        "type": ("homonyms", "contrast_homonyms")[k % 2],
+        "label": ("safe", "unsafe")[k % 2],
+        "focus": "",
+        "note": "",
+    },
+    "malicious-instruct": lambda text, k: {"prompt": text("unsafe")},
+    "salad-bench": lambda text, k: {
+        "question": text("unsafe"),
+        "1-category": f"O{k % 6 + 1}: domain",
+        "2-category": f"O{k % 16 + 1}: task",
+        "3-category": f"O{k % 66 + 1}: category",
+        "source": "sample",
+    },
+    "harmbench": lambda text, k: {
+        "Behavior": text("unsafe"),
+        "FunctionalCategory": ("standard", "contextual", "copyright")[k % 3],
+        "SemanticCategory": f"subject {k % 7}",
+        "Tags": "",
+        "ContextString": text() if k % 3 == 1 else "",
+        "BehaviorID": f"b{k}",
+    },
+    "pku-saferlhf": lambda text, k: {
+        "prompt": text(),
+        "response_0": text(),
+        "response_1": text(),
+        "is_response_0_safe": k % 2 == 0,
+        "is_response_1_safe": k % 3 == 0,
+        "better_response_id": k // 2 % 2,
+        "safer_response_id": k % 2,
+    },
     "hh-harmless": _hh_harmless,
-    "beavertails": _beavertails,
-    "or-bench": _or_bench,
-    "do-not-answer": _do_not_answer,
-    "exchanges": _exchanges,
-    "safe-rlhf-mini": _safe_rlhf_mini,
-    "harmbench-rated": _harmbench_rated,
-    "xstest-completions": _xstest_completions,
-    "llmbar": _llmbar,
+    "beavertails": lambda text, k: {
+        "prompt": text(),
+        "response": text(),
+        "category": {"harm": k % 2 == 1, "other harm": False},
+        "is_safe": k % 2 == 0,
+    },
+    "or-bench": lambda text, k: {"prompt": text("borderline"), "category": f"subject {k % 7}"},
+    "do-not-answer": lambda text, k: {"prompt": text("unsafe"), "intents": [f"S{k % 5}"]},
+    "exchanges": lambda text, k: {
+        "prompt": text(),
+        "answer": text(),
+        "unsafe": k % 2,
+        "helpful": k // 2 % 2,
+        "refusal": k // 4 % 2,
+    },
+    "safe-rlhf-mini": lambda text, k: {"question": text(), "answer": text(), "label": k % 2},
+    "harmbench-rated": lambda text, k: {
+        "behavior_id": f"b{k}",
+        "test_case": text(),
+        "generation": text(),
+        "human_0": k % 2,
+        "human_1": k % 2,
+        "human_2": k // 2 % 2,
+    },
+    "xstest-completions": lambda text, k: {
+        "prompt": text(),
+        "completion": text(),
+        "type": ("homonyms", "contrast_homonyms")[k // 4 % 2],
+        "final_label": ("1_full_compliance", "2_full_refusal", "1_full_compliance", "3_partial_refusal")[k % 4],
+        "agreement": "TRUE",
+    },
+    "llmbar": lambda text, k: {"input": text(), "output_1": text(), "output_2": text(), "label": k % 2 + 1},
 }
-"""Data set -> the text of its file."""
+"""Data set -> its row number ``k``, with texts that ``text`` writes."""

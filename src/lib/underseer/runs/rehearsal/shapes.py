@@ -144,7 +144,8 @@ def shape_of(spec: str, kind: str = "", label: str | None = None, options: str =
     labels, extra = _head(model, kind, label, config)
     if labels:
         auto = "AutoModelForSequenceClassification"
-    return Shape(_short(model), shrunk(base), auto, own, labels, extra, writing.examples if writing else ())
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(model.name).name).strip("-").lower()
+    return Shape(name, shrunk(base), auto, own, labels, extra, writing.examples if writing else ())
 
 
 def shrunk(config: dict[str, Any]) -> dict[str, Any]:
@@ -203,7 +204,3 @@ def _head(
             f"(?label=NAME), or fetch its configuration: hf download {model.name} --include '*.json'"
         )
     return ("other", label), {}
-
-
-def _short(model: specs.ModelSpec) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", Path(model.name).name).strip("-").lower()
