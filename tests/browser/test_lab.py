@@ -131,10 +131,12 @@ def test_the_tour(demo: Path, notebook, shoot) -> None:
     page.locator(".widget-text input[list]").press("Enter")
     other = "first => document.querySelector('.widget-html-content').innerText != first"
     page.wait_for_function(other, arg=first[0], timeout=120_000)
+    boxes.nth(2).scroll_into_view_if_needed()
     shoot(page, "lab-tour-prompt")
-    page.evaluate(SHOW, "widgets.interactive")
+    page.evaluate(SHOW, "widgets.interact(")
     rows = page.locator(".widget-interact .jp-OutputArea tbody tr")
     rows.first.wait_for()
     page.locator(".widget-dropdown select").select_option("declined by the attacker")
     page.wait_for_function("() => document.querySelectorAll('.widget-interact tbody tr').length == 2")
+    rows.nth(1).scroll_into_view_if_needed()
     shoot(page, "lab-tour-attacks")
