@@ -85,7 +85,7 @@ def answer(name: str, test: Mapping[str, Any]) -> Answer:
 
 def trends(results: Results, scored: str) -> Iterator[Answer]:
     """Of each student, or of the loop's last iterate, the change from the first to the last value of the swept parameter at which the
-    score is defined in two seeds or more: where there is no gap, no share of it is recovered.
+    score is defined: where there is no gap, no share of it is recovered.
 
     The interval is Student's t over the differences of the paired seeds, corrected by Holm's method over an experiment's changes.
     scored: 'pgr', or 'scores' for what the sweep scores.
@@ -97,7 +97,7 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
         kept = table[[m.startswith("w2s_") or bool(iteration(m)) for m in table["method"]]].dropna(subset="place")
         for line, rows in kept.groupby("line", sort=False):
             rows = rows.sort_values("place")
-            rows = rows[[sum(v is not None for v in r["values"]) > 1 for r in rows["row"]]]
+            rows = rows[[r["mean"] is not None for r in rows["row"]]]
             if len(rows) < 2:
                 continue
             first, last = (

@@ -10,6 +10,7 @@ from typing import Any
 from findings_table import CORRECTED, PGR, Question
 
 from underseer.report import ablation, drawing, figures, tidy
+from underseer.report import wording as w
 from underseer.report.names import iteration
 from underseer.report.selfmoa import figures as loop_figures
 from underseer.report.selfmoa import tidy_judges
@@ -74,6 +75,7 @@ def stacked(panels: Sequence[tuple[Any, str]]):
     fig, axes = drawing.canvas(7.4, sum(heights) + 0.5, rows=len(panels), height_ratios=heights)
     for ax, (rows, title) in zip(axes[:, 0], panels, strict=True):
         gap = title.startswith("PGR")
+        rows = rows.assign(text=[w.pgr_text(r) for r in rows["row"]]) if gap else rows
         figures.forest(ax, rows, *([drawing.limited(rows)] if gap else []))
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("Performance gap recovered (no unit)" if gap else figures.axis_label(rows["metric"].iloc[0]))
@@ -81,6 +83,7 @@ def stacked(panels: Sequence[tuple[Any, str]]):
             ax.set_xlim(*drawing.limited(rows))
     foots = [rows.attrs.get("foot", "") for rows, _ in panels]
     first = panels[0][0].copy()
+    first.attrs = {"foot": foots[0].rstrip(". ")}
     if len(set(foots)) > 1:  # samples differ: each panel says its own
         marked = [foot.startswith(MARK) for foot in foots]
         first.attrs = {"foot": MARK.rstrip(". ") if all(marked) else ""}

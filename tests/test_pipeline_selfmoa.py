@@ -79,7 +79,7 @@ def test_what_can_answer_unsafely_is_fenced(loop: Path) -> None:
         fenced = output.manifest["stage"].startswith("selfmoa/") and output.manifest["stage"] != "selfmoa/6_report"
         assert output.manifest["marks"]["unsafe"] == fenced, output.manifest["stage"]
     names = {p.name for p in (loop / "mlartifacts").rglob("*") if p.is_file()}
-    page = {"index.html", *(p.name for p in (loop / "reports/test").glob("*/figures/*"))}  # redacted
+    page = {"index.html", "tuning.html", *(p.name for p in (loop / "reports/test").glob("*/figures/*"))}  # redacted
     assert names <= {"notebook.ipynb", "manifest.json", "results.json"} | page
 
 

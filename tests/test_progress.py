@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from underseer import paths, progress, store
-from underseer.runs import show, watch
+from underseer.runs import estimate, show, watch
 from underseer.runs.plan import Instance, Plan
 
 
@@ -85,3 +85,18 @@ def test_status_and_table_name_what_a_stage_is_at(home: Path) -> None:
         Console(file=text, width=160).print(shown._table())
     assert text.getvalue().count("train 1 of 4 steps, 0:03 left") == 2 and "begins" in text.getvalue()
     assert show.working() == {} and paths.work("w2s/1_data", "a" * 16).is_dir()
+    shown._look(stages[0], lines=True)
+    assert list(shown.running) == ["a" * 16], "its result is on its way, as far as is known"
+    kept = paths.failed_notebook("w2s/1_data", "a" * 16)
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    shown._look(stages[0], lines=True)
+    assert shown.running == {} and f"failed   w2s/1_data {'a' * 16}" in text.getvalue()
+
+
+def test_a_dequantised_model_has_no_seconds(home: Path) -> None:
+    place = paths.place("models/gguf", "a" * 16)
+    place.mkdir(parents=True)
+    manifest = {"stage": "models/gguf", "key": "a" * 16, "cost": {}, "marks": {}}
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    assert watch.seconds_by_stage() == {} and estimate.History().finished == {}

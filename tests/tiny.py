@@ -31,7 +31,7 @@ def language_model(spec=f"scratch:llama?{TINY}", texts=TEXTS, seed=0):
         for name, value in model.named_parameters():
             if value.ndim > 1:
                 value.normal_(std=0.5 if "embed" in name or "wte" in name or "wpe" in name else 0.3)
-    return model, tokenizer
+    return model.eval(), tokenizer
 
 
 def save_model(folder, spec=f"scratch:llama?{TINY}", seed=0):

@@ -25,6 +25,11 @@ HEADS = {
     "student_loss": "Student loss",
     "n_supervise": "Rows with ground truth",
     "n_transfer": "Rows that the supervisors label",
+    "label_noise": "Share of weak labels that are turned",
+    "iterations": "Iterations",
+    "training_judge": "Training judge",
+    "nll_weight": "Weight of the NLL term",
+    "drop_both_unsafe": "Pairs of two unsafe answers",
     "clean": "Data cleaned",
     "min_agreement": "Smallest agreement kept",
     "judge_noise": "Errors of the training judges (strength)",
@@ -54,6 +59,7 @@ VALUES = {
     "replay_attacks": {"True": "with earlier ones", "False": "new ones alone"},
     "reference": {"reset": "reset model", "previous": "previous iterate"},
     "divide_by_weight": {"True": "divided by w", "False": "not divided"},
+    "drop_both_unsafe": {"True": "dropped", "False": "kept"},
 }
 SPELLED = {"naive": "none", "hard_vote": "hard", "soft_vote": "soft"}
 

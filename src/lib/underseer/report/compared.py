@@ -19,6 +19,8 @@ ADJECTIVES = {
     "over_refusal": ("fewer refusals", "more refusals"),
 }
 """What the method with the better, and the worse, value is called."""
+ENDLESS = ("perplexity", "pgr")
+"""Scores that may differ by more than 1."""
 
 
 def verdict(test: Mapping[str, Any]) -> str:
@@ -34,7 +36,7 @@ def difference(test: Mapping[str, Any]) -> str:
     """'+3.1 points [-0.5, +6.7]', or in the score's own unit: the interval at the level at which the comparison is tested,
     corrected for the number of comparisons, so that it holds zero exactly where no difference is shown. It ends where a
     difference of two such scores must."""
-    most = math.inf if test["metric"] == "perplexity" else 1.0
+    most = math.inf if test["metric"] in ENDLESS else 1.0
     low, high = (max(-most, min(most, end)) for end in test.get("ci95_holm") or test["ci95"])
     return f"{_points(test, test['difference'])}{_unit(test)} [{_points(test, low)}, {_points(test, high)}]"
 
@@ -53,7 +55,7 @@ def smallest(test: Mapping[str, Any]) -> str:
     size = test.get("smallest_effect")
     if size is None:
         return w.DASH
-    return "nothing" if size >= 1 and test["metric"] != "perplexity" else _points(test, size).lstrip("+") + _unit(test)
+    return "nothing" if size >= 1 and test["metric"] not in ENDLESS else _points(test, size).lstrip("+") + _unit(test)
 
 
 def primary(results: Results) -> list[Mapping[str, Any]]:

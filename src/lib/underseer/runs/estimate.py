@@ -99,7 +99,7 @@ class History:
         by_stage: dict[str, list[Finished]] = {}
         for name, output in self._outputs.items():
             manifest = output.manifest
-            if manifest["marks"].get("rehearsal"):
+            if manifest["marks"].get("rehearsal") or "seconds" not in manifest["cost"]:  # a model that was dequantised
                 continue
             tokens = sum(value for key, value in manifest["cost"].items() if key.startswith("tokens_"))
             size = sum(file["bytes"] for file in manifest["files"].values())

@@ -231,8 +231,11 @@ def _statements(tree: ast.AST) -> Iterator[ast.AST]:
 
 @cache
 def _module_tree(name: str) -> ast.Module:
+    return _decisive(ast.parse(_module_file(name).read_text(encoding="utf-8")))
+
+
+def _decisive(tree: ast.Module) -> ast.Module:
     """The module without its docstrings and what type checkers alone import: neither decides results."""
-    tree = ast.parse(_module_file(name).read_text(encoding="utf-8"))
     for node in _statements(tree):
         if hasattr(node, "body"):
             node.body = [s for s in node.body if not _decides_nothing(s)]

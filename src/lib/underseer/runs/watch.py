@@ -63,6 +63,16 @@ class Watch:
             if lines and not self.running and len(self.left) == len(self.missing):
                 self._print(f"begins   {instance.stage} {instance.key}")
             self.running[instance.key] = time.monotonic()
+        elif instance.key in self.running and self._has_failed(instance):
+            del self.running[instance.key]
+            if lines:
+                self._print(f"failed   {instance.stage} {instance.key}")
+
+    @staticmethod
+    def _has_failed(instance: Instance) -> bool:
+        """Whether a stage that was at work has kept its notebook as failed: what an earlier try kept goes when the next begins."""
+        kept = paths.failed_notebook(instance.stage, instance.key)
+        return kept.is_file() and not store.is_working(paths.work(instance.stage, instance.key))
 
     def _beat(self) -> None:
         self._said = time.monotonic()
@@ -107,7 +117,8 @@ def seconds_by_stage() -> dict[str, float]:
     """How long a stage has taken in this store: the mean seconds of its finished instances."""
     seconds: dict[str, list[float]] = {}
     for output in store.readable():
-        seconds.setdefault(output.manifest["stage"], []).append(output.manifest["cost"]["seconds"])
+        if "seconds" in output.manifest["cost"]:  # a model that was dequantised has none
+            seconds.setdefault(output.manifest["stage"], []).append(output.manifest["cost"]["seconds"])
     return {stage: sum(values) / len(values) for stage, values in seconds.items()}
 
 
