@@ -40,7 +40,7 @@ SHOW = """async text => {
   await panel.content.scrollToItem(at, 'auto', 0); }"""
 CLOSE = """async () => {
   const {id} = panel.sessionContext.session;
-  await panel.context.revert(); panel.dispose(); await jupyterapp.serviceManager.sessions.shutdown(id); }"""
+  await new Promise(idle => requestIdleCallback(idle)); panel.dispose(); await jupyterapp.serviceManager.sessions.shutdown(id); }"""
 CHANGES = {
     "epochs": 1,
     "weak_epochs": 1,
