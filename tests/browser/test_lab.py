@@ -38,7 +38,9 @@ CHANGE = """([name, value]) => { for (const cell of panel.content.model.cells) {
 SHOW = """async text => {
   const at = [...panel.content.model.cells].findIndex(c => c.sharedModel.getSource().includes(text));
   await panel.content.scrollToItem(at, 'auto', 0); }"""
-CLOSE = """async () => { await panel.sessionContext.shutdown(); await panel.context.revert(); panel.dispose(); }"""
+CLOSE = """async () => {
+  const {id} = panel.sessionContext.session;
+  await new Promise(idle => requestIdleCallback(idle)); panel.dispose(); await jupyterapp.serviceManager.sessions.shutdown(id); }"""
 CHANGES = {
     "epochs": 1,
     "weak_epochs": 1,
