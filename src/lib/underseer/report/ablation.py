@@ -219,7 +219,9 @@ def table(results: Results) -> Table | None:
             first.append(next(iter(rows.values())))
             data += [{swept.key: value, "series": name} | _numbers(r, gap) for r in rows.values()]
     title = f"Ablation of {swept.key}"
-    return Table("ablation", title, caption(results, swept), pd.DataFrame(lines), pd.DataFrame(data), first)
+    sample = w.sample_text([r for t in swept.scores.values() for r in t["row"]], results["interval"]["covers"])
+    text = f"{caption(results, swept)} {w.capital(sample)}.{mark(results)}"
+    return Table("ablation", title, text, pd.DataFrame(lines), pd.DataFrame(data), first)
 
 
 def _at(rows: pd.DataFrame, line: str, place: int, value: Any) -> Mapping[str, Any] | None:
@@ -236,16 +238,14 @@ def _numbers(row: Mapping[str, Any], gap: Mapping[str, Any] | None) -> dict[str,
 
 
 def caption(results: Results, swept: Sweep | None = None) -> str:
-    """What is swept, and how to read it; empty where nothing is."""
+    """What is swept, and how to read it, without the sample; empty where nothing is."""
     swept = swept or sweep(results)
     if swept is None:
         return ""
     metrics = [w.spoken(m) + (", lower is better," if w.lower_is_better(m) else "") for m in swept.scores]
     metrics += ["performance gap recovered"] if len(swept.gaps) else []
     head = "" if swept.head.lower() == swept.key.replace("_", " ") else f" ({swept.head[:1].lower()}{swept.head[1:]})"
-    rows = [r for t in swept.scores.values() for r in t["row"]]
     return (
         f"{w.capital(w.listing(metrics))} against {swept.key}{head}, values at equal distances, with 95 % intervals. A method "
-        f"that {swept.key} does not decide is one horizontal line with its band. "
-        f"{w.capital(w.sample_text(rows, results['interval']['covers']))}.{mark(results)}"
+        f"that {swept.key} does not decide is one horizontal line with its band."
     )

@@ -31,13 +31,19 @@ app = typer.Typer(
 app.add_typer(cli_pages.app)
 app.add_typer(cli_store.app)
 
+# readable=False: reading it tells; asked beforehand, the system knows nothing of capabilities, by which containers read
 Params = Annotated[
-    Path, typer.Argument(metavar="PARAMS.yaml", help="An experiment file, such as params/demo/w2s_safety.yaml.")
+    Path,
+    typer.Argument(
+        metavar="PARAMS.yaml", readable=False, help="An experiment file, such as params/demo/w2s_safety.yaml."
+    ),
 ]
 Files = Annotated[
     list[Path],
     typer.Argument(
-        metavar="PARAMS.yaml...", help="Experiment files, or folders of them: params/demo. They share stages."
+        metavar="PARAMS.yaml...",
+        readable=False,
+        help="Experiment files, or folders of them: params/demo. They share stages.",
     ),
 ]
 Set = Annotated[
@@ -200,7 +206,10 @@ def plan(
 @app.command()
 def promote(
     folder: Annotated[
-        Path, typer.Argument(metavar="SCRATCH_FOLDER", help="An exploratory result: scratch/w2s/4_student/DATE-TIME.")
+        Path,
+        typer.Argument(
+            metavar="SCRATCH_FOLDER", readable=False, help="An exploratory result: scratch/w2s/4_student/DATE-TIME."
+        ),
     ],
 ) -> None:
     """Keep an exploratory result: execute the saved notebook with its parameters under a key of its own.

@@ -187,7 +187,9 @@ def gc(
 
 @app.command()
 def verify(
-    path: Annotated[Path | None, typer.Argument(help="A folder of the run store; default: all of it.")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(readable=False, help="A folder of the run store; default: all of it.")
+    ] = None,
 ) -> None:
     """Recompute every checksum; name what is damaged; exit 1 if anything is."""
     from underseer import store
