@@ -292,7 +292,7 @@ def test_a_run_that_is_ended_early_goes_on_to_the_same_results(
         process = started(home)
         until_a_kernel_runs(home, process)
         process.send_signal(number)
-        told = process.communicate(timeout=60)[1].decode()
+        told = process.communicate(timeout=40)[1].decode()
         if number != signal.SIGKILL:
             assert process.returncode == 130 and told.strip() == "stopped; the same command continues"
         end = time.monotonic() + 15
@@ -320,7 +320,7 @@ def test_a_run_that_is_ended_early_goes_on_to_the_same_results(
 
 def until_a_kernel_runs(home: Path, process: subprocess.Popen) -> None:
     """Wait for a kernel, which no signal to its stage reaches."""
-    end = time.monotonic() + 600
+    end = time.monotonic() + 180
     while not any("ipykernel_launcher" in command for command in processes(home).values()):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.1)
@@ -343,9 +343,9 @@ def test_two_runs_at_a_time_compute_each_stage_once(begun: Path) -> None:
     shutil.rmtree(begun / "runs/w2s/2_supervisors")
     sets = ("--set", "voting=hard", "--until", "w2s/2_supervisors")
     fast, slow = (started(begun, *sets, "--jobs", jobs) for jobs in ("2", "1"))
-    assert fast.wait(timeout=600) == 0, fast.communicate()
+    assert fast.wait(timeout=300) == 0, fast.communicate()
     before = supervisors()
-    assert slow.wait(timeout=600) == 0, slow.communicate()
+    assert slow.wait(timeout=300) == 0, slow.communicate()
     assert len(before) == 4 and supervisors() == before
 
 

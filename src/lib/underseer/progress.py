@@ -24,9 +24,8 @@ class Bar:
 
     def __init__(self, total: int, name: str, unit: str, *, shown: bool = True, initial: int = 0) -> None:
         """``shown``: whether there may be a bar and lines; ``initial``: steps that were done before, by a run that was killed."""
-        from tqdm import (
-            tqdm,
-        )  # text: a notebook's widget would heed TQDM_DISABLE no more, and be kept with the notebook
+        # As text: a notebook's widget would not heed TQDM_DISABLE, and would be kept with the notebook.
+        from tqdm import tqdm
 
         self.total, self.name, self.unit, self.n = total, name, unit, initial
         self._initial, self._values, self._shown = initial, {}, shown

@@ -75,6 +75,11 @@ class Output:
         return {name.rpartition("/")[2]: name for name in names}
 
     @property
+    def seconds(self) -> float | None:
+        """How long the stage took; None of what no stage made, such as a model that was dequantised."""
+        return self.manifest["cost"].get("seconds")
+
+    @property
     def metrics(self) -> dict[str, float]:
         return self.manifest["metrics"]
 

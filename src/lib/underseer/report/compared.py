@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from underseer.report import wording as w
+from underseer.report.rows import BOUNDS
 from underseer.report.tabulate import Results, Table, flat, plain, table
 
 ADJECTIVES = {
@@ -19,7 +20,7 @@ ADJECTIVES = {
     "over_refusal": ("fewer refusals", "more refusals"),
 }
 """What the method with the better, and the worse, value is called."""
-ENDLESS = ("perplexity", "pgr")
+ENDLESS = {"pgr", *(metric for metric, ends in BOUNDS.items() if math.inf in ends)}
 """Scores that may differ by more than 1."""
 
 

@@ -114,7 +114,7 @@ def _checked(stage: str, own: dict[str, Any]) -> dict[str, Any]:
 def _select(stage: str, file: str, written: Plan, wanted: dict[str, Any]) -> tuple[Plan, list[Instance]]:
     """The instances of a stage that have the wanted values, and the plan that they stand in."""
     written = _with_stage(stage, file, written, wanted)
-    same = [i for i in written.instances.values() if i.stage == stage]
+    same = _of_stage(written, stage)
     if matching := _with(written, stage, wanted):
         return written, matching
     known = {n: v for n, v in wanted.items() if n in KNOWN}
@@ -133,13 +133,17 @@ def _select(stage: str, file: str, written: Plan, wanted: dict[str, Any]) -> tup
 def _with_stage(stage: str, file: str, written: Plan, wanted: dict[str, Any]) -> Plan:
     """The plan of the file, or with the notebook's values where these bring a stage that the file alone does not need."""
     plan = written
-    if not any(i.stage == stage for i in plan.instances.values()):
+    if not _of_stage(plan, stage):
         own = {n: v for n, v in wanted.items() if n in KNOWN and not _is_given(written, n, v)} | BRINGS.get(stage, {})
         with contextlib.suppress(UserError):
             plan = make(load(paths.ROOT / file, [f"{n}={json.dumps(v)}" for n, v in own.items()]))
-    if not any(i.stage == stage for i in plan.instances.values()):
+    if not _of_stage(plan, stage):
         raise UserError(f"{stage}: {file} needs no such stage; name another file in the notebook's 'experiment'")
     return plan
+
+
+def _of_stage(plan: Plan, stage: str) -> list[Instance]:
+    return [i for i in plan.instances.values() if i.stage == stage]
 
 
 def _with(plan: Plan, stage: str, wanted: dict[str, Any]) -> list[Instance]:
@@ -149,8 +153,7 @@ def _with(plan: Plan, stage: str, wanted: dict[str, Any]) -> list[Instance]:
         planned = instance.parameters[name]
         return planned == value or (planned is None and _is_given(plan, name, value))
 
-    same = (i for i in plan.instances.values() if i.stage == stage)
-    return [i for i in same if all(has(i, n, v) for n, v in wanted.items())]
+    return [i for i in _of_stage(plan, stage) if all(has(i, n, v) for n, v in wanted.items())]
 
 
 def _is_given(plan: Plan, name: str, value: Any) -> bool:

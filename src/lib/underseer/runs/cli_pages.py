@@ -60,7 +60,9 @@ def rows(
 @app.command()
 def export(
     name: Name,
-    to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to; default: exports/NAME.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", readable=False, help="Where to; default: exports/NAME.")
+    ] = None,
     artefacts: Annotated[
         list[str],
         typer.Option("--with", metavar="STAGE/KEY", help="Add this stage's outputs, models too. Repeatable."),

@@ -99,11 +99,11 @@ class History:
         by_stage: dict[str, list[Finished]] = {}
         for name, output in self._outputs.items():
             manifest = output.manifest
-            if manifest["marks"].get("rehearsal") or "seconds" not in manifest["cost"]:  # a model that was dequantised
+            if manifest["marks"].get("rehearsal") or output.seconds is None:
                 continue
             tokens = sum(value for key, value in manifest["cost"].items() if key.startswith("tokens_"))
             size = sum(file["bytes"] for file in manifest["files"].values())
-            cost = {SECONDS: manifest["cost"]["seconds"], TOKENS: tokens, BYTES: size}
+            cost = {SECONDS: output.seconds, TOKENS: tokens, BYTES: size}
             one = Finished(manifest["runtime"].get("device", "auto"), self._lineage(name), cost)
             by_stage.setdefault(manifest["stage"], []).append(one)
         return by_stage
@@ -111,9 +111,8 @@ class History:
     def _lineage(self, name: str) -> Lineage:
         if name not in self._lineages:
             output = self._outputs.get(name)
-            manifest: dict[str, Any] = output.manifest if output else {"stage": "", "parameters": {}, "inputs": {}}
-            above = [self._lineage(one) for names in manifest["inputs"].values() for one in names]
-            self._lineages[name] = _joined(manifest["stage"], manifest["parameters"], above)
+            above = [self._lineage(one) for one in output.inputs.values()] if output else []
+            self._lineages[name] = _joined(output.manifest["stage"], output.parameters, above) if output else {}
         return self._lineages[name]
 
     def like(self, instance: Instance, lineage: Lineage) -> list[Finished]:

@@ -117,8 +117,8 @@ def seconds_by_stage() -> dict[str, float]:
     """How long a stage has taken in this store: the mean seconds of its finished instances."""
     seconds: dict[str, list[float]] = {}
     for output in store.readable():
-        if "seconds" in output.manifest["cost"]:  # a model that was dequantised has none
-            seconds.setdefault(output.manifest["stage"], []).append(output.manifest["cost"]["seconds"])
+        if output.seconds is not None:
+            seconds.setdefault(output.manifest["stage"], []).append(output.seconds)
     return {stage: sum(values) / len(values) for stage, values in seconds.items()}
 
 

@@ -39,11 +39,10 @@ def write(outputs: Mapping[str, store.Output], folder: Path, command: str) -> di
 def page(output: store.Output, pages: Mapping[str, str], command: str) -> str:
     """An executed notebook as HTML, under what its manifest says. pages: key of a stage -> its page."""
     manifest = output.manifest
-    names = [name for given in manifest["inputs"].values() for name in given]
     made = manifest.get("provenance") or {}
     facts = {
         "In the store": place(output),
-        "Finished": f"{manifest['finished']}, {manifest['cost'].get('seconds', 0)} s",
+        "Finished": f"{manifest['finished']}, {output.seconds or 0} s",
         "Commit": (made.get("commit") or "unknown")
         + " and uncommitted changes" * bool(made.get("uncommitted_changes")),
         "With its experiment": f"{command} --until {manifest['stage']}",
@@ -53,7 +52,7 @@ def page(output: store.Output, pages: Mapping[str, str], command: str) -> str:
     }
     marks = {mark: text for mark, text in MARKS.items() if manifest["marks"].get(mark)}
     values = {"stage": manifest["stage"], "key": output.key, "facts": facts, "marks": marks}
-    values["inputs"] = [(name, pages.get(name.rpartition("/")[2])) for name in names]
+    values["inputs"] = [(name, pages.get(key)) for key, name in output.inputs.items()]
     notebook = json.loads(output.file(NOTEBOOK).read_text(encoding="utf-8"))
     return _templates().get_template("stage.html.j2").render(values, cells=notebook["cells"])
 

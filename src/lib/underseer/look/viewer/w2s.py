@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from underseer.look.viewer.parts import Part, inputs
+from underseer.look.viewer.parts import KEYS, Part, inputs
 from underseer.report.collect import Cell, Output, Variants
 from underseer.report.collect_w2s import ROLES, VOTES, instances, method_name
 from underseer.report.selfmoa.stages import agrees
@@ -149,7 +149,7 @@ def _items(variants: Variants, split: str, labels: Sequence[str] | None) -> pd.D
         ]
         truth = [labels[int(v)] for v in rows["label"]] if labels else None
         frames.append(rows.assign(seed=named["seed"], prompt=prompt, truth=truth))
-    items = pd.concat(frames).drop_duplicates(["seed", "id"]).reset_index(drop=True) if frames else None
+    items = pd.concat(frames).drop_duplicates(KEYS).reset_index(drop=True) if frames else None
     return items if items is None else items[[c for c in items.columns if items[c].notna().any()]]
 
 
@@ -157,7 +157,7 @@ def _with_truth(cells: pd.DataFrame, items: pd.DataFrame, labels: Sequence[str])
     """Answers with ``answer`` (0 or 1), whether it is right, and its name as the tag."""
     own = cells["answer"] if "answer" in cells else float("nan") * cells["p"]
     answer = own.fillna((cells["p"] >= 0.5).astype(float)).astype(int)
-    truth = cells[["seed", "id"]].merge(items[["seed", "id", "label"]], on=["seed", "id"], how="left")["label"]
+    truth = cells[KEYS].merge(items[[*KEYS, "label"]], on=KEYS, how="left")["label"]
     share = cells["share"] if "share" in cells else float("nan")
     named = {"answer": answer, "share": share, "right": answer.to_numpy() == truth.to_numpy()}
     return cells.assign(**named, text=None, tag=[labels[a] for a in answer])
