@@ -13,7 +13,7 @@ BROWSER := .venv/.installed-browser
 CLUSTER := .venv/.installed-cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup first demo test test-slow test-vllm test-browser slurm test-slurm test-postgres soak audit lab mlflow lint format bench readme findings clean
+.PHONY: help setup first demo test test-slow test-vllm test-browser test-gpu slurm test-slurm test-postgres soak audit lab mlflow lint format bench readme findings clean
 
 help:  ## show this help
 	@echo "underseer: can a language model be aligned from weak supervision alone?"; echo
@@ -62,6 +62,9 @@ $(CLUSTER): $(STAMP) requirements-cluster.lock
 	@touch $@
 
 slurm: $(CLUSTER)  ## make .venv ready for --profile slurm, and for MLflow on PostgreSQL
+
+test-gpu: $(STAMP)  ## compare a CUDA GPU with the CPU, and run both pipelines on it (minutes); needs a torch with CUDA
+	$(BIN)/python -m pytest -m gpu --durations=10 tests/test_gpu.py
 
 test-slurm: $(CLUSTER)  ## run both pipelines on a Slurm cluster of one node that is started here (half an hour)
 	$(BIN)/python -m pytest -m slurm --durations=10 tests/test_slurm.py

@@ -193,10 +193,13 @@ def test_exchanges_of_public_data_for_a_judge_that_reports(tmp_path):
     first = labelled.of_role("training", ("beavertails", None), n=10, **how)
     second = labelled.of_role("reporting", ("beavertails", None), n=10, **how)
     assert len(first) == len(second) == 10 and set(first.prompt).isdisjoint(second.prompt)
-    with pytest.raises(
-        UserError, match="holds no prompts beside those from which the judges that steer learn; lower n_judged"
-    ):
-        labelled.of_role("reporting", ("beavertails", None), n=40, **how)
+    both = [labelled.of_role(role, ("beavertails", None), n=1000, **how) for role in labelled.ROLES]
+    assert sum(map(len, both)) == 40 and set(both[0].prompt).isdisjoint(both[1].prompt)  # though more were asked for
+    assert 6 <= both[1].prompt.nunique() <= 12 and first.prompt.isin(both[0].prompt).all()
+    (tmp_path / "beavertails.jsonl").write_text("\n".join(json.dumps(row) for row in told[:2]))
+    with pytest.raises(UserError, match="holds too few prompts for judges that steer and others for judges that report"):
+        for role in labelled.ROLES:
+            labelled.of_role(role, ("beavertails", None), n=10, **how)
     with pytest.raises(UserError, match="all 10 labels of unsafe are 1: a judge can neither learn nor be measured"):
         labelled.divided(first.assign(unsafe=1.0), "unsafe")
     with pytest.raises(UserError, match="judge_dataset says nothing of helpful"):

@@ -130,6 +130,7 @@ LOOP = Walk(
     "params/demo/selfmoa.yaml",
     ("seed=0", f"baselines={'+'.join(checks.BASELINES)}", "device=cpu", "engine=transformers"),
     {
+        "selfmoa/0_supervised": "supervised_dataset",
         "selfmoa/0_data": "seed dataset safe_dataset evaluation_datasets n_seed_prompts n_safe n_borderline"
         " n_evaluation n_reset exchange_dataset",
         "judges/evaluator testbed/pretrain": "pretrain_seed",
@@ -153,10 +154,10 @@ LOOP = Walk(
         "selfmoa/6_report": "baselines",
         "selfmoa/human_pairs": "human_dataset n_human_pairs",
         # judges that report are the oracle, which learns from nothing
-        NOTHING: "engine judge_error reporting_judge_dataset",  # on a CPU, auto is transformers; judges without errors have none of a kind
+        NOTHING: "engine judge_error reporting_judge_dataset n_supervised supervised_epochs supervised_learning_rate",  # on a CPU, auto is transformers; judges without errors have none of a kind
         REFUSED: "dataset_path",
     },
-    dict.fromkeys(("dataset", "safe_dataset", "exchange_dataset", "human_dataset", "judge_dataset"), "pku-saferlhf")
+    dict.fromkeys(("dataset", "safe_dataset", "exchange_dataset", "human_dataset", "judge_dataset", "supervised_dataset"), "pku-saferlhf")
     | {"reporting_judge_dataset": "pku-saferlhf"}
     | {"evaluation_datasets": "xstest", "dataset_path": "README.md", "engine": "auto"}
     | {

@@ -343,7 +343,7 @@ COMPLETIONS = "id,type,prompt,completion,annotation_1,annotation_2,agreement,fin
             "xstest_v2_completions_a.csv",
             COMPLETIONS,
             "unsafe helpful refusal agreement",
-            [[0, 1, 0, 1], [0, 0, 1, 0.5], [1, NAN, 0, 1], [0, NAN, 1, 1]],
+            [[0, 1, 0, 1], [0, 0, 1, 0.5], [1, 1, 0, 1], [0, 0, 1, 1]],
         ),
     ],
 )

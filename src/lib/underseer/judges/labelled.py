@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from underseer.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 ROLES = ("training", "reporting")
 APART = 250_000  # added to the seed of exchanges for judges that report
+KEPT_SHARE = 1 / 3  # of the labelled prompts of a public data set: only judges that report may learn from them
 VALIDATION_SHARE = 0.15  # of a half's rows: they choose the moment at which training stops
 COLUMNS = {"text": "prompt_toxicity", "continuation": "toxicity"}
 """Text column -> column of its stored score."""
@@ -67,7 +70,8 @@ def exchanges(
 ) -> pd.DataFrame:
     """``n`` exchanges: ``id, prompt, answer, category`` and those of ``unsafe``, ``helpful`` and ``refusal`` that they are labelled by; with a
     label of ``measure``, where the data set knows it.
-    ``without``: exchanges (column ``prompt``) whose prompts are left out. Raises UserError for a data set without others."""
+    ``without``: exchanges (column ``prompt``) whose prompts are left out; None, for judges that steer: of public data the prompts kept
+    for judges that report are. Raises UserError for a data set without others."""
     taken = set() if without is None else set(without["prompt"])
     if dataset.startswith("testbed"):
         # By name: public data does not rest on the testbed's code.
@@ -76,11 +80,12 @@ def exchanges(
     from underseer.data.exchanges import load_exchanges
 
     rows = load_exchanges(dataset, path, seed=seed)
-    rows = rows[~rows["prompt"].isin(taken)]
+    kept = [without is None and _share("judges that report", name) < KEPT_SHARE for name in rows["prompt_id"]]
+    rows = rows[~rows["prompt"].isin(taken) & ~np.array(kept, dtype=bool)]
     if rows.empty:
         raise UserError(
-            f"{dataset!r} holds no prompts beside those from which the judges that steer learn; lower n_judged, or give another "
-            "reporting_judge_dataset"
+            f"{dataset!r} holds too few prompts for judges that steer and others for judges that report; give another judge_dataset, or "
+            "another reporting_judge_dataset"
         )
     if measure in rows.columns:
         rows = rows[rows[measure].notna()]  # of several data sets not all may know it

@@ -32,6 +32,7 @@ COUNTS = frozenset(
         "weak_epochs",
         "judge_epochs",
         "reset_epochs",
+        "supervised_epochs",
         "baseline_epochs",
         "bootstraps",
         "judge_members",

@@ -163,7 +163,8 @@ def _pretrained(add: Add, model: str) -> Any:
 
 
 def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
-    """Self-MOA: reset -> (red team -> preferences -> align -> evaluate), again and again; beside it controls and baselines."""
+    """Self-MOA: reset -> (red team -> preferences -> align -> evaluate), again and again; beside it controls and baselines. Before
+    it supervised fine-tuning, where the experiment names answers for it."""
     for role in ("target_model", "red_team_model"):
         kind, _, name = p[role].partition(":")
         if kind == "scratch" or (kind == "testbed" and name not in chat.CHAT_MODELS):
@@ -174,9 +175,12 @@ def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     attacker = _pretrained(add, p["red_team_model"])
     judges = _loop_judges(add, p)
     steering = {role: judges[role] for role in STEERING}
-    reset = add("selfmoa/1_reset", data=data, target=target) if p["reset"] else None
-    model = {"target": target, "reset": reset}
-    roles = {"data": data, "reset": reset, **judges}
+    aligned = {"target": target}
+    if p["supervised_dataset"]:
+        aligned["supervised"] = add("selfmoa/0_supervised", data=data)
+    reset = add("selfmoa/1_reset", data=data, **aligned) if p["reset"] else None
+    model = {**aligned, "reset": reset}
+    roles = {"data": data, "supervised": aligned.get("supervised"), "reset": reset, **judges}
     if p["judge_noise"]:  # the cards that the report reads are those of the judges as the loop hears them
         roles |= {role: _noisier(add, p, role, judge) for role, judge in steering.items()}
 
@@ -186,7 +190,7 @@ def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
         values = {"method": method, **rounds.heard(p)}
         roles[f"evaluation_{method}"] = add("selfmoa/5_evaluate", values, data=data, **where, **listened)
 
-    evaluate("aligned", target=target)
+    evaluate("aligned", **aligned)
     if reset is not None:
         evaluate("reset", **model, before=roles["evaluation_aligned"])
     stages = rounds.Rounds(add, p, data, model, attacker, steering)

@@ -16,13 +16,14 @@ from underseer.selfmoa import pools, red_team, targets
 DATASETS = {
     "dataset": "rows",
     "safe_dataset": "rows",
+    "supervised_dataset": None,
     "exchange_dataset": "exchanges",
     "judge_dataset": "exchanges",
     "reporting_judge_dataset": "exchanges",
     "human_dataset": "pairs",
     "evaluation_datasets": "rows",
 }
-"""Parameters that name data, and what each must hold."""
+"""Parameters that name data, and what each must hold; None: exchanges or pairs."""
 
 UNSCORED = ("hh-harmless", "beavertails", "llmbar")
 """Pairs by people that say nothing of helpfulness, or nothing of safety."""
@@ -121,6 +122,19 @@ def _data(p: Mapping[str, Any]) -> None:
         if unread or p[name] is None:
             continue
         check_files(p[name], p["dataset_path"], None, holds=holds)
+    _answers(p)
+
+
+def _answers(p: Mapping[str, Any]) -> None:
+    """Data for supervised fine-tuning that hold no answers."""
+    from underseer.data.registry import parse
+
+    for part in parse(p["supervised_dataset"], None) if p["supervised_dataset"] else ():
+        if "rows" in part.info.holds:
+            raise UserError(
+                f"supervised_dataset = {p['supervised_dataset']!r}: {part.info.name} holds prompts without answers; give exchanges or "
+                "pairs, such as hh-harmless+safe-rlhf-mini"
+            )
 
 
 def _weights(p: Mapping[str, Any]) -> None:

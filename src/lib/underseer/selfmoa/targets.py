@@ -44,13 +44,11 @@ class Target:
 
 
 def locate(run: Run, target_model: str) -> Target:
-    """The target of a stage: what its inputs ``previous`` (an iterate), ``reset`` and ``target`` (a chat model of the
-    testbed) hold, the latest first; else the model of the specification itself."""
-    reset, previous = run.input("reset"), run.input("previous")
-    if reset is not None:
-        start = Target(str(reset.file("model")))
-    else:
-        start = Target(target_model, chat_folder(run, "target"))
+    """The target of a stage: what its inputs ``previous`` (an iterate), ``reset``, ``supervised`` and ``target`` (a chat model
+    of the testbed) hold, the latest first; else the model of the specification itself."""
+    previous = run.input("previous")
+    trained = run.input("reset") or run.input("supervised")
+    start = Target(str(trained.file("model"))) if trained else Target(target_model, chat_folder(run, "target"))
     if previous is not None and previous.has("model"):
         return Target(str(previous.file("model")), start=start)
     adapter = previous.file("adapter") if previous is not None and previous.has("adapter") else None

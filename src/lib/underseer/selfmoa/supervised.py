@@ -1,0 +1,43 @@
+"""Answers by people that a chat model learns before the loop, so that it refuses what it should and there is a safety to reset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from underseer.judges.strings import refuses
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ["id", "prompt", "answer", "category", "source"]
+
+
+def answers(datasets: str, path: str | None, evaluation: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    """At most ``n`` safe answers of each data set, in a drawn order: ``id, prompt, answer, category, source``.
+
+    Of labelled exchanges those that people call safe, of pairs that people ordered the chosen ones. A prompt that an evaluation
+    set holds (column ``text``), exactly or nearly, is left out. Raises UserError as the loaders do.
+    """
+    import pandas as pd
+
+    parts = [_of_one(name.strip(), path, evaluation, seed) for name in datasets.split("+")]
+    drawn = [part.sample(min(n, len(part)), random_state=seed) for part in parts]
+    return pd.concat(drawn).drop_duplicates("id").sample(frac=1, random_state=seed)[COLUMNS].reset_index(drop=True)
+
+
+def _of_one(name: str, path: str | None, evaluation: pd.DataFrame, seed: int) -> pd.DataFrame:
+    from underseer.data.exchanges import load_exchanges
+    from underseer.data.preferences import load_preferences
+    from underseer.data.registry import parse
+
+    if "exchanges" in parse(name, None)[0].info.holds:
+        rows = load_exchanges(name, path, seed=seed, held_out=evaluation)
+        return rows[rows["unsafe"] < 0.5]
+    return load_preferences(name, path, seed=seed, held_out=evaluation).rename(columns={"chosen": "answer"})
+
+
+def outcome(rows: pd.DataFrame) -> str:
+    """In words, for the notebook: how many answers there are of each data set, and how many of them open as a refusal does."""
+    by_source = ", ".join(f"{n} of {source}" for source, n in rows["source"].value_counts().items())
+    refusals = sum(map(refuses, rows["answer"]))
+    return f"{len(rows)} answers by people: {by_source}. {refusals} of them open as a refusal does."
