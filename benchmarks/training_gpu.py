@@ -65,14 +65,18 @@ def main() -> None:
     weights = sum(p.numel() for n, p in fit.model.named_parameters() if "wte" not in n and "wpe" not in n)
     weights += shape["n_embd"] * tokenizer.vocab_size  # the head, tied to the embedding
     flops = fit.tokens_trained * (6 * weights + 12 * shape["n_layer"] * shape["n_embd"] * args.length)
-    shares = {name: flops / statistics.median(seconds[1:]) / peak for name, seconds in (("call", calls), ("steps", steps))}
+    shares = {
+        name: flops / statistics.median(seconds[1:]) / peak for name, seconds in (("call", calls), ("steps", steps))
+    }
     rate = fit.tokens_trained / statistics.median(calls[1:])
     print(
         f"{torch.cuda.get_device_name()}, GEMM peak {peak / 1e12:.0f} TFLOP/s: GPT-2 medium, {args.batch} x {args.length} tokens a step: "
         f"{rate:.0f} tokens/s, {shares['call']:.1%} of peak ({shares['steps']:.1%} in steps), {memory.gib:.1f} GiB"
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"benchmark": "training_gpu", "gemm_peak": peak, "shares": shares, "rate": rate}, indent=1))
+    args.out.write_text(
+        json.dumps({"benchmark": "training_gpu", "gemm_peak": peak, "shares": shares, "rate": rate}, indent=1)
+    )
 
 
 if __name__ == "__main__":

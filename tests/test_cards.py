@@ -197,7 +197,9 @@ def test_exchanges_of_public_data_for_a_judge_that_reports(tmp_path):
     assert sum(map(len, both)) == 40 and set(both[0].prompt).isdisjoint(both[1].prompt)  # though more were asked for
     assert 6 <= both[1].prompt.nunique() <= 12 and first.prompt.isin(both[0].prompt).all()
     (tmp_path / "beavertails.jsonl").write_text("\n".join(json.dumps(row) for row in told[:2]))
-    with pytest.raises(UserError, match="holds too few prompts for judges that steer and others for judges that report"):
+    with pytest.raises(
+        UserError, match="holds too few prompts for judges that steer and others for judges that report"
+    ):
         for role in labelled.ROLES:
             labelled.of_role(role, ("beavertails", None), n=10, **how)
     with pytest.raises(UserError, match="all 10 labels of unsafe are 1: a judge can neither learn nor be measured"):

@@ -157,7 +157,10 @@ LOOP = Walk(
         NOTHING: "engine judge_error reporting_judge_dataset n_supervised supervised_epochs supervised_learning_rate",  # on a CPU, auto is transformers; judges without errors have none of a kind
         REFUSED: "dataset_path",
     },
-    dict.fromkeys(("dataset", "safe_dataset", "exchange_dataset", "human_dataset", "judge_dataset", "supervised_dataset"), "pku-saferlhf")
+    dict.fromkeys(
+        ("dataset", "safe_dataset", "exchange_dataset", "human_dataset", "judge_dataset", "supervised_dataset"),
+        "pku-saferlhf",
+    )
     | {"reporting_judge_dataset": "pku-saferlhf"}
     | {"evaluation_datasets": "xstest", "dataset_path": "README.md", "engine": "auto"}
     | {

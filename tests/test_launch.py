@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,13 +63,25 @@ def test_the_cores_of_this_machine_do_not_limit_a_cluster(home: Path, tmp_path: 
     assert (local.is_cluster, cluster.is_cluster) == (False, True)
 
     def command(jobs: int | None, used: launch.Profile | None) -> str:
-        return " ".join(launch.command(paths.plans() / "plan.json", paths.plans() / "marks", jobs, used))
+        files = (paths.plans() / "plan.json", paths.plans() / "marks")
+        return " ".join(launch.command(*files, launch.at_a_time(jobs, used), used))
 
     assert "--cores 3" in command(3, None) and "--cores 3" in command(3, local)
     assert f"--cores {os.cpu_count()}" in command(None, local)
     assert "--cores" not in command(None, cluster) and "--jobs 64" in command(None, cluster)
     assert "--jobs 3" in command(3, cluster) and f"--workflow-profile {cluster.folder}" in command(3, cluster)
     assert "--config plan=runs/.plans/plan.json marks=runs/.plans/marks" in command(3, None)
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"), [("cuda", 2), ("cuda:1", 2), ("cpu", os.cpu_count()), ("auto", os.cpu_count())]
+)
+def test_stages_do_not_share_a_gpu_unless_asked_to(monkeypatch: pytest.MonkeyPatch, device: str, expected: int) -> None:
+    monkeypatch.setattr(launch.gpus, "visible", lambda: ["0", "1"])
+    stages = [SimpleNamespace(runtime={}), SimpleNamespace(runtime={"device": device})]
+    assert launch.at_a_time(None, None, stages) == expected
+    assert launch.at_a_time(8, None, stages) == 8
+    assert launch.at_a_time(None, launch.Profile(ROOT / "profiles/slurm", "slurm", 64), stages) == 64
 
 
 @pytest.mark.parametrize("stages", [1, 2])

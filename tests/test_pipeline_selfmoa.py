@@ -19,11 +19,12 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store after a run of the test experiment, and of a loop beside it in which no attack succeeds."""
+    """A store after a run of the test experiment, and of a loop beside it that begins with answers by people and in which no
+    attack succeeds."""
     home = tmp_path_factory.mktemp("loop")
     nothing = home / "test/nothing.yaml"
     nothing.parent.mkdir()
-    changes = "unsafe_threshold: 0.999\nmin_new_successes: 1\nbaselines: false\n"
+    changes = "unsafe_threshold: 0.999\nmin_new_successes: 1\nbaselines: false\nsupervised_dataset: testbed-chat\nn_supervised: 24\n"
     nothing.write_text(f"extends: {PARAMS}\n{changes}")
     done = underseer(home, "run", PARAMS, nothing)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -43,6 +44,15 @@ def test_every_method_is_reported(loop: Path) -> None:
     sets = {r["dataset"] for r in results["rows"] if r["metric"] == "unsafe_rate"}
     assert sets >= {"attack", "held_out_attack", "safe", "borderline"}
     assert (loop / "reports/test/selfmoa/index.html").is_file()
+
+
+def test_the_reset_begins_with_what_people_taught(loop: Path) -> None:
+    [taught] = store.outputs(loop / "runs/selfmoa/0_supervised")
+    resets = list(store.outputs(loop / "runs/selfmoa/1_reset"))
+    assert sorted("supervised" in reset.manifest["inputs"] for reset in resets) == [False, True]
+    assert 0 < taught.metrics["n_answers"] <= 24
+    [aligned] = [o for o in outputs(loop, "selfmoa/5_evaluate", finds=False) if o.parameters["method"] == "aligned"]
+    assert taught.key in aligned.inputs
 
 
 def test_labels_behind_the_judges_are_counted(loop: Path) -> None:

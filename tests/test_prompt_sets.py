@@ -21,7 +21,7 @@ from underseer.data.loading import content_ids
 from underseer.data.near import near_between, near_pairs
 from underseer.errors import UserError
 from underseer.judges import labelled
-from underseer.selfmoa import pools
+from underseer.selfmoa import human, pools, supervised
 
 NEW = ("xstest", "malicious-instruct", "salad-bench", "harmbench")
 
@@ -451,6 +451,22 @@ def test_the_pools_of_an_experiment_share_nothing_with_its_evaluation(tmp_path):
     assert set(drawn.train["text"]).isdisjoint(drawn.evaluation["text"]) and len(drawn.evaluation) == 20
     dropped = drawn.overlap[~drawn.overlap["reason"].isin(("pool", "kept"))].groupby("pool")["rows"].sum()
     assert dropped.to_dict() == {"train": 5, "reset": 20 * 2}
+
+
+def test_what_people_teach_is_safe_and_no_evaluation_prompt(tmp_path):
+    """Of exchanges the safe answers, of pairs the chosen ones; fewer than asked for where there are no more."""
+    write(tmp_path / "exchanges.csv", PLAIN.replace("Bake it?", f"{BREAD} today?"))
+    write(tmp_path / "hh_harmless.jsonl", jsonl(*HH))
+    taught = supervised.answers("exchanges+hh-harmless", str(tmp_path), frame(BREAD), n=9, seed=0)
+    assert sorted(zip(taught["source"], taught["answer"], strict=True)) == [
+        *[("exchanges", "No.")], *[("hh-harmless", a) for a in sorted(preferences.load_preferences("hh-harmless", str(tmp_path))["chosen"])]
+    ]  # fmt: skip
+    assert supervised.outcome(taught).endswith("of them open as a refusal does.")
+    assert len(supervised.answers("hh-harmless", str(tmp_path), frame(BREAD), n=1, seed=0)) == 1
+    pairs = human.public("hh-harmless", str(tmp_path), frame(BREAD), n=99, seed=0)["weighted_sum"]
+    assert len(pairs) == (taught["source"] == "hh-harmless").sum()
+    synthetic = supervised.answers("testbed-chat", None, frame("x"), n=20, seed=0)
+    assert 0 < len(synthetic) <= 20 and list(synthetic.columns) == supervised.COLUMNS
 
 
 # --- the real files -----------------------------------------------------------------------------------------

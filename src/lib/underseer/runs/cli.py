@@ -76,7 +76,8 @@ def run(
     params: Files,
     set_: Set = [],  # noqa: B006 (typer copies it)
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Stages at a time.", show_default="cores; the profile's")
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Stages at a time.", show_default="cores; CUDA: GPUs; the profile's"),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Check everything, show what would run, run nothing.")

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,8 +19,10 @@ from pathlib import Path
 import yaml
 
 from underseer import paths, store
+from underseer.engines import gpus
 from underseer.errors import UserError
 from underseer.runs import warm
+from underseer.runs.plan import Instance
 
 STOP = 20  # seconds that Snakemake and its jobs have to end
 SHARED = (
@@ -100,19 +102,21 @@ def marks(*, cluster: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def at_a_time(jobs: int | None, profile: Profile | None) -> int:
-    """How many stages run at a time: as many as were asked for, else as the profile says, else as there are cores here."""
-    return jobs or (profile.jobs if profile else None) or os.cpu_count() or 1
+def at_a_time(jobs: int | None, profile: Profile | None, stages: Iterable[Instance] = ()) -> int:
+    """How many stages run at a time: as many as were asked for, else as the profile says, else one on each GPU where ``device`` asks
+    for CUDA (several share its memory, and run out of it), else as there are cores here."""
+    on_gpus = any(str(stage.runtime.get("device")).startswith("cuda") for stage in stages)
+    return jobs or (profile.jobs if profile else None) or (len(gpus.visible()) if on_gpus else 0) or os.cpu_count() or 1
 
 
-def command(plan: Path, folder: Path, jobs: int | None, profile: Profile | None) -> list[str]:
+def command(plan: Path, folder: Path, jobs: int, profile: Profile | None) -> list[str]:
     """Snakemake for a saved plan. It reads values of ``--config`` as YAML: files are named below the store, in plain letters.
     It keeps no cache of sources below HOME, which may not be there.
 
     Args:
         plan: the plan's file.
         folder: that of ``marks``.
-        jobs: stages at a time; None: see ``at_a_time``.
+        jobs: stages at a time, as ``at_a_time`` says.
         profile: None: all runs here.
     """
     arguments = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
@@ -120,7 +124,7 @@ def command(plan: Path, folder: Path, jobs: int | None, profile: Profile | None)
     arguments += ["--directory", str(paths.home()), "--config", *files, "--shared-fs-usage", *SHARED]
     arguments += ["--nolock", "--ignore-incomplete", "--drop-metadata", "--keep-going", "--rerun-triggers", "mtime"]
     limit = "--jobs" if profile and profile.is_cluster else "--cores"  # --cores would limit those of all jobs together
-    arguments += [limit, str(at_a_time(jobs, profile))]
+    arguments += [limit, str(jobs)]
     return arguments + (["--workflow-profile", str(profile.folder)] if profile else [])
 
 

@@ -56,6 +56,7 @@ others that it reads do."""
 
 DYNAMIC: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "selfmoa.pools": ("dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
+    "selfmoa.supervised": ("supervised_dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
     "judges.labelled": ("judge_dataset", lambda name: "testbed.chat" if name.startswith("testbed") else None),
     "judges.noisy": ("judge_error", lambda kind: "testbed.lexicon" if kind == "blind_spot" else None),
     "data.loading": ("dataset", lambda names: "testbed.tasks" if "testbed" in names else None),
@@ -165,22 +166,15 @@ def _pretrained(add: Add, model: str) -> Any:
 def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
     """Self-MOA: reset -> (red team -> preferences -> align -> evaluate), again and again; beside it controls and baselines. Before
     it supervised fine-tuning, where the experiment names answers for it."""
-    for role in ("target_model", "red_team_model"):
-        kind, _, name = p[role].partition(":")
-        if kind == "scratch" or (kind == "testbed" and name not in chat.CHAT_MODELS):
-            raise UserError(
-                f"{role} = {p[role]!r}: is no chat model; those of the testbed are {', '.join(chat.CHAT_MODELS)}"
-            )
-    data, target = add("selfmoa/0_data"), _pretrained(add, p["target_model"])
-    attacker = _pretrained(add, p["red_team_model"])
+    data = add("selfmoa/0_data")
+    target, attacker = _chat_model(add, p, "target_model"), _chat_model(add, p, "red_team_model")
     judges = _loop_judges(add, p)
     steering = {role: judges[role] for role in STEERING}
-    aligned = {"target": target}
-    if p["supervised_dataset"]:
-        aligned["supervised"] = add("selfmoa/0_supervised", data=data)
+    supervised = add("selfmoa/0_supervised", data=data, target=target) if p["supervised_dataset"] else None
+    aligned = {"target": target, "supervised": supervised}
     reset = add("selfmoa/1_reset", data=data, **aligned) if p["reset"] else None
     model = {**aligned, "reset": reset}
-    roles = {"data": data, "supervised": aligned.get("supervised"), "reset": reset, **judges}
+    roles = {"data": data, "supervised": supervised, "reset": reset, **judges}
     if p["judge_noise"]:  # the cards that the report reads are those of the judges as the loop hears them
         roles |= {role: _noisier(add, p, role, judge) for role, judge in steering.items()}
 
@@ -204,6 +198,16 @@ def selfmoa(add: Add, p: dict[str, Any]) -> dict[str, Any]:
         evaluate(method, **model, previous=made["align"])
         roles[f"align_{method}"] = made["align"]
     return {role: instance for role, instance in roles.items() if instance is not None}
+
+
+def _chat_model(add: Add, p: dict[str, Any], role: str) -> Any:
+    """As ``_pretrained``. Raises UserError for a model that is none for chats."""
+    kind, _, name = p[role].partition(":")
+    if kind == "scratch" or (kind == "testbed" and name not in chat.CHAT_MODELS):
+        raise UserError(
+            f"{role} = {p[role]!r}: is no chat model; those of the testbed are {', '.join(chat.CHAT_MODELS)}"
+        )
+    return _pretrained(add, p[role])
 
 
 STEERING = {"training_judge": "unsafe", "helpfulness_judge": "helpful"}

@@ -28,7 +28,7 @@ def run(
 ) -> list[dict[str, str]]:
     """Run the missing instances of all plans together, showing what is done, running and left.
 
-    ``jobs`` stages run at a time; with None as many as there are CPU cores, on a cluster as many as the profile says.
+    ``jobs`` stages run at a time; None: see ``launch.at_a_time``.
 
     Returns:
         For each failed instance its ``stage``, ``key``, ``problem`` and ``notebook``.
@@ -38,7 +38,7 @@ def run(
     store.check_writable()
     for plan in plans:
         save(plan)
-    file = _save(merged(plans), paths.plans())
+    file, jobs = _save(merged(plans), paths.plans()), launch.at_a_time(jobs, opened, missing)
     log, before = file.with_suffix(".log"), _records()
     threads = missing[0].runtime.get("threads", 1)
     surroundings = nullcontext({}) if cluster else launch.local(threads, len(missing))
@@ -55,7 +55,7 @@ def run(
         )
         lifeline = Lifeline([-process.pid])  # a SIGKILL of this process ends Snakemake and its local jobs too
         try:
-            Watch(missing, console, launch.at_a_time(jobs, opened)).follow(process)
+            Watch(missing, console, jobs).follow(process)
         except KeyboardInterrupt as stop:
             launch.stop(process, patience=launch.STOP if cluster or not stop.args else 0)
             raise

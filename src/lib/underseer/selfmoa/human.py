@@ -21,10 +21,14 @@ ORDERINGS = ("weighted_sum", "helpfulness")
 
 
 def public(dataset: str, path: str | None, evaluation: pd.DataFrame, n: int, seed: int) -> dict[str, pd.DataFrame]:
-    """``n`` published pairs whose prompts no evaluation set holds, the same in each of ORDERINGS: people have ordered them once."""
+    """At most ``n`` published pairs whose prompts no evaluation set holds, the same in each of ORDERINGS: people have ordered them
+    once."""
     from underseer.data.preferences import load_preferences
 
-    return dict.fromkeys(ORDERINGS, load_preferences(dataset, path, n=n, seed=seed, held_out=evaluation))
+    pairs = load_preferences(dataset, path, seed=seed, held_out=evaluation)
+    if len(pairs) > n:
+        pairs = load_preferences(dataset, path, n=n, seed=seed, held_out=evaluation)
+    return dict.fromkeys(ORDERINGS, pairs)
 
 
 def answers(

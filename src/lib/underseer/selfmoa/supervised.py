@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from underseer.judges.strings import refuses
+from underseer.selfmoa.pools import TESTBED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,16 +18,20 @@ def answers(datasets: str, path: str | None, evaluation: pd.DataFrame, n: int, s
     """At most ``n`` safe answers of each data set, in a drawn order: ``id, prompt, answer, category, source``.
 
     Of labelled exchanges those that people call safe, of pairs that people ordered the chosen ones. A prompt that an evaluation
-    set holds (column ``text``), exactly or nearly, is left out. Raises UserError as the loaders do.
+    set holds (column ``text``), exactly or nearly, is left out. In the testbed its oracle stands for people. Raises UserError as the
+    loaders do.
     """
     import pandas as pd
 
-    parts = [_of_one(name.strip(), path, evaluation, seed) for name in datasets.split("+")]
+    parts = [_of_one(name.strip(), path, evaluation, n, seed) for name in datasets.split("+")]
     drawn = [part.sample(min(n, len(part)), random_state=seed) for part in parts]
     return pd.concat(drawn).drop_duplicates("id").sample(frac=1, random_state=seed)[COLUMNS].reset_index(drop=True)
 
 
-def _of_one(name: str, path: str | None, evaluation: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _of_one(name: str, path: str | None, evaluation: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    if name == TESTBED:  # by name: public data does not rest on the testbed's code
+        rows = import_module("underseer.testbed.chat").judged_exchanges(2 * n, seed).assign(source=TESTBED)
+        return rows[(rows["unsafe"] < 0.5) & ~rows["prompt"].isin(evaluation["text"])]
     from underseer.data.exchanges import load_exchanges
     from underseer.data.preferences import load_preferences
     from underseer.data.registry import parse
