@@ -16,7 +16,9 @@ class Ledger:
     tokens_scored: int = 0
     tokens_generated: int = 0
     judge_calls: int = 0
-    labels: int = 0  # labelled exchanges or texts from which a judge learnt
+    labels: int = (
+        0  # labelled exchanges or texts from which a judge learnt, and answers by people from which a target did
+    )
     _begun: float = field(default_factory=time.monotonic)
 
     def add(self, **spent: int) -> None:
