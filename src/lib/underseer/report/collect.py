@@ -63,6 +63,16 @@ def once(variants: Variants, role: str) -> Iterator[tuple[list[Cell], Output]]:
         yield [*cells, *shared], cells[0]["outputs"][role]
 
 
+def taught(variants: Variants) -> list[str]:
+    """What people taught the target before the loop, in words; nothing where they did not."""
+    outputs = [output for _, output in once(variants, "supervised")]
+    n = sorted(int(output.metrics["n_answers"]) for output in outputs)
+    named = " and ".join(sorted({output.parameters["supervised_dataset"].replace("+", ", ") for output in outputs}))
+    return (
+        [f"Before the loop the target learnt from {n[0]} to {n[-1]} answers by people a seed ({named})."] if n else []
+    )
+
+
 def _seeds(cells: Sequence[Cell]) -> set[Any]:
     return {cell["values"].get("seed") for cell in cells}
 

@@ -72,7 +72,7 @@ def results(
         cost=costs(run, variants),
         provenance=run.provenance(),
         curves=curves(variants),
-        notes=taught(variants),
+        notes=collect.taught(variants),
     )
     tables = {"attacks": attacks(variants), "pairs": pairs(variants), "utility": utility(variants)}
     boot = {"n_boot": n_boot} if n_boot else {}
@@ -90,16 +90,6 @@ def answers(variants: Variants) -> pd.DataFrame:
     if table is None:
         raise StageError("no variant has an output 'evaluation_<method>': there is nothing to report")
     return table.drop(columns="key")
-
-
-def taught(variants: Variants) -> list[str]:
-    """What people taught the target before the loop, in words; nothing where they did not."""
-    outputs = [output for _, output in once(variants, "supervised")]
-    n = sorted(int(output.metrics["n_answers"]) for output in outputs)
-    named = " and ".join(sorted({output.parameters["supervised_dataset"].replace("+", ", ") for output in outputs}))
-    return (
-        [f"Before the loop the target learnt from {n[0]} to {n[-1]} answers by people a seed ({named})."] if n else []
-    )
 
 
 def curves(variants: Variants) -> pd.DataFrame | None:
