@@ -63,7 +63,7 @@ def main() -> None:
                 calls.append(time.perf_counter() - start)
         loop.fit = train
     weights = sum(p.numel() for n, p in fit.model.named_parameters() if "wte" not in n and "wpe" not in n)
-    weights += shape["n_embd"] * tokenizer.vocab_size  # the head, tied to the embedding
+    weights += shape["n_embd"] * fit.model.config.vocab_size  # the head, tied to the embedding
     flops = fit.tokens_trained * (6 * weights + 12 * shape["n_layer"] * shape["n_embd"] * args.length)
     shares = {
         name: flops / statistics.median(seconds[1:]) / peak for name, seconds in (("call", calls), ("steps", steps))

@@ -18,6 +18,7 @@ from conftest import PUBLIC_DATA, ROOT
 from underseer.errors import UserError
 from underseer.judges import base, bench, card, labelled, open_judge
 from underseer.maths.prevalence import Corrected, corrected_rate, effective_n, wilson
+from underseer.testbed import chat
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import xstest
@@ -180,7 +181,7 @@ def test_judges_that_report_learn_from_other_prompts():
         role: labelled.of_role(role, ("testbed-chat", None), None, "unsafe", n=300, seed=0) for role in labelled.ROLES
     }
     assert set(rows["training"].prompt).isdisjoint(rows["reporting"].prompt) and len(rows["reporting"]) > 250
-    assert rows["training"].equals(labelled.exchanges("testbed-chat", None, "unsafe", n=300, seed=0))
+    assert rows["training"].equals(chat.judged_exchanges(300, 0))
 
 
 def test_exchanges_of_public_data_for_a_judge_that_reports(tmp_path):
@@ -196,6 +197,10 @@ def test_exchanges_of_public_data_for_a_judge_that_reports(tmp_path):
     both = [labelled.of_role(role, ("beavertails", None), n=1000, **how) for role in labelled.ROLES]
     assert sum(map(len, both)) == 40 and set(both[0].prompt).isdisjoint(both[1].prompt)  # though more were asked for
     assert 6 <= both[1].prompt.nunique() <= 12 and first.prompt.isin(both[0].prompt).all()
+    few = labelled.of_role(
+        "reporting", ("beavertails", None), n=2, **how
+    )  # however few are asked for, and of whatever measure
+    assert few.prompt.isin(both[1].prompt).all()
     (tmp_path / "beavertails.jsonl").write_text("\n".join(json.dumps(row) for row in told[:2]))
     with pytest.raises(
         UserError, match="holds too few prompts for judges that steer and others for judges that report"

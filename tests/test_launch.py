@@ -74,14 +74,14 @@ def test_the_cores_of_this_machine_do_not_limit_a_cluster(home: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("device", "expected"), [("cuda", 2), ("cuda:1", 2), ("cpu", os.cpu_count()), ("auto", os.cpu_count())]
+    ("devices", "expected"), [("cuda cuda", 1), ("cuda:0 cuda:1 cpu", 2), ("auto cpu", os.cpu_count())]
 )
-def test_stages_do_not_share_a_gpu_unless_asked_to(monkeypatch: pytest.MonkeyPatch, device: str, expected: int) -> None:
-    monkeypatch.setattr(launch.gpus, "visible", lambda: ["0", "1"])
-    stages = [SimpleNamespace(runtime={}), SimpleNamespace(runtime={"device": device})]
+def test_stages_do_not_share_a_gpu_unless_asked_to(devices: str, expected: int) -> None:
+    stages = [SimpleNamespace(runtime={}), *(SimpleNamespace(runtime={"device": name}) for name in devices.split())]
     assert launch.at_a_time(None, None, stages) == expected
     assert launch.at_a_time(8, None, stages) == 8
     assert launch.at_a_time(None, launch.Profile(ROOT / "profiles/slurm", "slurm", 64), stages) == 64
+    assert launch.at_a_time(None, launch.Profile(ROOT / "profiles/slurm", "slurm"), stages) == os.cpu_count()
 
 
 @pytest.mark.parametrize("stages", [1, 2])

@@ -54,7 +54,7 @@ def test_the_reset_begins_with_what_people_taught(loop: Path) -> None:
     [aligned] = [o for o in outputs(loop, "selfmoa/5_evaluate", finds=False) if o.parameters["method"] == "aligned"]
     assert taught.key in aligned.inputs
     results = json.loads((loop / "reports/test/nothing/results.json").read_text())
-    assert any(note.endswith("answers by people a seed (testbed-chat).") for note in results["notes"])
+    assert any(note.endswith("answers that were called safe or chosen (testbed-chat).") for note in results["notes"])
 
 
 def test_labels_behind_the_judges_are_counted(loop: Path) -> None:

@@ -461,7 +461,7 @@ def test_what_people_teach_is_safe_and_no_evaluation_prompt(tmp_path):
     assert sorted(zip(taught["source"], taught["answer"], strict=True)) == [
         *[("exchanges", "No.")], *[("hh-harmless", a) for a in sorted(preferences.load_preferences("hh-harmless", str(tmp_path))["chosen"])]
     ]  # fmt: skip
-    assert supervised.outcome(taught).endswith("of them open as a refusal does.")
+    assert supervised.outcome(taught).endswith("of them begin with a refusal.")
     assert len(supervised.answers("hh-harmless", str(tmp_path), frame(BREAD), n=1, seed=0)) == 1
     pairs = human.public("hh-harmless", str(tmp_path), frame(BREAD), n=99, seed=0)["weighted_sum"]
     assert len(pairs) == (taught["source"] == "hh-harmless").sum()

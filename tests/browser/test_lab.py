@@ -45,6 +45,7 @@ CHANGES = {
     "epochs": 1,
     "weak_epochs": 1,
     "reset_epochs": 0.5,
+    "supervised_epochs": 1,
     "judge_epochs": 1,
     "label_noise": 0.1,
     "n_test": 300,

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from underseer.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 ROLES = ("training", "reporting")
 APART = 250_000  # added to the seed of exchanges for judges that report
-KEPT_SHARE = 1 / 3  # of the labelled prompts of a public data set: only judges that report may learn from them
+KEPT_SHARE = 1 / 3  # of the prompts of a public data set, by their hash: only judges that report may learn from them
 VALIDATION_SHARE = 0.15  # of a half's rows: they choose the moment at which training stops
 COLUMNS = {"text": "prompt_toxicity", "continuation": "toxicity"}
 """Text column -> column of its stored score."""
@@ -65,23 +63,29 @@ def passages(rows: pd.DataFrame, held_out: float = 0.15) -> tuple[list[str], lis
     return texts[kept:], texts[:kept]
 
 
-def exchanges(
-    dataset: str, path: str | None, measure: str, *, n: int, seed: int, without: pd.DataFrame | None = None
+def of_role(
+    role: str, datasets: tuple[str, str | None], path: str | None, measure: str, *, n: int, seed: int
 ) -> pd.DataFrame:
-    """``n`` exchanges: ``id, prompt, answer, category`` and those of ``unsafe``, ``helpful`` and ``refusal`` that they are labelled by; with a
-    label of ``measure``, where the data set knows it.
-    ``without``: exchanges (column ``prompt``) whose prompts are left out; None, for judges that steer: of public data the prompts kept
-    for judges that report are. Raises UserError for a data set without others."""
-    taken = set() if without is None else set(without["prompt"])
+    """At most ``n`` exchanges of a judge: ``id, prompt, answer, category`` and those of ``unsafe``, ``helpful`` and ``refusal`` that they
+    are labelled by; with a label of ``measure``, where the data set knows it.
+
+    ``datasets``: that of judges that steer (``role`` "training"), and that of judges that report (None: the same), who get no prompt
+    from which the others may learn, of whatever measure: of public data a third of the prompts is never for judges that steer.
+    Raises UserError for a data set without prompts for both.
+    """
+    _check_role(role)
+    steers, dataset = role == ROLES[0], datasets[0] if role == ROLES[0] else datasets[1] or datasets[0]
     if dataset.startswith("testbed"):
         # By name: public data does not rest on the testbed's code.
-        rows = import_module("underseer.testbed.chat").judged_exchanges(n, seed)
-        return rows[~rows["prompt"].isin(taken)].reset_index(drop=True)
+        draw = import_module("underseer.testbed.chat").judged_exchanges
+        rows = draw(n, seed)
+        return rows if steers else _others(draw(n, seed + APART), rows)
     from underseer.data.exchanges import load_exchanges
 
-    rows = load_exchanges(dataset, path, seed=seed)
-    kept = [without is None and _share("judges that report", name) < KEPT_SHARE for name in rows["prompt_id"]]
-    rows = rows[~rows["prompt"].isin(taken) & ~np.array(kept, dtype=bool)]
+    rows = load_exchanges(datasets[0], path, seed=seed)
+    rows = rows[[_share("judges that report", name) >= KEPT_SHARE for name in rows["prompt_id"]]]
+    if not steers:
+        rows = _others(load_exchanges(dataset, path, seed=seed), rows)
     if rows.empty:
         raise UserError(
             f"{dataset!r} holds too few prompts for judges that steer and others for judges that report; give another judge_dataset, or "
@@ -92,16 +96,9 @@ def exchanges(
     return rows.sample(min(n, len(rows)), random_state=seed).reset_index(drop=True)
 
 
-def of_role(
-    role: str, datasets: tuple[str, str | None], path: str | None, measure: str, *, n: int, seed: int
-) -> pd.DataFrame:
-    """The ``exchanges`` of a judge. ``datasets``: that of judges that steer (``role`` "training"), and that of judges that report
-    (None: the same), who get no prompt from which the others learn."""
-    _check_role(role)
-    steering = exchanges(datasets[0], path, measure, n=n, seed=seed)
-    if role == ROLES[0]:
-        return steering
-    return exchanges(datasets[1] or datasets[0], path, measure, n=n, seed=seed + APART, without=steering)
+def _others(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """The exchanges whose prompts are not among the known ones."""
+    return rows[~rows["prompt"].isin(set(known["prompt"]))].reset_index(drop=True)
 
 
 def divided(

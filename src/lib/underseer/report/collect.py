@@ -64,13 +64,12 @@ def once(variants: Variants, role: str) -> Iterator[tuple[list[Cell], Output]]:
 
 
 def taught(variants: Variants) -> list[str]:
-    """What people taught the target before the loop, in words; nothing where they did not."""
+    """What the target learnt before the loop, in words; nothing where it is used as it comes."""
     outputs = [output for _, output in once(variants, "supervised")]
     n = sorted(int(output.metrics["n_answers"]) for output in outputs)
-    named = " and ".join(sorted({output.parameters["supervised_dataset"].replace("+", ", ") for output in outputs}))
-    return (
-        [f"Before the loop the target learnt from {n[0]} to {n[-1]} answers by people a seed ({named})."] if n else []
-    )
+    named = " or ".join(sorted({output.parameters["supervised_dataset"].replace("+", " and ") for output in outputs}))
+    of = f"{' to '.join(str(k) for k in dict.fromkeys(n[:1] + n[-1:]))} answers that were called safe or chosen ({named})"
+    return [f"Before the loop the target learnt, for each seed, {of}."] if n else []
 
 
 def _seeds(cells: Sequence[Cell]) -> set[Any]:

@@ -19,7 +19,6 @@ from pathlib import Path
 import yaml
 
 from underseer import paths, store
-from underseer.engines import gpus
 from underseer.errors import UserError
 from underseer.runs import warm
 from underseer.runs.plan import Instance
@@ -103,10 +102,11 @@ def marks(*, cluster: bool) -> Iterator[Path]:
 
 
 def at_a_time(jobs: int | None, profile: Profile | None, stages: Iterable[Instance] = ()) -> int:
-    """How many stages run at a time: as many as were asked for, else as the profile says, else one on each GPU where ``device`` asks
-    for CUDA (several share its memory, and run out of it), else as there are cores here."""
-    on_gpus = any(str(stage.runtime.get("device")).startswith("cuda") for stage in stages)
-    return jobs or (profile.jobs if profile else None) or (len(gpus.visible()) if on_gpus else 0) or os.cpu_count() or 1
+    """How many stages run at a time: as many as were asked for, else as the profile says, else one on each GPU that ``device`` names
+    (several would share its memory, and can run out of it), else as there are cores here."""
+    gpus = {device for stage in stages if (device := str(stage.runtime.get("device"))).startswith("cuda")}
+    here = len(gpus) if gpus and not (profile and profile.is_cluster) else os.cpu_count()
+    return jobs or (profile.jobs if profile else None) or here or 1
 
 
 def command(plan: Path, folder: Path, jobs: int, profile: Profile | None) -> list[str]:

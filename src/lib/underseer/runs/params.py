@@ -164,7 +164,7 @@ class Schema(BaseModel):
     baseline_beta: Own = _result("temperature of the baselines' plain DPO; null: the loop's effective one")
     baseline_epochs: Own = _result("passes of the baselines; null: epochs")
     baseline_learning_rate: Own = _result("learning rate of the baselines; null: learning_rate")
-    supervised_dataset: str | None = _result("answers by people that the target learns first; null: none", min_length=1)
+    supervised_dataset: str | None = _result("safe answers that the target learns first; null: none", min_length=1)
     n_supervised: int = _result("answers of each of these data sets, at most", ge=1)
     supervised_epochs: float = _result("passes over them", gt=0)
     supervised_learning_rate: float = _result("peak learning rate of this fine-tuning", gt=0)

@@ -14,6 +14,7 @@ from underseer.data.registry import measures_of
 from underseer.errors import UserError
 from underseer.judges import spec as judge_specs
 from underseer.runs import rounds
+from underseer.selfmoa import checks
 from underseer.testbed import chat
 from underseer.w2s import tasks
 
@@ -256,7 +257,7 @@ def _noisier(add: Add, p: dict[str, Any], role: str, judge: Any) -> Any:
 
 def _judged_by(p: dict[str, Any], role: str, measure: str) -> dict[str, Any]:
     """What a judge is, and from which exchanges it learns; a judge that reports, from others than those that steer."""
-    reports, data = role.startswith("reporting"), p["judge_dataset"] or p["exchange_dataset"]
+    reports, data = checks.reports(p, role), p["judge_dataset"] or p["exchange_dataset"]
     values = {
         **rounds.judged_length(p),
         "measure": measure,

@@ -126,15 +126,33 @@ def _data(p: Mapping[str, Any]) -> None:
 
 
 def _answers(p: Mapping[str, Any]) -> None:
-    """Data for supervised fine-tuning that hold no answers."""
+    """Data for supervised fine-tuning that hold no safe answers, or from which judges learn."""
     from underseer.data.registry import parse
 
-    for part in parse(p["supervised_dataset"], None) if p["supervised_dataset"] else ():
+    given, judges = p["supervised_dataset"], [judge_data(p, role) for role in ("training_judge", "reporting_judge")]
+    for part in parse(given, None) if given else ():
+        name, wrong = part.info.name, None
         if "rows" in part.info.holds:
-            raise UserError(
-                f"supervised_dataset = {p['supervised_dataset']!r}: {part.info.name} holds prompts without answers; give exchanges or "
-                "pairs, such as hh-harmless+safe-rlhf-mini"
-            )
+            wrong = "holds prompts without answers; give exchanges or pairs, such as hh-harmless"
+        elif part.keep is not None:
+            wrong = "is read without a class: its safe or chosen answers are learnt; leave the '/' out"
+        elif any(name == other.info.name for data in judges for other in parse(data, None)):
+            wrong = "is what judges learn from: a target that was taught the same answers would be judged by them; give another"
+        if wrong:
+            raise UserError(f"supervised_dataset = {given!r}: {name} {wrong}")
+
+
+def judge_data(p: Mapping[str, Any], role: str) -> str:
+    """The exchanges that a judge learns from and is measured on."""
+    names = ("reporting_judge_dataset", "judge_dataset") if reports(p, role) else ("judge_dataset",)
+    return next((p[name] for name in names if p[name] is not None), p["exchange_dataset"])
+
+
+def reports(p: Mapping[str, Any], role: str) -> bool:
+    """Whether a judge learns from what is kept for judges that report: these, and a judge of refusals that learns."""
+    from underseer.judges import spec
+
+    return role.startswith("reporting") or (role == "refusal_judge" and spec.learns(p[role]))
 
 
 def _weights(p: Mapping[str, Any]) -> None:
@@ -184,7 +202,7 @@ def _labels(p: Mapping[str, Any]) -> None:
 
     mistakes = []
     for role, measure in OF_EXCHANGES.items():
-        name = "reporting_judge_dataset" if role.startswith("reporting") else "judge_dataset"
+        name = "reporting_judge_dataset" if reports(p, role) else "judge_dataset"
         name = next((n for n in (name, "judge_dataset") if p[n] is not None), "exchange_dataset")
         kind = spec.split(p[role])[0]
         if kind == "oracle" or p[name].startswith("testbed"):

@@ -23,12 +23,12 @@ ORDERINGS = ("weighted_sum", "helpfulness")
 def public(dataset: str, path: str | None, evaluation: pd.DataFrame, n: int, seed: int) -> dict[str, pd.DataFrame]:
     """At most ``n`` published pairs whose prompts no evaluation set holds, the same in each of ORDERINGS: people have ordered them
     once."""
+    from underseer.data.loading import drawn
     from underseer.data.preferences import load_preferences
 
     pairs = load_preferences(dataset, path, seed=seed, held_out=evaluation)
-    if len(pairs) > n:
-        pairs = load_preferences(dataset, path, n=n, seed=seed, held_out=evaluation)
-    return dict.fromkeys(ORDERINGS, pairs)
+    chosen = drawn(pairs, pairs["id"].tolist(), min(n, len(pairs)), seed, dataset)
+    return dict.fromkeys(ORDERINGS, chosen.reset_index(drop=True))
 
 
 def answers(
@@ -37,7 +37,7 @@ def answers(
     """Answers of the model before and after the reset, half each, so that people see answers of all kinds."""
     import pandas as pd
 
-    before = targets.Target(target_model, targets.chat_folder(run, "target"))
+    before = targets.aligned(run, target_model)
     models = [before] + ([targets.locate(run, target_model)] if run.input("reset") is not None else [])
     frames = []
     for k, target in enumerate(models):
@@ -58,7 +58,7 @@ def outcome(pairs: Mapping[str, pd.DataFrame], wanted: int) -> str:
     """In words, for the notebook: how many pairs there are by each question, and whether they are as many as were wanted."""
     counts = ", ".join(f"{len(table)} by {name.replace('_', ' ')}" for name, table in pairs.items())
     fewest = min(len(table) for table in pairs.values())
-    short = "" if fewest >= wanted else f" Fewer than the {wanted} asked for: the prompts gave no more."
+    short = "" if fewest >= wanted else f" Fewer than the {wanted} asked for: there are no more."
     return f"Pairs: {counts}.{short}"
 
 

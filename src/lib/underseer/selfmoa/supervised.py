@@ -1,10 +1,11 @@
-"""Answers by people that a chat model learns before the loop, so that it refuses what it should and there is a safety to reset."""
+"""Safe answers that a chat model learns before the loop, so that it refuses what it should and there is a safety to reset."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from underseer.errors import UserError
 from underseer.judges.strings import refuses
 from underseer.selfmoa.pools import TESTBED
 
@@ -24,6 +25,12 @@ def answers(datasets: str, path: str | None, evaluation: pd.DataFrame, n: int, s
     import pandas as pd
 
     parts = [_of_one(name.strip(), path, evaluation, n, seed) for name in datasets.split("+")]
+    for name, part in zip(datasets.split("+"), parts, strict=True):
+        if part.empty:
+            raise UserError(
+                f"supervised_dataset = {datasets!r}: no safe answer of {name.strip()} is left whose prompt no evaluation set holds; leave "
+                "the data set out, or evaluate on others"
+            )
     drawn = [part.sample(min(n, len(part)), random_state=seed) for part in parts]
     return pd.concat(drawn).drop_duplicates("id").sample(frac=1, random_state=seed)[COLUMNS].reset_index(drop=True)
 
@@ -43,7 +50,7 @@ def _of_one(name: str, path: str | None, evaluation: pd.DataFrame, n: int, seed:
 
 
 def outcome(rows: pd.DataFrame) -> str:
-    """In words, for the notebook: how many answers there are of each data set, and how many of them open as a refusal does."""
+    """In words, for the notebook: how many answers there are of each data set, and how many of them begin with a refusal."""
     by_source = ", ".join(f"{n} of {source}" for source, n in rows["source"].value_counts().items())
     refusals = sum(map(refuses, rows["answer"]))
-    return f"{len(rows)} answers by people: {by_source}. {refusals} of them open as a refusal does."
+    return f"{len(rows)} answers that were called safe or chosen: {by_source}. {refusals} of them begin with a refusal."

@@ -44,15 +44,24 @@ class Target:
 
 
 def locate(run: Run, target_model: str) -> Target:
-    """The target of a stage: what its inputs ``previous`` (an iterate), ``reset``, ``supervised`` and ``target`` (a chat model
-    of the testbed) hold, the latest first; else the model of the specification itself."""
-    previous = run.input("previous")
-    trained = run.input("reset") or run.input("supervised")
-    start = Target(str(trained.file("model"))) if trained else Target(target_model, chat_folder(run, "target"))
+    """The target of a stage: what its inputs ``previous`` (an iterate) and ``reset`` hold, the latest first; else the model before."""
+    reset, previous = run.input("reset"), run.input("previous")
+    start = aligned(run, target_model) if reset is None else Target(str(reset.file("model")))
     if previous is not None and previous.has("model"):
         return Target(str(previous.file("model")), start=start)
     adapter = previous.file("adapter") if previous is not None and previous.has("adapter") else None
     return replace(start, adapter=adapter)
+
+
+def aligned(run: Run, target_model: str) -> Target:
+    """The target before the reset: what the inputs ``supervised`` and ``target`` (a chat model of the testbed) hold, the latest first;
+    else the model of the specification itself."""
+    supervised = run.input("supervised")
+    return (
+        Target(target_model, chat_folder(run, "target"))
+        if supervised is None
+        else Target(str(supervised.file("model")))
+    )
 
 
 def chat_folder(run: Run, role: str) -> Path | None:

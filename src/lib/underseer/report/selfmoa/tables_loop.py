@@ -171,7 +171,7 @@ _SPENT = {
     "tokens_generated": "Tokens generated",
     "tokens_scored": "Tokens scored",
     "judge_calls": "Judge calls",
-    "labels": "Labels that judges learnt from",
+    "labels": "Labels learnt from",
 }
 
 
