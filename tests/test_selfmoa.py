@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -312,7 +313,7 @@ def test_what_was_seen_is_said_as_it_is() -> None:
     worse = SimpleNamespace(pairs_trained=7, curves=curves(reward_margin=[0.0, -0.5]))
     assert "by DPO" in aligning.outcome(worse, one) and "does not prefer" in aligning.outcome(worse, one)
     few = human.outcome({"weighted_sum": answers([]), "helpfulness": answers([])}, 3)
-    assert few == "Pairs: 0 by weighted sum, 0 by helpfulness. Fewer than the 3 asked for: the prompts gave no more."
+    assert few == "Pairs: 0 by weighted sum, 0 by helpfulness. Fewer than the 3 asked for: there are no more."
     train = pd.DataFrame({"set": ["attack"] * 2 + ["safe"]})
     report = pd.DataFrame({"reason": ["pool", "same text", "kept"], "rows": [5, 2, 3]})
     drawn = pools.Pools(train, train, train, report)
@@ -546,6 +547,33 @@ def test_layers_of_an_adapter_are_looked_for_in_the_targets_own_architecture(tmp
     checks._adapter({**told, "lora_targets": "q_proj,v_proj"})
     with pytest.raises(UserError, match="'c_attn' matches no linear layer"):
         checks._adapter({**told, "lora_targets": "q_proj,c_attn"})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("hh-harmless+advbench", "advbench holds prompts without answers"),
+        ("hh-harmless/safe", "hh-harmless is read without a class"),
+        ("hh-harmless+safe-rlhf-mini", "safe-rlhf-mini is what judges learn from"),
+        ("harmbench-rated", "harmbench-rated is what judges learn from"),
+        ("hh-harmless", None),
+        (None, None),
+    ],
+)
+def test_a_target_is_taught_answers_that_no_judge_learns_from(given: str | None, expected: str | None) -> None:
+    told = {"judge_dataset": None, "exchange_dataset": "safe-rlhf-mini", "reporting_judge_dataset": "harmbench-rated"}
+    with pytest.raises(UserError, match=expected) if expected else contextlib.nullcontext():
+        checks._answers({**told, "supervised_dataset": given})
+
+
+def test_a_judge_of_refusals_that_learns_learns_with_those_that_report() -> None:
+    made = plan.make(demo("seed=0", "baselines=none", "refusal_judge=trained:testbed:chat-test"))
+    roles = {
+        i.parameters["measure"]: i.parameters["judge_role"]
+        for i in made.instances.values()
+        if i.stage == "judges/evaluator"
+    }
+    assert roles == {"unsafe": "training", "helpful": "training", "refusal": "reporting"}
 
 
 def test_baselines_cost_no_loop_twice() -> None:

@@ -77,9 +77,7 @@ def run(
     set_: Set = [],  # noqa: B006 (typer copies it)
     jobs: Annotated[
         int | None,
-        typer.Option(
-            "--jobs", "-j", min=1, help="Stages at a time.", show_default="cores; device = cuda: 1; the profile's"
-        ),
+        typer.Option("--jobs", "-j", min=1, help="Stages at a time.", show_default="cores; on a GPU 1; the profile's"),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Check everything, show what would run, run nothing.")
