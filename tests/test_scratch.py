@@ -419,7 +419,7 @@ def test_of_instances_that_differ_in_an_input_alone_the_first_is_taken(
         (
             "selfmoa",
             "baseline_pairs baselines helpfulness_judge human_dataset iterations judge_noise red_team_model refusal_judge "
-            "reporting_helpfulness_judge reporting_judge reset seed target_model training_judge",
+            "reporting_helpfulness_judge reporting_judge reset seed supervised_dataset target_model training_judge",
         ),
     ],
 )
