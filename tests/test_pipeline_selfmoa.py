@@ -63,6 +63,9 @@ def test_labels_behind_the_judges_are_counted(loop: Path) -> None:
     behind = {r["method"]: (r["ordered_by"], r["judge_labels"]) for r in results["pairs"]}
     assert behind.pop("human_dpo") == behind.pop("human_modpo") == ("people", 0)
     assert set(behind.values()) == {("judges", 96)}
+    goals = {r["method"]: (r["ordering"], r["objective_weights"]) for r in results["pairs"]}
+    assert goals["selfmoa_iter2"] == ("helpfulness", "helpfulness:0.5,safety:0.5") and goals["sft"] == (None, None)
+    assert goals["dpo_safety_only"] == ("safety", "safety:1")
     spent = {c.get("role"): c["labels"] for c in results["cost"].values()}
     assert spent["training_judge"] == spent["helpfulness_judge"] == 48 and spent["refusal_judge"] == 0
     assert {j["measure"]: j["card"]["n_labels"] for j in results["judges"] if j["card"]} == {"unsafe": 48, "helpful": 48, "refusal": None}  # fmt: skip

@@ -604,6 +604,19 @@ def test_ablation_of_the_judges_noise():
     assert shared.sweep(swept.panels, swept.head) is not None
 
 
+@pytest.mark.parametrize(
+    ("ordering", "weights", "expected"),
+    [
+        ("safety", "safety:1.0", ["ordered by safety,", "without a margin"]),
+        ("helpfulness", "helpfulness:0.3,safety:0.7", ["ordered by helpfulness,", "safety as the margin"]),
+        ("weighted_sum", "helpfulness:1", ["ordered by weighted sum,", "without a margin"]),
+        (None, None, []),
+    ],
+)
+def test_the_figure_of_the_loop_says_what_orders_its_pairs(ordering, weights, expected):
+    assert diagram._objectives({"ordering": ordering, "objective_weights": weights}) == expected
+
+
 def test_data_efficiency_over_human_pairs():
     answers, _, made = tables_of.human()
     found = built(answers, pairs=made)

@@ -72,6 +72,13 @@ def taught(variants: Variants) -> list[str]:
     return [f"Before the loop the target learnt, for each seed, {of}."] if n else []
 
 
+def objectives(cell: Cell, method: str) -> dict[str, Any]:
+    """What orders a method's pairs and how the objectives are weighted, where it learns from pairs."""
+    aligned = cell["outputs"].get(f"align_{method}")
+    given = aligned.parameters if aligned else {}
+    return {name: given[name] for name in ("ordering", "objective_weights") if given.get(name)}
+
+
 def _seeds(cells: Sequence[Cell]) -> set[Any]:
     return {cell["values"].get("seed") for cell in cells}
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from underseer.maths import modpo
 from underseer.report import tidy
 from underseer.report import wording as w
 from underseer.report.drawing import colour, finish
@@ -124,9 +126,18 @@ def _notes(results: Results, line: Line) -> dict[str, list[str]]:
         "red_team": [f"asked {_series(fate, 'asked')}", f"succeeded {_series(fate, 'successes')}"] if fate else [],
         "judges": ["helpfulness and safety", *w.labels(list(dict.fromkeys(training)))[:2]],
         "pairs": [*_counted(own), *filter(None, (", ".join(mix[:2]), ", ".join(mix[2:])))],
-        "align": ["ordered by helpfulness,", "safety as the margin"],
+        "align": _objectives(next((p for ps in own for p in ps), {})),
         "iterate": ["unsafe " + " · ".join(rates) + " %"],
     }
+
+
+def _objectives(pairs: Mapping[str, Any]) -> list[str]:
+    """What orders the pairs, and what makes their margin; nothing where the results do not say."""
+    if not (pairs.get("ordering") and pairs.get("objective_weights")):
+        return []
+    objectives = modpo.parse_weights(pairs["objective_weights"], modpo.objective(pairs["ordering"]))
+    margin = f"{', '.join(objectives.others)} as the margin" if objectives.others else "without a margin"
+    return [f"ordered by {pairs['ordering'].replace('_', ' ')},", margin]
 
 
 _SETS = ("attack", "safe", "borderline")

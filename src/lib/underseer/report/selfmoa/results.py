@@ -45,7 +45,7 @@ class Loop:
     pairs: one row for each method, variant and seed that learnt from pairs: PAIRS; optionally variant, iteration, n_candidates,
         n_prompts, dropped_near_ties, dropped_duplicates, dropped_both_unsafe, n_attack, n_safe, n_borderline (pairs by
         set), safety_difference, helpful_difference (means), chosen_less_safe (share), ordered_by (judges, people), judge_labels
-        (labels behind those judges). Of an iterate: its own pairs alone, not those of earlier iterations.
+        (labels behind those judges), ordering, objective_weights. Of an iterate: its own pairs alone, not those of earlier iterations.
     judges: {'role' (training, reporting), 'measure', 'name', 'version', 'seed', 'card'} each, optionally 'variant'; 'card' as
         `judges.card.judge_card` writes it, None for the oracle. utility: UTILITY and optionally variant, n, stderr; accuracies in [0, 1].
     """
