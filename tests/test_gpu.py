@@ -56,7 +56,7 @@ def test_the_same_answers_and_the_same_log_probabilities(tmp_path):
 
 @pytest.mark.parametrize("file", ["w2s_safety", "selfmoa"])
 def test_a_whole_run(home, file):
-    command = ("run", f"params/test/{file}.yaml", "--set", "device=cuda")
+    command = ("run", f"params/test/{file}.yaml", "--set", "device=cuda", "--jobs", "4")
     ran = underseer(home, *command)
     assert ran.returncode == 0, ran.stderr
     assert "cuda" in {output.manifest["runtime"].get("device") for output in store.readable()}
