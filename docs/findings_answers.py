@@ -48,9 +48,9 @@ def gap(results: Results) -> str | None:
 
 
 def compared(results: Results, pairs: Sequence[tuple[str, str]]) -> Iterator[Answer]:
-    """The tests of the results that compare these methods, the first with the second; 'last' is the last iterate of the loop."""
-    last = max((r["method"] for r in results["rows"] if iteration(r["method"])), key=iteration, default="last")
-    wanted = [tuple(last if m == "last" else m for m in pair) for pair in pairs]
+    """The tests of the results that compare these methods, the first with the second; 'last' is the last iterate of the loop, and
+    a control that is a loop of its own stands for its last iterate."""
+    wanted = [tuple(_last(results, method) for method in pair) for pair in pairs]
     loop = results["pipeline"] == "selfmoa"
     where = question_sets(results) if loop else {(w.main_dataset(results), w.primary(results))}
     labels = [] if loop else (results.get("label_quality") or {}).get("tests") or []
@@ -64,6 +64,15 @@ def compared(results: Results, pairs: Sequence[tuple[str, str]]) -> Iterator[Ans
             )
             metric = f", {w.spoken(test['metric'])} on {w.dataset_name(test['dataset'])}" if loop else ""
             yield answer(f"{said}{metric}{variant(test['variant_a'])}", test)
+
+
+def _last(results: Results, method: str) -> str:
+    """The last iterate of the loop, for 'last', or of a control by its name; of a method without iterates its own name."""
+    methods = {r["method"] for r in results["rows"]}
+    if method == "last":
+        return max((m for m in methods if iteration(m)), key=iteration, default="last")
+    rounds = [m for m in methods if m.rpartition("_")[0] == method and m.rpartition("_")[2].isdigit()]
+    return max(rounds, key=lambda m: int(m.rpartition("_")[2]), default=method)
 
 
 def question_sets(results: Results) -> set[tuple[str, str]]:

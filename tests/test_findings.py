@@ -126,6 +126,19 @@ def test_corrected_rates_are_held_against_the_oracles() -> None:
     assert said.verdict == "1 of 2 covered" and said.difference == "without the correction 0 of 2"
 
 
+def test_a_control_that_is_a_loop_stands_for_its_last_round() -> None:
+    """Its rounds are methods of their own: compared by its bare name it would be left out in silence."""
+    methods = (
+        "reset",
+        "offline",
+        *(f"{m}{k}" for m in ("selfmoa_iter", "no_red_team_", "iterated_dpo_") for k in range(1, 11)),
+    )
+    results = {"rows": [{"method": m} for m in methods]}
+    asked = ("last", "offline", "no_red_team", "iterated_dpo", "human_dpo")
+    expected = ["selfmoa_iter10", "offline", "no_red_team_10", "iterated_dpo_10", "human_dpo"]
+    assert [findings_answers._last(results, m) for m in asked] == expected
+
+
 @pytest.mark.parametrize(("slope", "verdict"), [(0.1, "worse"), (0.0, findings_answers.NOT_SHOWN)])
 def test_a_change_is_shown_by_seeds_that_agree(slope: float, verdict: str) -> None:
     results = noisy(slope)
