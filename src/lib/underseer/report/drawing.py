@@ -31,6 +31,7 @@ COLOURS = {
 """Okabe and Ito's palette, told apart with any colour vision; rows carry names too, so colour is never alone."""
 SPARE = ("#E69F00", "#7F7F7F", "#8C6BB1", "#3B3B3B", "#A6761D")
 MARKERS = "osD^vPX*"
+DASHES = ("-", "--", ":", "-.")
 SEED = {"marker": "o", "ms": 3.4, "mfc": "white", "mew": 0.8}
 LOST = {"marker": "x", "ms": 6, "mew": 1.3}
 """The mark of one seed, and the cross over one whose training collapsed."""
@@ -229,8 +230,11 @@ def trend(
     across, with its band. What all lines share is drawn once, in grey. numbers: write each mean above its interval."""
     ink = dict(zip(rows["line"].unique(), colours, strict=True))
     known = rows[rows["mean"].notna()]
+    across: list[Any] = []  # the colours of the lines that were drawn: variants of one method have the same, and dashes
     for row in known[known["place"].isna()].itertuples():
-        ax.axhline(row.mean, color=ink[row.line], lw=1.6, label=row.line, zorder=1.5)
+        dashes = DASHES[across.count(ink[row.line]) % len(DASHES)]
+        ax.axhline(row.mean, color=ink[row.line], lw=1.6, ls=dashes, label=row.line, zorder=1.5)
+        across.append(ink[row.line])
         if pd.notna(row.low):
             ax.axhspan(row.low, row.high, color=ink[row.line], alpha=0.12, lw=0)
     known = known[known["place"].notna()].sort_values("place", kind="stable")
