@@ -15,7 +15,7 @@ from underseer.maths.efficiency import Ratio, examples_ratio
 from underseer.report import ablation
 from underseer.report import compared as paired
 from underseer.report import wording as w
-from underseer.report.names import iteration
+from underseer.report.names import iteration, rounds
 
 NOT_SHOWN = "not shown"
 Results = dict[str, Any]
@@ -68,11 +68,10 @@ def compared(results: Results, pairs: Sequence[tuple[str, str]]) -> Iterator[Ans
 
 def _last(results: Results, method: str) -> str:
     """The last iterate of the loop, for 'last', or of a control by its name; of a method without iterates its own name."""
-    methods = {r["method"] for r in results["rows"]}
-    if method == "last":
-        return max((m for m in methods if iteration(m)), key=iteration, default="last")
-    rounds = [m for m in methods if m.rpartition("_")[0] == method and m.rpartition("_")[2].isdigit()]
-    return max(rounds, key=lambda m: int(m.rpartition("_")[2]), default=method)
+    whose = "selfmoa" if method == "last" else method
+    iterates = {row["method"]: rounds(row["method"]) or (None, 0) for row in results["rows"]}
+    own = [m for m, (name, _) in iterates.items() if name == whose]
+    return max(own, key=lambda m: iterates[m][1], default=method)
 
 
 def question_sets(results: Results) -> set[tuple[str, str]]:

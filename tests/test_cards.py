@@ -197,10 +197,8 @@ def test_exchanges_of_public_data_for_a_judge_that_reports(tmp_path):
     both = [labelled.of_role(role, ("beavertails", None), n=1000, **how) for role in labelled.ROLES]
     assert sum(map(len, both)) == 40 and set(both[0].prompt).isdisjoint(both[1].prompt)  # though more were asked for
     assert 6 <= both[1].prompt.nunique() <= 12 and first.prompt.isin(both[0].prompt).all()
-    few = labelled.of_role(
-        "reporting", ("beavertails", None), n=2, **how
-    )  # however few are asked for, and of whatever measure
-    assert few.prompt.isin(both[1].prompt).all()
+    few = labelled.of_role("reporting", ("beavertails", None), n=2, **how)
+    assert few.prompt.isin(both[1].prompt).all(), "however few are asked for"
     (tmp_path / "beavertails.jsonl").write_text("\n".join(json.dumps(row) for row in told[:2]))
     with pytest.raises(
         UserError, match="holds too few prompts for judges that steer and others for judges that report"

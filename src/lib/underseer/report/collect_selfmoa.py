@@ -145,12 +145,8 @@ def pairs(variants: Variants) -> pd.DataFrame | None:
         for suffix in suffixes(variants, start):
             for cells, output in collect.once(variants, start + suffix):
                 method = name.format(suffix)
-                goals = collect.objectives(cells[0], method)
-                yield (
-                    suffix,
-                    {"method": method, **_instance(cells, output), **labels(cells[0], method), **goals},
-                    output,
-                )
+                row = {"method": method, **_instance(cells, output), **labels(cells[0], method)}
+                yield suffix, row | collect.objectives(cells[0], method), output
 
     rows = [row | _counted(output, int(k)) for k, row, output in learnt("preferences_", "selfmoa_iter{}")]
     for method, row, output in learnt("align_", "{}"):

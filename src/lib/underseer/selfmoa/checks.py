@@ -129,7 +129,7 @@ def _answers(p: Mapping[str, Any]) -> None:
     """Data for supervised fine-tuning that hold no safe answers, or from which judges learn."""
     from underseer.data.registry import parse
 
-    given, judges = p["supervised_dataset"], [judge_data(p, role) for role in ("training_judge", "reporting_judge")]
+    given, judges = p["supervised_dataset"], [p[_judged_on(p, role)] for role in ("training_judge", "reporting_judge")]
     for part in parse(given, None) if given else ():
         name, wrong = part.info.name, None
         if "rows" in part.info.holds:
@@ -142,10 +142,10 @@ def _answers(p: Mapping[str, Any]) -> None:
             raise UserError(f"supervised_dataset = {given!r}: {name} {wrong}")
 
 
-def judge_data(p: Mapping[str, Any], role: str) -> str:
-    """The exchanges that a judge learns from and is measured on."""
+def _judged_on(p: Mapping[str, Any], role: str) -> str:
+    """The parameter that names the exchanges which a judge learns from and is measured on."""
     names = ("reporting_judge_dataset", "judge_dataset") if reports(p, role) else ("judge_dataset",)
-    return next((p[name] for name in names if p[name] is not None), p["exchange_dataset"])
+    return next((name for name in names if p[name] is not None), "exchange_dataset")
 
 
 def reports(p: Mapping[str, Any], role: str) -> bool:
@@ -202,8 +202,7 @@ def _labels(p: Mapping[str, Any]) -> None:
 
     mistakes = []
     for role, measure in OF_EXCHANGES.items():
-        name = "reporting_judge_dataset" if reports(p, role) else "judge_dataset"
-        name = next((n for n in (name, "judge_dataset") if p[n] is not None), "exchange_dataset")
+        name = _judged_on(p, role)
         kind = spec.split(p[role])[0]
         if kind == "oracle" or p[name].startswith("testbed"):
             continue

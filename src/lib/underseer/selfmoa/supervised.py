@@ -24,14 +24,15 @@ def answers(datasets: str, path: str | None, evaluation: pd.DataFrame, n: int, s
     """
     import pandas as pd
 
-    parts = [_of_one(name.strip(), path, evaluation, n, seed) for name in datasets.split("+")]
-    for name, part in zip(datasets.split("+"), parts, strict=True):
+    drawn = []
+    for name in map(str.strip, datasets.split("+")):
+        part = _of_one(name, path, evaluation, n, seed)
         if part.empty:
             raise UserError(
-                f"supervised_dataset = {datasets!r}: no safe answer of {name.strip()} is left whose prompt no evaluation set holds; leave "
-                "the data set out, or evaluate on others"
+                f"supervised_dataset = {datasets!r}: no safe answer of {name} is left whose prompt no evaluation set holds; leave the "
+                "data set out, or evaluate on others"
             )
-    drawn = [part.sample(min(n, len(part)), random_state=seed) for part in parts]
+        drawn.append(part.sample(min(n, len(part)), random_state=seed))
     return pd.concat(drawn).drop_duplicates("id").sample(frac=1, random_state=seed)[COLUMNS].reset_index(drop=True)
 
 

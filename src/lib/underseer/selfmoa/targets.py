@@ -56,12 +56,9 @@ def locate(run: Run, target_model: str) -> Target:
 def aligned(run: Run, target_model: str) -> Target:
     """The target before the reset: what the inputs ``supervised`` and ``target`` (a chat model of the testbed) hold, the latest first;
     else the model of the specification itself."""
-    supervised = run.input("supervised")
-    return (
-        Target(target_model, chat_folder(run, "target"))
-        if supervised is None
-        else Target(str(supervised.file("model")))
-    )
+    if (supervised := run.input("supervised")) is not None:
+        return Target(str(supervised.file("model")))
+    return Target(target_model, chat_folder(run, "target"))
 
 
 def chat_folder(run: Run, role: str) -> Path | None:
