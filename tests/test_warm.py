@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -85,6 +88,42 @@ def test_the_fork_ends_with_its_client_and_with_what_started_it(
     started = time.monotonic()
     process.stdout.read()  # ends when all that hold the other end have ended
     assert time.monotonic() - started < seconds
+
+
+def ask(served: dict[str, str], folder: Path, output: int) -> socket.socket:
+    """What a client sends, by hand."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(served[warm.SOCKET])
+    body = json.dumps({"argv": ["told", "wait"], "env": served, "cwd": str(folder)}).encode()
+    socket.send_fds(connection, [struct.pack("i", len(body))], [output] * 3)
+    connection.sendall(body)
+    return connection
+
+
+def test_the_fork_ends_with_a_client_that_has_not_read_its_number(script: Path, served: dict[str, str]) -> None:
+    """The fork sees a reset connection then, not a closed one."""
+    reading, writing = os.pipe()
+    connection = ask(served, script, writing)
+    os.close(writing)
+    with open(reading) as output:
+        assert [output.readline() for _ in range(3)][2] == "waiting\n"
+        connection.close()
+        started = time.monotonic()
+        output.read()
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x00", struct.pack("i", 1000), struct.pack("i", 1000) + b"{"])
+def test_a_client_that_ends_in_the_middle_of_its_request_ends_nothing_else(
+    script: Path, served: dict[str, str], sent: bytes
+) -> None:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(served[warm.SOCKET])
+    if sent:
+        socket.send_fds(connection, [sent], [0, 1, 2])
+    connection.close()
+    hot = subprocess.run(command("3"), env=served, capture_output=True, text=True, cwd=script, timeout=20)
+    assert hot.returncode == 3 and hot.stdout.endswith(" True\n"), hot.stderr  # in a fork: what was preloaded is there
 
 
 def test_a_signal_reaches_the_fork(script: Path, served: dict[str, str]) -> None:

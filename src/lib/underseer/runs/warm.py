@@ -110,7 +110,11 @@ def serve(descriptor: int, preloaded: list[str]) -> NoReturn:
         __import__(name)
     while True:
         client, _ = listener.accept()
-        request, fds = _receive(client)
+        try:
+            request, fds = _receive(client)
+        except ConnectionError:  # the client was killed before it had asked
+            client.close()
+            continue
         if os.fork() == 0:
             listener.close()
             _become(client, request, fds)
@@ -161,17 +165,31 @@ def _become(client: socket.socket, request: dict, fds: list[int]) -> NoReturn:
 
 
 def _end_with_client(client: socket.socket) -> None:
-    if not client.recv(1):
-        os._exit(1)
+    with contextlib.suppress(ConnectionError):  # a client that is killed before it has read the fork's number resets it
+        client.recv(1)
+    os._exit(1)  # clients send nothing after their request: this is their end
 
 
 def _receive(client: socket.socket) -> tuple[dict, list[int]]:
+    """A client's request and its three streams. Raises a ``ConnectionError`` when the client ends before all has come."""
     head, fds, _, _ = socket.recv_fds(client, 4, 3)
-    (size,) = struct.unpack("i", head)
-    body = b""
-    while len(body) < size:
-        body += client.recv(size - len(body))
-    return json.loads(body), fds
+    try:
+        return json.loads(_exactly(client, struct.unpack("i", head + _exactly(client, 4 - len(head)))[0])), fds
+    except ConnectionError:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    """So many bytes. Raises a ``ConnectionError`` when the other end closes before."""
+    data = b""
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            raise ConnectionResetError(f"{len(data)} of {size} bytes came")
+        data += part
+    return data
 
 
 def run(argv: list[str]) -> int:
@@ -189,21 +207,24 @@ def run(argv: list[str]) -> int:
     held = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, held)  # until there is a fork to pass them on to
     body = json.dumps({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}).encode()
-    socket.send_fds(connection, [struct.pack("i", len(body))], [0, 1, 2])
-    connection.sendall(body)
-    number_of_fork = connection.recv(4)
-    if len(number_of_fork) < 4:
+    try:
+        socket.send_fds(connection, [struct.pack("i", len(body))], [0, 1, 2])
+        connection.sendall(body)
+        (pid,) = struct.unpack("i", _exactly(connection, 4))
+    except ConnectionError:  # the warm process ended before it forked
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
         os.execv(sys.executable, [sys.executable, "-m", *argv])
-    (pid,) = struct.unpack("i", number_of_fork)
     for number in held:
         signal.signal(number, lambda n, _: _pass_on(pid, n))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
     connection.settimeout(PARENT)
     while os.getppid() == parent:
-        with contextlib.suppress(TimeoutError):
-            code = connection.recv(4)
-            return struct.unpack("i", code)[0] if len(code) == 4 else 1  # cut off: the fork was killed
+        try:
+            return struct.unpack("i", _exactly(connection, 4))[0]
+        except TimeoutError:
+            continue
+        except ConnectionError:  # the fork was killed
+            return 1
     return 1
 
 
