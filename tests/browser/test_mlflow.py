@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_the_view_opens_on_configurations_and_their_numbers(
     views: dict[str, str], open_page, shoot, experiment: str, columns: list[str]
 ) -> None:
     page = open_page(_of(views, experiment), width=1900)
-    page.get_by_text("matching runs").wait_for(timeout=120_000)
+    page.get_by_text(re.compile("matching runs?")).wait_for(timeout=120_000)
     heads = page.locator("[role=columnheader][col-id]")
     heads.nth(4).wait_for(timeout=120_000)
     shown = {head.get_attribute("col-id"): int(head.get_attribute("aria-colindex")) for head in heads.all()}
@@ -65,7 +66,7 @@ def test_comparing_and_parallel_coordinates_answer_the_question(
 ) -> None:
     """Which vote recovers most, and of how many supervisors: what differs is an axis, and the recovered share is the last."""
     page = open_page(_of(views, experiment), width=1600)
-    page.get_by_text("matching runs").wait_for(timeout=120_000)
+    page.get_by_text(re.compile("matching runs?")).wait_for(timeout=120_000)
     page.locator("[role=columnheader] input[type=checkbox]").first.check(force=True, timeout=120_000)
     page.get_by_role("button", name="Compare").first.click()
     page.get_by_text("Parallel Coordinates Plot").wait_for(timeout=120_000)
