@@ -68,11 +68,15 @@ def test_a_rerun_with_other_results_overwrites_nothing(finished: Path, tmp_path:
     assert again["provenance"]["seeds"] == json.loads(before)["provenance"]["seeds"] == seeds
     index = (reports / "index.html").read_text()
     assert "w2s_safety/index.html" in index and "w2s_safety@voting=none/index.html" in index
+    stages = (reports / "w2s_safety@voting=none/stages/index.html").read_text()
+    assert "underseer run params/test/w2s_safety.yaml --set voting=none" in stages
     import mlflow
 
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
-    found = {e.name for e in client.search_experiments()}
-    assert {"test/w2s_safety", "test/w2s_safety@voting=none"} <= found
+    found = {e.name: e.experiment_id for e in client.search_experiments()}
+    assert {"test/w2s_safety", "test/w2s_safety@voting=none"} <= set(found)
+    (run,) = client.search_runs([found["test/w2s_safety@voting=none"]], "tags.kind = 'configuration'")
+    assert "run params/test/w2s_safety.yaml --set voting=none`" in run.data.tags["mlflow.note.content"]
     done = underseer(home, "run", TEST_PARAMS, "--set", "eval_batch_size=7", "--set", "seeds=tuning", "--jobs", "1")
     assert "nothing to do" in done.stdout and "reports/test/w2s_safety/index.html" in done.stdout
     assert underseer(home, "report", "test/w2s_safety@voting=none").returncode == 0
@@ -197,6 +201,7 @@ def test_an_export_can_be_checked_and_holds_only_what_is_named(finished: Path, t
     parts = {p["@id"] for p in graph["./"]["hasPart"]}
     assert parts == files - {"ro-crate-metadata.json"} and parts <= set(graph)
     parameters = json.loads((folder / "parameters.json").read_text())["stages"]
+    assert {"testbed/pretrain", "w2s/1_data", "w2s/2_supervisors"} <= {name.rpartition("/")[0] for name in parameters}
     assert parameters[student.name] == student.parameters
     assert "../" not in "".join(re.findall(r'href="([^"]*)"', (folder / "index.html").read_text()))
     assert not any(
@@ -204,6 +209,14 @@ def test_an_export_can_be_checked_and_holds_only_what_is_named(finished: Path, t
     )
     card = (folder / "MODEL_CARD.md").read_text()
     assert student.name in card and "Weak supervisor" in card and "Synthetic testbed" in card
+    results = json.loads((folder / "results.json").read_text())
+    own = {"none": "w2s_naive", "hard": "w2s_hard_vote", "soft": "w2s_soft_vote"}[student.parameters["voting"]]
+    (accuracy,) = (
+        r["values"][r["seeds"].index(student.parameters["seed"])]
+        for r in results["rows"]
+        if (r["method"], r["metric"]) == (own, "accuracy")
+    )
+    assert f"| Accuracy, % | {100 * accuracy:.1f} |" in card
     again = underseer(finished, "export", "test/w2s_safety", "--to", folder)
     assert again.returncode == 2 and "holds files already" in again.stderr
     unknown = underseer(finished, "export", "test/w2s_safety", "--to", tmp_path / "b", "--with", "w2s/4_student/none")

@@ -331,6 +331,8 @@ def test_figure_1_of_the_legal_task(frame):
     table = tables.figure1(found)
     assert table.shown["Published accuracy, %"].tolist() == ["80.2", "", "", "", ""]
     assert table.shown["Accuracy, %"].tolist()[0] == wording.with_interval(found["rows"][0], "accuracy")
+    behind = links.cells(table.rows[0], "F1 (weighted), %")
+    assert behind == links.address({"dataset": "test", "method": "weak", "metric": "f1"}) and "method=weak" in behind
     bars = figures.figure1(tidy.figure1(found)).axes[0].patches
     assert len(bars) == 3 * (5 + 1) and sum(bool(b.get_hatch()) for b in bars) == 3
     of = {r["metric"]: 100 * r["mean"] for r in found["rows"] if r["method"] == "strong_ceiling"}
@@ -543,7 +545,7 @@ def test_profile_page_leads_to_each_experiment(rendered):
         'href="w2s_safety/index.html"' in html and "<td>finished" in html and "running" not in html.split("</style>")[1]
     )
     sentence, numbers = first_screen(load_results(rendered / "results.json"))
-    assert f"<td>{sentence}</td>" in html and all(f"<b>{n.value}</b> {n.interval}" in html for n in numbers)
+    assert f"<td>{sentence}</td>" in html and all(f">{n.value}</a></b> {n.interval}" in html for n in numbers)
     page.write_index(reports, "demo", ["demo/w2s_safety: 3 of 4 stages done"])
     html = (reports / "demo" / "index.html").read_text()
     assert "<td>running again" in html and "Still running: demo/w2s_safety: 3 of 4 stages done" in html

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -663,7 +664,13 @@ def test_the_page_of_a_profile_shows_the_first_numbers(rendered, results):
     number = first_screen(results)[1][0]
     reset = wording.with_interval(row(results, "reset", "unsafe_rate"), "unsafe_rate")
     assert number.label == "Unsafe rate, safety reset" and reset == f"{number.value[:-2]} {number.interval}"
-    assert f"<b>{number.value}</b> {number.interval}" in (reports / "demo" / "index.html").read_text()
+    shown = f'">{number.value}</a></b> {number.interval}'
+    assert f'<a href="{rendered.name}/index.html{shown}' in (reports / "demo" / "index.html").read_text()
+    (rendered / "rows.html").touch()
+    page.write_index(reports, "demo")
+    (rendered / "rows.html").unlink()
+    address = f"{rendered.name}/{escape(number.rows)}"
+    assert f'<a href="{address}{shown}' in (reports / "demo" / "index.html").read_text()
 
 
 class Output:

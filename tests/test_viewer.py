@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from conftest import ROOT
 from test_report_selfmoa import Output, cell
 from underseer.look import viewer
 from underseer.look.viewer import loop, w2s
 from underseer.look.viewer.parts import Part
-from underseer.runs import publish
+from underseer.runs import params, publish, rehearsal
 
+FILE = ROOT / "params/demo/w2s_safety.yaml"
 EVIL = "</script><script>document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\"> & <b>bold</b> 🙂 İ"
 
 
@@ -185,15 +190,29 @@ def test_rows_of_weak_to_strong_are_told_apart_by_who_is_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "command"),
+    ("sets", "name", "rehearse", "options"),
     [
-        ("demo/selfmoa", "params/demo/selfmoa.yaml"),
-        (
-            "demo/w2s_safety@n_seeds=8,voting=hard+soft",
-            "params/demo/w2s_safety.yaml --set n_seeds=8 --set 'voting=[hard,soft]'",
-        ),
-        ("demo/selfmoa@wide", "params/demo/selfmoa.yaml --name wide"),
+        ([], None, False, ""),
+        (["n_seeds=2", "voting=[hard, soft]"], None, False, " --set n_seeds=2 --set 'voting=[hard, soft]'"),
+        (["epochs=4"], "longer", False, " --set epochs=4 --name longer"),
+        (["dataset=wts-safety", "dataset_path=./my file.csv"], None, True, " --set dataset=wts-safety --set 'dataset_path=./my file.csv' --rehearse"),
     ],
-)
-def test_the_command_of_an_experiment_follows_from_its_name(name: str, command: str) -> None:
-    assert publish.command(name) == f".venv/bin/underseer run {command}"
+)  # fmt: skip
+def test_the_command_of_a_report_makes_it_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch, sets: list[str], name: str | None, rehearse: bool, options: str
+) -> None:
+    """What was set, and the name that was given, stand in it as they were typed; typed once more it names the same experiment."""
+    experiment = params.load(FILE, sets, name)
+    made = rehearsal.rehearse(experiment).experiment if rehearse else experiment
+    report = SimpleNamespace(manifest={"options": made.options}, parameters={"name": made.name})
+    assert publish.command(report) == f".venv/bin/underseer run params/demo/w2s_safety.yaml{options}"
+    words = [word for word in shlex.split(experiment.options)[1:] if word not in ("--set", "--name")]
+    given = words[:-1] if name else words
+    assert params.load(FILE, given, words[-1] if name else None) == experiment
+    monkeypatch.setenv("UNDERSEER_CPU", "avx2")
+    assert publish.command(report).startswith(".venv/bin/underseer --cpu avx2 run params/demo")
+
+
+def test_a_report_that_was_explored_names_its_experiment() -> None:
+    explored = SimpleNamespace(manifest={"experiment": "params/demo/w2s_safety.yaml"}, parameters={"name": "x/y"})
+    assert publish.command(explored) == ".venv/bin/underseer run params/demo/w2s_safety.yaml"

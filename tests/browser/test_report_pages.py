@@ -38,3 +38,24 @@ def test_a_number_leads_to_its_rows(open_page, rendered) -> None:  # noqa: F811
     page.locator("#scores td a").nth(1).click()
     page.wait_for_url("**/rows.html#*")
     assert page.get_by_label("Any model").input_value() and "6 rows" in page.locator("#count").inner_text()
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_every_page_of_the_demo_fits_its_window(demo, open_page, shoot, width) -> None:
+    """Of each experiment the report, its rows, the list of its stages and a stage of each kind; and the pages that lead there."""
+    folder = demo / "reports"
+    pages = [folder / "index.html", folder / "demo" / "index.html"]
+    for report in sorted(folder.glob("demo/*@n_seeds=1")):
+        pages += [report / "index.html", report / "rows.html", report / "stages" / "index.html"]
+        pages += {page.name.rsplit(".", 2)[0]: page for page in report.glob("stages/*.*.*.html")}.values()
+    assert len(pages) > 20
+    wide = {}
+    for file in pages:
+        page = open_page(file, width)
+        over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        name = str(file.relative_to(folder).with_suffix("")).replace("/", "-")
+        if over > 0:
+            wide[name] = over
+        shoot(page, f"page-{width}-{name}")
+        page.context.close()
+    assert not wide, f"pixels beyond the window: {wide}"

@@ -95,9 +95,10 @@ def figure1(results: Results) -> Table | None:
     if not len(rows):
         return None
     known = rows["published"].notna().any()
-    lines = []
+    lines, first = [], []
     for name, part in rows.groupby("name", sort=False):
-        line = {"Method": name}
+        line, method = {"Method": name}, {"dataset": w.main_dataset(results), "method": part["method"].iloc[0]}
+        first.append({"columns": {w.metric_head(m): method | {"metric": m} for m in part["metric"]}})
         for row in part.itertuples():
             line[w.metric_head(row.metric)] = row.text
             if known:
@@ -105,7 +106,7 @@ def figure1(results: Results) -> Table | None:
         lines.append(line)
     numbers = rows.rename(columns={"low": "ci95_low", "high": "ci95_high"})
     data = numbers[["method", "metric", "mean", "ci95_low", "ci95_high", "published"]]
-    return table(results, "figure1", "Figure 1 as numbers", figure1_caption(results), lines, data)
+    return table(results, "figure1", "Figure 1 as numbers", figure1_caption(results), lines, data, first)
 
 
 def figure1_caption(results: Results) -> str:

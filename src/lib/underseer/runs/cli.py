@@ -18,7 +18,7 @@ from underseer import paths
 from underseer.errors import StageError, UserError, unreadable
 from underseer.runs import cli_pages, cli_store
 from underseer.runs.console import console, errors, say
-from underseer.runs.warm import AVX2
+from underseer.runs.warm import AVX2, CPU
 
 if TYPE_CHECKING:
     from underseer.runs.plan import Plan
@@ -32,12 +32,6 @@ app.add_typer(cli_pages.app)
 app.add_typer(cli_store.app)
 
 # readable=False: reading it tells; asked beforehand, the system knows nothing of capabilities, by which containers read
-Params = Annotated[
-    Path,
-    typer.Argument(
-        metavar="PARAMS.yaml", readable=False, help="An experiment file, such as params/demo/w2s_safety.yaml."
-    ),
-]
 Files = Annotated[
     list[Path],
     typer.Argument(
@@ -68,7 +62,7 @@ def hold(
 ) -> None:
     """Weak-to-strong generalisation and self-alignment from weak judges: experiments that are cheap to repeat, vary and trust."""
     if cpu:
-        os.environ.update(AVX2 | {"UNDERSEER_HOME": str(paths.home() / cpu)})
+        os.environ.update(AVX2 | {CPU: cpu, "UNDERSEER_HOME": str(paths.home() / cpu)})
 
 
 @app.command()
@@ -98,6 +92,7 @@ def run(
     started = time.monotonic()
     stages = [stage for text in until for stage in text.split(",")]
     files = _files(params)
+    say(f"planning {', '.join(paths.shown(file) for file in files)}")
     plans = [_make(file, set_, rehearse=rehearse, until=stages, name=name) for file in files]
     missing = merged(plans).missing()
     _preflight(plans, profile)
@@ -114,14 +109,13 @@ def run(
 
 
 def _files(given: Sequence[Path]) -> list[Path]:
-    """Experiment files, each once, and a line that names them; a folder stands for the experiment files in it."""
+    """Experiment files, each once; a folder stands for the experiment files in it."""
     files: dict[Path, None] = {}
     for path in given:
         inside = sorted(path.glob("*.yaml")) if os.path.isdir(path) else [path]
         if not inside:
             raise UserError(f"{paths.shown(path)}: holds no experiment file (*.yaml); `ls params` shows the folders")
         files |= dict.fromkeys(inside)
-    say(f"planning {', '.join(paths.shown(file) for file in files)}")
     return list(files)
 
 
@@ -178,17 +172,20 @@ def _close(plans: list, failed: list[dict[str, str]]) -> None:
 
 @app.command()
 def plan(
-    params: Params,
+    params: Files,
     set_: Set = [],  # noqa: B006
+    until: Until = [],  # noqa: B006
     json_: Annotated[
         bool, typer.Option("--json", help="Machine-readable: key, stage, parameters, inputs, cached.")
     ] = False,
     estimated: Annotated[bool, typer.Option("--estimate", help="What is left will cost, by what ran here.")] = False,
 ) -> None:
-    """Show the stage instances of an experiment, and which are cached."""
+    """Show the stage instances of one or more experiments, and which are cached."""
     from underseer.runs import estimate, show
+    from underseer.runs.plan import merged
 
-    made = _make(params, set_)
+    stages = [stage for text in until for stage in text.split(",")]
+    made = merged([_make(file, set_, until=stages) for file in _files(params)])
     if estimated:
         console.print(estimate.table(estimate.estimate(made)) if made.missing() else "nothing to do")
         return

@@ -22,12 +22,12 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, numbers: 
     Args:
         columns: their names.
         rows: the cells of each row.
-        numbers: how many columns after the first one hold numbers; these stand to the right and are not folded.
+        numbers: how many columns after the first one hold numbers; these stand to the right.
         title: a line above it.
     """
     shown = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
     for n, column in enumerate(columns):
-        shown.add_column(column, justify="right" if 0 < n <= numbers else "left", no_wrap=n <= numbers > 0)
+        shown.add_column(column, justify="right" if 0 < n <= numbers else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(str(cell or "") for cell in row))
     return shown

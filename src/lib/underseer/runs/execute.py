@@ -62,6 +62,8 @@ def _execute(plan: Plan, instance: Instance, folder: Path, notes: dict[str, Any]
     if problem is not None:
         return problem
     record = json.loads((folder / PENDING).read_text(encoding="utf-8"))
+    if options := plan.options.get(instance.parameters.get("name", "")):  # of a report
+        notes = {"options": options, **notes}
     for name in (PENDING, "instance.json", progress.FILE):
         (folder / name).unlink(missing_ok=True)
     store.seal(folder, instance.place, {**record, **notes, "provenance": provenance()})

@@ -16,6 +16,7 @@ from typing import Any
 from underseer import paths, store
 from underseer.errors import UserError
 from underseer.runs import publish
+from underseer.runs.run import rests_on
 
 UNSAFE = 'class="banner unsafe"'
 """What a report's page holds where it shows unsafe texts."""
@@ -86,17 +87,16 @@ def _describe(name: str, report: store.Output, artefacts: Sequence[store.Output]
     from underseer.report import wording
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    places = {name: store.locate(name, paths.home()) for name in report.inputs.values()}
-    parameters = {n: o.parameters for n, o in places.items() if o.has(store.MANIFEST)}
-    _json(folder / "parameters.json", {"command": publish.command(name), "stages": parameters})
+    parameters = {name: output.parameters for name, output in rests_on([report], paths.home()).items()}
+    _json(folder / "parameters.json", {"command": publish.command(report), "stages": parameters})
     shutil.copyfile(paths.ROOT / LOCK, folder / LOCK)
     shutil.copyfile(paths.ROOT / "LICENSE", folder / "LICENSE")
     commit = results["provenance"].get("commit") or "unknown"
     paper = wording.PAPERS[results["pipeline"]]
     cited = CITATION.format(name=name, day=date.today().isoformat(), commit=commit, paper=paper)
     (folder / "CITATION.cff").write_text(cited, encoding="utf-8")
-    (folder / "MODEL_CARD.md").write_text(_card(results, artefacts, folder), encoding="utf-8")
-    _json(folder / "ro-crate-metadata.json", _crate(name, commit, folder))
+    (folder / "MODEL_CARD.md").write_text(_card(results, report, artefacts, folder), encoding="utf-8")
+    _json(folder / "ro-crate-metadata.json", _crate(name, publish.command(report), commit, folder))
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     sums = "".join(f"{store.sha256(p)}  {p.relative_to(folder)}\n" for p in files)
     (folder / "SHA256SUMS").write_text(sums, encoding="utf-8")
@@ -106,20 +106,20 @@ def _json(file: Path, value: Any) -> None:
     file.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _card(results: dict[str, Any], artefacts: Sequence[store.Output], folder: Path) -> str:
+def _card(results: dict[str, Any], report: store.Output, artefacts: Sequence[store.Output], folder: Path) -> str:
     """A model card after Mitchell et al. 2019 (arXiv 1810.03993): what the models are, how they were evaluated, and their limits."""
     from underseer.report import headline, wording
 
     tables = [folder / "tables" / f"{n}.md" for n in ("scores", "stages", "baselines")]
-    listed = [_listed(output) for output in artefacts]
+    listed = [_listed(output, results, report) for output in artefacts]
     mark = [f"**{text}**" for text in (wording.mark(results),) if text]
     parts = [
         f"# Model card: {results['name']}",
         *mark,
         f"Task: {wording.TASKS.get(results['task'], results['task'])} Method after: {wording.PAPERS[results['pipeline']]}.",
         "## Models in this folder",
-        "\n".join(listed) or "None: `artefacts/` holds only what was asked for by name.",
-        "## Evaluation",
+        "\n\n".join(listed) or "None: `artefacts/` holds only what was asked for by name.",
+        "## Evaluation of the experiment",
         *headline.headline(results)[:3],
         *(t.read_text(encoding="utf-8") for t in tables if t.is_file()),
         "## Use and limits",
@@ -130,14 +130,38 @@ def _card(results: dict[str, Any], artefacts: Sequence[store.Output], folder: Pa
     return "\n\n".join(parts) + "\n"
 
 
-def _listed(output: store.Output) -> str:
-    manifest = output.manifest
+def _listed(output: store.Output, results: dict[str, Any], report: store.Output) -> str:
+    """What is said of an artefact: its parameters, and its own scores where the report evaluates it."""
+    from underseer.report import wording as w
+
+    manifest, seed = output.manifest, output.parameters.get("seed")
     values = ", ".join(f"{k} = {v}" for k, v in output.parameters.items() if v is not None)
     unsafe = " **Marked unsafe.**" if manifest["marks"]["unsafe"] else ""
-    return f"- `artefacts/{output.name}`: {values}.{unsafe}"
+    lines = [
+        f"| {w.dataset_name(row['dataset'])} | {w.metric_head(row['metric'])} "
+        f"| {w.number(row['values'][row['seeds'].index(seed)], row['metric'])} | {w.with_interval(row, row['metric'])} |"
+        for row in _rows_of(output, results, report)
+        if seed in row["seeds"]
+    ]
+    head = ["", f"| Data | Metric | This model (seed {seed}) | Mean over seeds [95 % interval] |", "|:--|:--|--:|--:|"]
+    return "\n".join([f"- `artefacts/{output.name}`: {values}.{unsafe}", *(head + lines if lines else ())])
 
 
-def _crate(name: str, commit: str, folder: Path) -> dict[str, Any]:
+def _rows_of(output: store.Output, results: dict[str, Any], report: store.Output) -> list[dict[str, Any]]:
+    """The result rows of the method that a model stands for in a report; of a stage that is no method's model, none."""
+    from underseer.report import collect_w2s
+
+    for cell in report.manifest["variants"]:
+        for role in (role for role, key in cell["roles"].items() if key == output.key):
+            method = role.removeprefix("align_")
+            if role in collect_w2s.ROLES:
+                method = collect_w2s.method_name(role, output)
+            rows = [r for r in results["rows"] if r["method"] == method and r["mean"] is not None]
+            return [r for r in rows if r["variant"].items() <= cell["values"].items()]
+    return []
+
+
+def _crate(name: str, command: str, commit: str, folder: Path) -> dict[str, Any]:
     """RO-Crate 1.1 metadata (w3id.org/ro/crate/1.1): the folder, its files, and the software that made them."""
     files = [str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_file()]
     software = {"@id": "#underseer", "@type": "SoftwareApplication", "name": "underseer", "version": commit}
@@ -153,7 +177,7 @@ def _crate(name: str, commit: str, folder: Path) -> dict[str, Any]:
     action = {
         "@id": "#run",
         "@type": "CreateAction",
-        "name": publish.command(name),
+        "name": command,
         "instrument": {"@id": "#underseer"},
         "object": [{"@id": "parameters.json"}, {"@id": LOCK}],
         "result": {"@id": "results.json"},

@@ -38,7 +38,8 @@ STEERING = ("pipeline", "description", "extends", "variants", "seeds", "n_seeds"
 
 @dataclass(frozen=True)
 class Experiment:
-    """A resolved experiment file: ``variants`` holds, for each variant, the keys of the grid and their values."""
+    """A resolved experiment file: ``variants`` holds, for each variant, the keys of the grid and their values; ``options`` what
+    follows ``underseer run`` to make the same once more."""
 
     name: str
     file: Path
@@ -47,6 +48,7 @@ class Experiment:
     parameters: dict[str, Any]
     variants: tuple[dict[str, Any], ...]
     rehearsal: bool = False
+    options: str = ""
 
     def resolved(self) -> Iterator[dict[str, Any]]:
         """All parameters of each variant, in the order of the grid."""

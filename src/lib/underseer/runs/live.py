@@ -37,12 +37,13 @@ def _look(plans: list[Plan], over: threading.Event) -> None:
     """Look every now and then until the run is ``over``, then once more at the pages."""
     pages: set[str] = set()
     pause = FIRST
-    with suppress(Exception):  # the run does the same when it is over, and says what cannot be done
-        while not over.wait(pause):
-            begun = time.monotonic()
+    while not over.wait(pause):
+        begun = time.monotonic()
+        with suppress(Exception):  # the run does the same when it is over, and says what cannot be done
             pages |= publish(plans)
             log(plans, over)
-            pause = max(PAUSE, (time.monotonic() - begun) / SHARE)
+        pause = max(PAUSE, (time.monotonic() - begun) / SHARE)
+    with suppress(Exception):
         if pages:
             publish(plans, ended=True)
 

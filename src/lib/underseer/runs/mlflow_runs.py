@@ -98,18 +98,20 @@ class Copy:
         return summary, mlflow_view.headline(self.plan.pipeline, primary, names)
 
     def all(self) -> int:
+        parents: dict[str, str] = {}
         for variant in self.plan.variants:
             values = variant["values"]
             configuration = {k: v for k, v in values.items() if k != "seed"}
             parent = self._configuration(configuration, variant)
             run = self._variant(values, variant, parent)
             for key in variant["needs"]:
+                parents.setdefault(key, run)
                 self._stage(key, run)
         if self.plan.report.key in self.outputs:
             self._stage(self.plan.report.key, None)
         for instance in self.plan.instances.values():
             if not instance.cached and self._at_work(instance.key):
-                self._stage_at_work(instance)
+                self._stage_at_work(instance, parents.get(instance.key))
         self.client.set_experiment_tag(self.experiment, mlflow_view.TAG, mlflow_view.view(self.plan, self.first))
         return self.logged
 
@@ -133,22 +135,20 @@ class Copy:
         return mlflow_view.arranged(metrics, self.first)
 
     def _description(self, configuration: dict[str, Any]) -> str:
-        """A configuration in words, with the command that makes it; what a rerun changes of its file stands in its name."""
+        """A configuration in words, with the command that makes it; what a rerun changes of its file stands in the command."""
         sets = "".join(f" --set {shlex.quote(f'{k}={json.dumps(v)}')}" for k, v in configuration.items())
-        rerun = self.plan.name.partition("@")[2]
-        made = (
-            f"a rerun of `{self.plan.file}`: {rerun}" if rerun else f"`.venv/bin/underseer run {self.plan.file}{sets}`"
-        )
+        options = self.plan.options.get(self.plan.name) or self.plan.file
+        made = f"`.venv/bin/underseer run {options}{sets if options == self.plan.file else ''}`"
         return f"{self.plan.description}\n\nMade by {made}. Its report is the artifact `report/index.html`."
 
-    def _stage_at_work(self, instance: Any) -> None:
+    def _stage_at_work(self, instance: Any, parent: str | None) -> None:
         """The curve of a stage that runs now, as far as it has come."""
         state = progress.read(paths.work(instance.stage, instance.key))
         if not state:
             return
         name = f"live:{instance.key}"
         run = self.live[name].info.run_id if name in self.live else self._create(
-            "stage", instance.stage, name, instance.parameters, {}, None, {ID: name}
+            "stage", instance.stage, name, instance.parameters, {}, parent, {ID: name}
         )  # fmt: skip
         values = {f"curve.{state['name']}_{k}": float(v) for k, v in state["values"].items()}
         self._points(run, [(metric, value, state["step"]) for metric, value in values.items()])
@@ -164,7 +164,7 @@ class Copy:
         manifest = output.manifest
         costs = {f"cost.{k}": v for k, v in manifest["cost"].items()}
         tags = {"mlflow.source.name": f"notebooks/{manifest['stage']}.ipynb", "unsafe": manifest["marks"]["unsafe"]}
-        tags |= {f"sha256.{k}": v for k, v in manifest["hashes"].items()}
+        tags |= {f"sha256.{k}": v for k, v in manifest["hashes"].items()} | {"promoted": "promoted_from" in manifest}
         tags |= {"mlflow.source.git.commit": manifest["provenance"]["commit"] or ""}
         run = self._create(
             "stage",
@@ -245,7 +245,7 @@ class Copy:
         synthetic = any(o.manifest["marks"]["synthetic"] for o in self.outputs.values())
         every = {ID: f"{kind}:{name}", **tags, "kind": kind, "synthetic": synthetic, "mlflow.runName": title}
         every |= {"underseer.layout": LAYOUT, "profile": self.plan.name.split("/")[0], "pipeline": self.plan.pipeline}
-        every |= {"task": task} if (task := self.plan.variants[0]["parameters"].get("task")) else {}
+        every["task"] = self.plan.variants[0]["parameters"].get("task", "alignment")
         every |= {"rehearsal": True} if self.plan.report.rehearsal else {}
         if parent:
             every[PARENT] = parent

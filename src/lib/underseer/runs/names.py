@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -11,11 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from underseer.errors import UserError
+from underseer.paths import shown as shown_path
 from underseer.runs.files import Experiment, Raw
 
 LENGTH = 60  # characters after the '@', without the hash
 UNTOLD = ("description",)
 """Keys that change no result and are no runtime parameters either."""
+
+
+def options(file: Path, typed: Mapping[str, str], name: str | None) -> str:
+    """What follows ``underseer run`` to make an experiment: its file, the parameters as they were typed, and its name."""
+    sets = [word for key, value in typed.items() for word in ("--set", f"{key}={value}")]
+    return shlex.join([shown_path(file), *sets, *(["--name", name] if name else [])])
 
 
 def chosen(experiment: Experiment, name: str) -> Experiment:

@@ -246,7 +246,7 @@ def load(file: str | Path, overrides: Iterable[str] = (), name: str | None = Non
             continue
         typed[key.strip()] = value.strip()
         override(raw, key.strip(), value)
-    experiment = _check(path, raw)
+    experiment = replace(_check(path, raw), options=names.options(path, typed, name))
     if name:
         return names.chosen(experiment, name)
     if not typed:

@@ -51,7 +51,8 @@ class Plan:
     ``variants`` holds, for each variant, its ``values`` (the keys of the grid), all ``parameters``, the ``roles`` that
     the report reads, and ``needs``, every stage instance that the variant rests on. ``selecting`` names the parameters
     by which the pipeline tells instances apart. ``code`` holds, by the hash of a stage's modules, the hash of each of their
-    files. ``until`` names the stages to stop at; with none, all of it runs.
+    files. ``until`` names the stages to stop at; with none, all of it runs. ``options`` holds, by the name of an experiment,
+    what follows ``underseer run`` to make it once more.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Plan:
     selecting: list[str] = field(default_factory=list)
     code: dict[str, dict[str, str]] = field(default_factory=dict)
     until: list[str] = field(default_factory=list)
+    options: dict[str, str] = field(default_factory=dict)
 
     @property
     def report(self) -> Instance:
@@ -97,7 +99,8 @@ def merged(plans: Sequence[Plan]) -> Plan:
     code = {modules: files for plan in plans for modules, files in plan.code.items()}
     until = list(dict.fromkeys(stage for plan in plans for stage in plan.until))
     variants = [v for p in plans for v in p.variants]
-    return Plan(**names, instances=instances, variants=variants, code=code, until=until)
+    options = {name: text for plan in plans for name, text in plan.options.items()}
+    return Plan(**names, instances=instances, variants=variants, code=code, until=until, options=options)
 
 
 def make(experiment: Experiment, until: Sequence[str] = ()) -> Plan:
@@ -126,7 +129,8 @@ def make(experiment: Experiment, until: Sequence[str] = ()) -> Plan:
             raise UserError(f"--until {stage}: {file} needs no such stage{hint}")
     selecting = sorted(builder.selecting - RUNTIME - HANDED_ON)
     facts = (experiment.name, file, experiment.pipeline, experiment.description)
-    return Plan(*facts, builder.instances, variants, selecting, builder.code, list(until))
+    options = {experiment.name: experiment.options}
+    return Plan(*facts, builder.instances, variants, selecting, builder.code, list(until), options)
 
 
 def varied(instance: Instance, values: dict[str, Any], names: dict[str, str]) -> Instance:

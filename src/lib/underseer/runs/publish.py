@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from underseer import paths, store
 from underseer.errors import StageError, UserError
 from underseer.runs.plan import Plan
+from underseer.runs.warm import CPU
 
 FILES = ("results.json", "notebook.ipynb")
 """What stands beside a published page."""
@@ -67,17 +66,14 @@ def browse(name: str, *, texts: bool = False) -> tuple[Path, Path | None]:
     output = newest_report(name)
     folder = paths.home() / "reports" / name
     folder.mkdir(parents=True, exist_ok=True)
-    return viewer.write(output, folder, command(name)), viewer.unlock(output) if texts else None
+    return viewer.write(output, folder, command(output)), viewer.unlock(output) if texts else None
 
 
-def command(name: str) -> str:
-    """The command that makes an experiment, from its name: ``demo/w2s_safety@n_seeds=8`` holds what was set."""
-    file, _, changes = name.partition("@")
-    sets = [c.replace("+", ",") for c in changes.split(",") if re.fullmatch(r"\w+=[^,]+", c)] if changes else []
-    values = [f"{k}=[{v}]" if "," in v else f"{k}={v}" for k, _, v in (s.partition("=") for s in sets)]
-    given = [part for value in values for part in ("--set", shlex.quote(value))]
-    given += ["--name", shlex.quote(changes)] if changes and not sets else []
-    return " ".join([".venv/bin/underseer run", f"params/{file}.yaml", *given])
+def command(report: store.Output) -> str:
+    """The command that makes the experiment of a report, or beside which a report was explored, as it was typed."""
+    cpu = f" --cpu {os.environ[CPU]}" if CPU in os.environ else ""
+    file = f"params/{report.parameters['name'].partition('@')[0]}.yaml"
+    return f".venv/bin/underseer{cpu} run {report.manifest.get('options') or report.manifest.get('experiment') or file}"
 
 
 def render(results_json: Path, folder: Path, texts: dict[str, str] | None = None) -> Path:
@@ -96,7 +92,7 @@ def explore(explored: store.Output) -> Path:
     from underseer.look import viewer
 
     folder = render(explored.file("results.json"), explored.path / "report")
-    viewer.write(explored, folder, command(explored.parameters["name"]))
+    viewer.write(explored, folder, command(explored))
     return folder
 
 
@@ -110,7 +106,7 @@ def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> P
     fresh.mkdir(parents=True)
     _copy(output, fresh)
     fill(fresh)
-    viewer.write(output, fresh, command(name))
+    viewer.write(output, fresh, command(output))
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
     write_index(name.split("/")[0])

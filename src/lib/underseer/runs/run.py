@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
@@ -35,6 +36,18 @@ PACKAGES = (
 )
 PENDING = "pending.json"
 """What a stage leaves in its work folder for the executor, which alone writes under a key."""
+
+
+def rests_on(given: Iterable[Output], home: Path) -> dict[str, Output]:
+    """The given outputs and every one in the store at ``home`` that they were made from, each once, by ``Output.name``."""
+    found: dict[str, Output] = {}
+    queue = list(given)
+    while queue:
+        output = queue.pop()
+        if output.name not in found:
+            found[output.name] = output
+            queue += [store.locate(name, home) for name in output.inputs.values()]
+    return found
 
 
 class Run:
@@ -110,14 +123,7 @@ class Run:
     @cached_property
     def _rests_on(self) -> dict[str, store.Output]:
         """Every stage instance that this one rests on, by ``stage/key``."""
-        outputs: dict[str, store.Output] = {}
-        queue = [o for filling in self._inputs.values() for o in filling]
-        while queue:
-            output = queue.pop()
-            if output.name not in outputs:
-                outputs[output.name] = output
-                queue += [store.locate(name, self._home) for name in output.inputs.values()]
-        return outputs
+        return rests_on((o for filling in self._inputs.values() for o in filling), self._home)
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers of this stage come from: commit, versions, parameters, and the inputs with their hashes."""

@@ -29,6 +29,8 @@ SOCKET = "UNDERSEER_WARM"
 PARENT = 1.0  # seconds between two looks whether the process that started a client is still there
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 """What holds PyTorch, oneDNN and MKL to AVX2. It must be set before a process imports torch; stages inherit it."""
+CPU = "UNDERSEER_CPU"
+"""Holds the name that ``--cpu`` was given."""
 PRELOADED = (
     "papermill",
     "nbclient",

@@ -86,6 +86,7 @@ def rehearse(experiment: Experiment) -> Rehearsal:
     name = f"{PROFILE}/{experiment.name.replace('/', '_')}"
     description = f"Rehearsal of {experiment.name}: tiny random models, a few rows; its numbers mean nothing"
     changed = {"name": name, "description": description, "parameters": parameters, "variants": variants}
+    changed["options"] = f"{experiment.options} --rehearse"
     return Rehearsal(replace(experiment, **changed, rehearsal=True), made, samples)
 
 
