@@ -19,6 +19,9 @@ TEST_PARAMS = ROOT / "params" / "test" / "w2s_safety.yaml"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as a stage has it: the same results on any machine, a core a worker
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a hub
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ.pop(
+    "PYTHONDONTWRITEBYTECODE", None
+)  # hundreds of commands would compile the library, and read it for their keys, each anew
 
 
 RUN_EXPERIMENTS = ("pipeline", "pipeline_selfmoa", "pipeline_tasks", "scratch", "leaks_rehearsal", "tracking")

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from underseer.errors import UserError
 from underseer.maths import selection
-from underseer.runs import keys, params, plan
+from underseer.runs import modules, params, plan
 from underseer.w2s import frames, passages, tasks
 
 TOXICITY = ROOT / "params" / "test" / "w2s_toxicity.yaml"
@@ -80,8 +80,10 @@ def test_types_are_no_part_of_a_key() -> None:
     import ast
 
     code = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from underseer.{} import {}\nfrom underseer import data"
-    one, other = (keys._decisive(ast.parse(code.format(*p))) for p in (("training", "finetune"), ("models", "specs")))
-    assert keys._imports(one) == ["data"] and ast.dump(one) == ast.dump(other)
+    one, other = (
+        modules._decisive(ast.parse(code.format(*p))) for p in (("training", "finetune"), ("models", "specs"))
+    )
+    assert modules.imports(one) == ["data"] and ast.dump(one) == ast.dump(other)
 
 
 ROWS = pd.DataFrame(

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-import hashlib
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,15 +16,14 @@ from typing import Any
 from underseer import paths
 from underseer.errors import UserError, nearest
 from underseer.judges import spec as judge_specs
+from underseer.runs import modules
 from underseer.runs.files import JUDGES, MODELS
+from underseer.runs.modules import sha
 from underseer.runs.params import DATASETS, KNOWN, RUNTIME
 from underseer.runs.pipelines import DECIDED, DYNAMIC, NOTEBOOKS
 
 BY_HAND = ("experiment", "scratch")
 """Names in a parameters cell that only a notebook run by hand reads; they are no parameters of an experiment."""
-
-PLUMBING = frozenset({"cost", "errors", "look", "paths", "progress", "runs", "store"})
-"""Modules that move results about without deciding them: a change there reruns nothing."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Notebook:
     def reached(self) -> frozenset[str]:
         """The library's modules that it imports, directly and through others. Found when asked for: a stage that runs only
         wants the parameters, and following imports reads most of the library."""
-        return frozenset(follow(self.imports))
+        return frozenset(modules.follow(self.imports))
 
     @cached_property
     def results(self) -> tuple[str, ...]:
@@ -52,11 +49,11 @@ class Notebook:
 
     def modules(self, values: dict[str, Any]) -> str:
         """The hash of the library's modules that the notebook reaches with these values of its parameters."""
-        return _modules_hash(self._names(values))
+        return modules.hash_of(self._names(values))
 
     def sources(self, values: dict[str, Any]) -> dict[str, str]:
         """The same modules by name, each with the hash of its file as it is."""
-        return {name: _file_hash(name) for name in sorted(self._names(values))}
+        return {name: modules.file_hash(name) for name in sorted(self._names(values))}
 
     def _names(self, values: dict[str, Any]) -> frozenset[str]:
         names = [name(values[p]) for m, (p, name) in DYNAMIC.items() if m in self.reached and p in values]
@@ -97,7 +94,7 @@ def _read_notebook(stage: str, path: Path, _modified: int, _size: int) -> Notebo
     sources = ["".join(c["source"]) for c in cells if c is not tagged[0]]
     trees = [_parse(source, path) for source in sources]
     code = sha("\n".join(ast.dump(tree) for tree in trees))
-    imports = tuple(name for tree in trees for name in _imports(tree))
+    imports = tuple(name for tree in trees for name in modules.imports(tree))
     return Notebook(stage, path, defaults, code, imports)
 
 
@@ -138,31 +135,10 @@ def _assignments(source: str, path: Path) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in BY_HAND}
 
 
-PACKAGE = Path(__file__).parents[1]
-
-
-@cache
-def _module_file(name: str) -> Path | None:
-    """The file of ``underseer.<name>``: a module or a package; None when there is none."""
-    base = PACKAGE.joinpath(*name.split("."))
-    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
-
-
 @cache
 def _with_chosen(reached: frozenset[str], chosen: tuple[str, ...]) -> frozenset[str]:
     """Modules already followed to their ends, and those that a parameter's value chooses."""
-    return reached | follow(chosen)
-
-
-@cache
-def _modules_hash(names: frozenset[str]) -> str:
-    return sha("".join(f"{m}:{_module_hash(m)}\n" for m in sorted(names)))
-
-
-def _file_hash(name: str) -> str:
-    """A hash of a module's file, comments included: quick, where the hash of its code takes parsing."""
-    file = _module_file(name)
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file and file.is_file() else ""
+    return reached | modules.follow(chosen)
 
 
 def edited(notebook: Notebook, instance: Any, sources: dict[str, str]) -> str | None:
@@ -175,82 +151,14 @@ def edited(notebook: Notebook, instance: Any, sources: dict[str, str]) -> str | 
     """
     if notebook.code != instance.hashes["notebook"]:
         return f"notebooks/{notebook.stage}.ipynb"
-    changed = [name for name, planned in sources.items() if _file_hash(name) != planned]
+    changed = [name for name, planned in sources.items() if modules.file_hash(name) != planned]
     if sources and not changed:
         return None
-    for kept in (_module_file, _module_tree, _module_hash, _module_imports, _modules_hash, _with_chosen):
-        kept.cache_clear()
+    modules.forget()
+    _with_chosen.cache_clear()
     if replace(notebook).modules(instance.parameters) == instance.hashes["modules"]:
         return None  # comments and docstrings decide nothing
     return f"underseer.{changed[0]}" if changed else "the library"
-
-
-def follow(names: Iterable[str]) -> set[str]:
-    """These modules of the library and all that they import, directly and through others, also inside functions."""
-    reached: set[str] = set()
-    queue = list(names)
-    while queue:
-        name = queue.pop()
-        if name in reached or name.split(".")[0] in PLUMBING:
-            continue
-        reached.add(name)
-        queue += _module_imports(name)
-        if "." in name:
-            queue.append(name.rpartition(".")[0])
-    return reached
-
-
-@cache
-def _module_imports(name: str) -> tuple[str, ...]:
-    return tuple(_imports(_module_tree(name)))
-
-
-def _imports(tree: ast.AST) -> list[str]:
-    modules = []
-    for node in _statements(tree):
-        if isinstance(node, ast.Import):
-            modules += [a.name.partition(".")[2] for a in node.names if a.name.startswith("underseer.")]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "underseer":
-            base = node.module.partition(".")[2]
-            names = [f"{base}.{a.name}".lstrip(".") for a in node.names]
-            modules += [n if _module_file(n) else base for n in names]
-    return [n for n in modules if n and _module_file(n)]
-
-
-_BODIES = ("body", "orelse", "finalbody", "handlers", "cases")
-
-
-def _statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """The tree and all statements in it, also inside functions; expressions are not looked into, which is most of a tree."""
-    queue = [tree]
-    while queue:
-        node = queue.pop()
-        yield node
-        queue += [child for name in _BODIES for child in getattr(node, name, ())]
-
-
-@cache
-def _module_tree(name: str) -> ast.Module:
-    return _decisive(ast.parse(_module_file(name).read_text(encoding="utf-8")))
-
-
-def _decisive(tree: ast.Module) -> ast.Module:
-    """The module without its docstrings and what type checkers alone import: neither decides results."""
-    for node in _statements(tree):
-        if hasattr(node, "body"):
-            node.body = [s for s in node.body if not _decides_nothing(s)]
-    return tree
-
-
-def _decides_nothing(statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.If):
-        return getattr(statement.test, "id", None) == "TYPE_CHECKING" and not statement.orelse
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-
-
-@cache
-def _module_hash(name: str) -> str:
-    return sha(ast.dump(_module_tree(name)))
 
 
 def contents(declared: dict[str, Any]) -> dict[str, str]:
@@ -283,7 +191,3 @@ def _files_hash(dataset: str, value: str) -> str:
     from underseer import data
 
     return sha(" ".join(data.sha256(file) for file in data.local_files(dataset, value)))
-
-
-def sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

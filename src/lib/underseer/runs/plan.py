@@ -15,6 +15,7 @@ from typing import Any
 
 from underseer import paths
 from underseer.errors import UserError, nearest
+from underseer.runs import modules
 from underseer.runs.files import MODELS, Experiment
 from underseer.runs.keys import Notebook, contents, read_notebook, sha, stages
 from underseer.runs.limits import MOST_STAGES
@@ -129,6 +130,7 @@ def make(experiment: Experiment, until: Sequence[str] = ()) -> Plan:
             raise UserError(f"--until {stage}: {file} needs no such stage{hint}")
     selecting = sorted(builder.selecting - RUNTIME - HANDED_ON)
     facts = (experiment.name, file, experiment.pipeline, experiment.description)
+    modules.keep()
     options = {experiment.name: experiment.options}
     return Plan(*facts, builder.instances, variants, selecting, builder.code, list(until), options)
 
