@@ -663,7 +663,7 @@ def test_the_page_of_a_profile_shows_the_first_numbers(rendered, results):
     page.write_index(reports, "demo")
     number = first_screen(results)[1][0]
     reset = wording.with_interval(row(results, "reset", "unsafe_rate"), "unsafe_rate")
-    assert number.label == "Unsafe rate, safety reset" and reset == f"{number.value[:-2]} {number.interval}"
+    assert number.label == "Unsafe rate on attacks, safety reset" and reset == f"{number.value[:-2]} {number.interval}"
     shown = f'">{number.value}</a></b> {number.interval}'
     assert f'<a href="{rendered.name}/index.html{shown}' in (reports / "demo" / "index.html").read_text()
     (rendered / "rows.html").touch()

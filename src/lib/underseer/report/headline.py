@@ -42,7 +42,8 @@ def first_screen(results: Results) -> tuple[str, list[Number]]:
 
 
 def _three(results: Results) -> list[Number]:
-    if results["pipeline"] == "selfmoa":
+    loop = results["pipeline"] == "selfmoa"
+    if loop:
         rows = _loop_rows(results)
     else:
         main = w.pick(results["rows"], dataset=w.main_dataset(results), metric=w.primary(results))
@@ -51,11 +52,15 @@ def _three(results: Results) -> list[Number]:
         rows = _ends(same) if len(same) > 1 else [r for r in main if r["method"] == "weak"][:1] + same
     names = [w.lowered(n) for n in w.row_names(rows)]
     numbers = [
-        _number(f"{w.METRICS[r['metric']]}, {n}", w.with_interval(r, r["metric"]), r, r["metric"])
+        _number(f"{w.METRICS[r['metric']]}{_on(r) * loop}, {n}", w.with_interval(r, r["metric"]), r, r["metric"])
         for n, r in zip(names, rows, strict=True)
     ]
     gaps = [r for r in results["pgr"] if rows and _same(r, rows[-1])]
     return [*numbers, *(_number(f"Gap recovered, {names[-1]}", w.pgr_text(r), r, "pgr") for r in gaps[:1])][:3]
+
+
+def _on(row: Mapping[str, Any]) -> str:
+    return f" on {w.dataset_name(row['dataset'])}"
 
 
 def _number(label: str, text: str, row: Mapping[str, Any], metric: str) -> Number:
