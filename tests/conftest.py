@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from underseer.runs import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC_DATA = ROOT.parent / "shared" / "data"
@@ -19,9 +24,8 @@ TEST_PARAMS = ROOT / "params" / "test" / "w2s_safety.yaml"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as a stage has it: the same results on any machine, a core a worker
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a hub
 os.environ.pop("MLFLOW_TRACKING_URI", None)
-os.environ.pop(
-    "PYTHONDONTWRITEBYTECODE", None
-)  # hundreds of commands would compile the library, and read it for their keys, each anew
+# Else each of hundreds of commands compiles the library, and parses it for its keys, anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 RUN_EXPERIMENTS = ("pipeline", "pipeline_selfmoa", "pipeline_tasks", "scratch", "leaks_rehearsal", "tracking")
@@ -36,9 +40,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
+@cache
+def warmed() -> dict[str, str]:
+    """The environment of a warm process that all runs of this test process share: starting one takes longer than most stages."""
+    servers = ExitStack()
+    atexit.register(servers.close)
+    return servers.enter_context(warm.serving(1))
+
+
 def underseer(home: Path, *args: object, **kwargs) -> subprocess.CompletedProcess[str]:
     """Run the command line with a store of its own."""
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200"}
+    env |= warmed() if args[:1] == ("run",) and "--profile" not in args else {}
     command = [sys.executable, "-m", "underseer.runs.cli", *map(str, args)]
     kwargs = {"cwd": ROOT, "timeout": 900, **kwargs}
     return subprocess.run(command, capture_output=True, text=True, env=env, **kwargs)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TEST_PARAMS, underseer
-from underseer.runs import publish
+from underseer.runs import params, plan, publish
 
 
 def refused(done: subprocess.CompletedProcess[str], home: Path) -> str:
@@ -38,6 +38,18 @@ def test_until_shows_what_a_stage_needs(tmp_path: Path) -> None:
     assert done.returncode == 0 and "until w2s/3_weak_labels, 8 to run" in done.stdout
     assert "w2s/2_supervisors" in done.stdout and "w2s/4_student" not in done.stdout
     assert refused(underseer(tmp_path, "run", TEST_PARAMS, "--until", "w2s/3"), tmp_path).startswith("--until w2s/3: ")
+    done = underseer(tmp_path, "plan", TEST_PARAMS, "--until", "w2s/3_weak_labels", "--json")
+    stages = {row["stage"] for row in json.loads(done.stdout)}
+    assert stages == {"w2s/1_data", "w2s/2_supervisors", "w2s/3_weak_labels"}
+
+
+def test_a_plan_of_a_folder_counts_what_is_shared_once(tmp_path: Path) -> None:
+    folder = TEST_PARAMS.parents[1] / "demo"
+    alone = [plan.make(params.load(file)).instances for file in sorted(folder.glob("*.yaml"))]
+    keys = [row["key"] for row in json.loads(underseer(tmp_path, "plan", folder, "--json").stdout)]
+    assert len(keys) == len(set(keys)) < sum(map(len, alone)) and set(keys) == {key for one in alone for key in one}
+    estimated = underseer(tmp_path, "plan", folder, "--estimate")
+    assert estimated.returncode == 0 and "w2s/4_student" in estimated.stdout
 
 
 def test_a_report_is_rendered_in_its_folder_for_explorations_alone(home: Path) -> None:

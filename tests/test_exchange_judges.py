@@ -120,9 +120,9 @@ def test_what_cannot_be_opened(spec, measure, says):
 
 
 def test_no_judge_that_is_opened_here_reaches_the_oracle():
-    from underseer.runs import keys
+    from underseer.runs import modules
 
-    reached = keys.follow(["judges.opening", "judges.noisy", "judges.card", "judges.bench"])
+    reached = modules.follow(["judges.opening", "judges.noisy", "judges.card", "judges.bench"])
     assert {"judges.rubric", "judges.guard", "judges.reward", "judges.strings"} <= reached
     assert not reached & {"judges.oracle", "judges.scoring", "testbed.oracle"}
 

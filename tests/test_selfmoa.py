@@ -21,7 +21,7 @@ from underseer.judges.base import Scores
 from underseer.look import selfmoa as look
 from underseer.maths import modpo
 from underseer.prompts.strategies import STRATEGIES, TEMPLATES, TESTBED, instructions
-from underseer.runs import keys, params, pipelines, plan
+from underseer.runs import modules, params, pipelines, plan
 from underseer.selfmoa import aligning, checks, evaluation, human, pairs, pools, preferences, red_team, targets
 
 
@@ -752,7 +752,7 @@ TRAINING = ("1_reset", "2_red_team", "3_preferences", "4_align", "4_finetune")
 
 @pytest.mark.parametrize("stage", [f"selfmoa/{s}" for s in TRAINING] + ["judges/evaluator", "testbed/chat"])
 def test_training_stages_cannot_reach_the_oracle(stage: str) -> None:
-    reached = plan.read_notebook(stage).reached | keys.follow(["testbed.chat"])
+    reached = plan.read_notebook(stage).reached | modules.follow(["testbed.chat"])
     assert not reached & {"testbed.verdicts", "judges.oracle", "selfmoa.human", "selfmoa.evaluation"}
 
 

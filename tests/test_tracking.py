@@ -180,12 +180,46 @@ def test_a_stage_at_work_is_a_running_run_until_its_result_takes_its_place(plan:
         client = mlflow.MlflowClient(tracking_uri=tracking.uri())
         experiment = client.get_experiment_by_name(plan.name).experiment_id
         (live,) = client.search_runs([experiment], "attributes.status = 'RUNNING'")
+        (variant,) = client.search_runs([experiment], "tags.kind = 'variant'")
+        assert live.data.tags["mlflow.parentRunId"] == variant.info.run_id
         curve = client.get_metric_history(live.info.run_id, "curve.train_loss")
         assert [(point.step, point.value) for point in curve] == [(10, 0.1), (20, 0.05)]
     tracking.sync(plan)
     assert len(logged(plan)) == RUNS - 1, "a stage that was killed leaves no run"
     aside.rename(plan.instances[key].place)
     assert tracking.sync(plan) == 1 and len(logged(plan)) == RUNS
+
+
+def test_tags_say_what_was_promoted_and_what_the_task_is(plan: Plan) -> None:
+    promoted, plain = list(plan.instances.values())[:2]
+    file = promoted.place / store.MANIFEST
+    record = json.loads(file.read_text()) | {"promoted_from": "scratch/x"}
+    file.unlink()
+    store.write_manifest(promoted.place, record)
+    tracking.sync(replace(plan, name="test/loop", variants=[{**plan.variants[0], "parameters": {}}]))
+    runs = {run.data.tags["underseer.id"]: run.data.tags for run in logged(replace(plan, name="test/loop"))}
+    assert runs[f"stage:{promoted.key}"]["promoted"] == "True" and "promoted" not in runs[f"stage:{plain.key}"]
+    assert {tags["task"] for tags in runs.values()} == {"self-alignment"}
+
+
+def test_a_look_that_fails_ends_no_others(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of reports cannot be written for a moment: the next look makes up for it."""
+    looks: list[int] = []
+
+    def publish(plans: list[Plan], *, ended: bool = False) -> set[str]:
+        looks.append(len(looks))
+        if len(looks) == 1:
+            raise OSError(28, "No space left on device")
+        return set()
+
+    for name, value in (("publish", publish), ("FIRST", 0.0), ("PAUSE", 0.01)):
+        monkeypatch.setattr(live, name, value)
+    begun = time.monotonic()
+    with live.beside([plan]):
+        while not tracking.is_logged(plan):
+            assert time.monotonic() - begun < 300
+            time.sleep(0.1)
+    assert len(looks) > 1
 
 
 def test_runs_of_another_layout_are_logged_again(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

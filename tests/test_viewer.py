@@ -17,7 +17,7 @@ from test_report_selfmoa import Output, cell
 from underseer.look import viewer
 from underseer.look.viewer import loop, w2s
 from underseer.look.viewer.parts import Part
-from underseer.runs import params, publish, rehearsal
+from underseer.runs import names, params, publish, rehearsal
 
 FILE = ROOT / "params/demo/w2s_safety.yaml"
 EVIL = "</script><script>document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\"> & <b>bold</b> 🙂 İ"
@@ -204,15 +204,34 @@ def test_the_command_of_a_report_makes_it_again(
     """What was set, and the name that was given, stand in it as they were typed; typed once more it names the same experiment."""
     experiment = params.load(FILE, sets, name)
     made = rehearsal.rehearse(experiment).experiment if rehearse else experiment
-    report = SimpleNamespace(manifest={"options": made.options}, parameters={"name": made.name})
+    report = SimpleNamespace(manifest={"options": made.options}, parameters={"name": made.name}, is_scratch=False)
     assert publish.command(report) == f".venv/bin/underseer run params/demo/w2s_safety.yaml{options}"
     words = [word for word in shlex.split(experiment.options)[1:] if word not in ("--set", "--name")]
     given = words[:-1] if name else words
     assert params.load(FILE, given, words[-1] if name else None) == experiment
+    monkeypatch.chdir(FILE.parent)  # the command is one of the repository, wherever it was typed
+    assert params.load(FILE.name, sets[-1:] + sets, name).options == experiment.options
     monkeypatch.setenv("UNDERSEER_CPU", "avx2")
     assert publish.command(report).startswith(".venv/bin/underseer --cpu avx2 run params/demo")
 
 
 def test_a_report_that_was_explored_names_its_experiment() -> None:
-    explored = SimpleNamespace(manifest={"experiment": "params/demo/w2s_safety.yaml"}, parameters={"name": "x/y"})
-    assert publish.command(explored) == ".venv/bin/underseer run params/demo/w2s_safety.yaml"
+    manifest = {"experiment": "params/demo/w2s_safety.yaml", "set": {"seed": 3, "voting": "hard"}}
+    explored = SimpleNamespace(manifest=manifest, parameters={"name": "x/y"}, is_scratch=True)
+    command = """.venv/bin/underseer run params/demo/w2s_safety.yaml --set seed=3 --set 'voting="hard"'"""
+    assert publish.command(explored) == command
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("demo/selfmoa", "params/demo/selfmoa.yaml"),
+        (
+            "demo/w2s_safety@n_seeds=8,voting=hard+soft",
+            "params/demo/w2s_safety.yaml --set n_seeds=8 --set 'voting=[hard,soft]'",
+        ),
+        ("demo/selfmoa@wide", "params/demo/selfmoa.yaml --name wide"),
+    ],
+)
+def test_the_command_of_a_report_that_holds_none_follows_from_its_name(name: str, command: str) -> None:
+    assert names.read(name) == command

@@ -45,7 +45,8 @@ def test_the_view_opens_on_configurations_and_their_numbers(
     page = open_page(_of(views, experiment), width=1900)
     page.get_by_text(re.compile("matching runs?")).wait_for(timeout=120_000)
     heads = page.locator("[role=columnheader][col-id]")
-    heads.nth(4).wait_for(timeout=120_000)
+    for column in columns:  # the table fills from left to right
+        page.locator(f"[role=columnheader][col-id*='`{column}`']").wait_for(timeout=120_000)
     shown = {head.get_attribute("col-id"): int(head.get_attribute("aria-colindex")) for head in heads.all()}
     places = [next(i for name, i in shown.items() if f"`{column}`" in name) for column in columns]
     assert places == sorted(places), shown

@@ -25,7 +25,7 @@ def test_first_screen_and_contents(open_page, shoot, rendered, width, scheme) ->
     )
     assert (sum(map(int, ground[4:-1].split(","))) < sum(map(int, ink[4:-1].split(",")))) == (scheme == "dark")
     page.mouse.wheel(0, 6000)
-    page.wait_for_function("scrollY > 3000")
+    page.wait_for_function("() => scrollY > 3000")
     contents = page.get_by_label("Contents").bounding_box()
     assert 0 <= contents["y"] < 60, "the contents scroll away"
     page.get_by_label("Contents").get_by_role("link", name="Scores").click()

@@ -77,10 +77,10 @@ def test_texts_are_unlocked_by_their_own_file_until_the_page_is_closed(open_page
     page = open_page(file)
     assert page.locator(".prompt").inner_text() == "[redacted, 3 words]"
     page.locator("#file").set_input_files(tmp_path / "other.json")
-    page.wait_for_function("document.getElementById('notice').textContent.includes('does not hold')")
+    page.wait_for_function("() => document.getElementById('notice').textContent.includes('does not hold')")
     assert page.locator(".prompt").inner_text() == "[redacted, 3 words]"
     page.locator("#file").set_input_files(tmp_path / "own.json")
-    page.wait_for_function("document.body.classList.contains('unlocked')")
+    page.wait_for_function("() => document.body.classList.contains('unlocked')")
     assert (
         page.locator(".prompt").inner_text() == "prompt 0 velkock"
         and "unsafe text" in page.locator("#notice").inner_text()
@@ -108,7 +108,7 @@ def test_fifty_thousand_rows_are_quick(chromium, tmp_path) -> None:
             return 1000 * told["TaskDuration"]
 
         page.goto(file.as_uri())
-        page.wait_for_function("performance.getEntriesByName('rows').length")
+        page.wait_for_function("() => performance.getEntriesByName('rows').length")
         opened = spent()
         paint, rows = page.evaluate(
             "['first-contentful-paint', 'rows'].map((n) => performance.getEntriesByName(n)[0].startTime)"

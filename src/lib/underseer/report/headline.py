@@ -52,7 +52,9 @@ def _three(results: Results) -> list[Number]:
         rows = _ends(same) if len(same) > 1 else [r for r in main if r["method"] == "weak"][:1] + same
     names = [w.lowered(n) for n in w.row_names(rows)]
     numbers = [
-        _number(f"{w.METRICS[r['metric']]}{_on(r) * loop}, {n}", w.with_interval(r, r["metric"]), r, r["metric"])
+        _number(
+            f"{w.METRICS[r['metric']]}{_on(r) if loop else ''}, {n}", w.with_interval(r, r["metric"]), r, r["metric"]
+        )
         for n, r in zip(names, rows, strict=True)
     ]
     gaps = [r for r in results["pgr"] if rows and _same(r, rows[-1])]

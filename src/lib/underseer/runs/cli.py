@@ -18,7 +18,7 @@ from underseer import paths
 from underseer.errors import StageError, UserError, unreadable
 from underseer.runs import cli_pages, cli_store
 from underseer.runs.console import console, errors, say
-from underseer.runs.warm import AVX2, CPU
+from underseer.runs.warm import AVX2, CPU, SOCKET
 
 if TYPE_CHECKING:
     from underseer.runs.plan import Plan
@@ -49,7 +49,7 @@ Name = Annotated[
 ]
 Until = Annotated[
     list[str],
-    typer.Option(metavar="STAGE[,..]", help="Run these stages, such as w2s/1_data, and what they need; no report."),
+    typer.Option(metavar="STAGE[,..]", help="Only these stages, such as w2s/1_data, and what they need; no report."),
 ]
 
 
@@ -62,6 +62,7 @@ def hold(
 ) -> None:
     """Weak-to-strong generalisation and self-alignment from weak judges: experiments that are cheap to repeat, vary and trust."""
     if cpu:
+        os.environ.pop(SOCKET, None)  # a warm process has imported torch with the instructions of its own
         os.environ.update(AVX2 | {CPU: cpu, "UNDERSEER_HOME": str(paths.home() / cpu)})
 
 
@@ -194,11 +195,11 @@ def plan(
 
         rows = [
             {"key": i.key, "stage": i.stage, "parameters": i.parameters, "inputs": i.inputs, "cached": i.cached}
-            for i in made.instances.values()
+            for i in made.needed()
         ]
         typer.echo(json.dumps(rows, indent=1))
         return
-    console.print(show.instances(list(made.instances.values()), "plan"))
+    console.print(show.instances(made.needed(), "plan"))
 
 
 @app.command()

@@ -27,7 +27,9 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, numbers: 
     """
     shown = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
     for n, column in enumerate(columns):
-        shown.add_column(column, justify="right" if 0 < n <= numbers else "left", overflow="fold")
+        shown.add_column(
+            column, justify="right" if 0 < n <= numbers else "left", overflow="fold", no_wrap=n == 0 < numbers
+        )
     for row in rows:
         shown.add_row(*(str(cell or "") for cell in row))
     return shown

@@ -87,7 +87,7 @@ def _describe(name: str, report: store.Output, artefacts: Sequence[store.Output]
     from underseer.report import wording
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    parameters = {name: output.parameters for name, output in rests_on([report], paths.home()).items()}
+    parameters = {name: output.parameters for name, output in rests_on([report], paths.home(), whole=False).items()}
     _json(folder / "parameters.json", {"command": publish.command(report), "stages": parameters})
     shutil.copyfile(paths.ROOT / LOCK, folder / LOCK)
     shutil.copyfile(paths.ROOT / "LICENSE", folder / "LICENSE")
@@ -157,7 +157,8 @@ def _rows_of(output: store.Output, results: dict[str, Any], report: store.Output
             if role in collect_w2s.ROLES:
                 method = collect_w2s.method_name(role, output)
             rows = [r for r in results["rows"] if r["method"] == method and r["mean"] is not None]
-            return [r for r in rows if r["variant"].items() <= cell["values"].items()]
+            values = cell["values"] | ({"voting": "none"} if role == "weak" else {})  # one supervisor stands for itself
+            return [r for r in rows if r["variant"].items() <= values.items()]
     return []
 
 

@@ -76,10 +76,11 @@ def open_profile(name: str) -> Profile:
 
 @contextmanager
 def local(threads: int, stages: int) -> Iterator[dict[str, str]]:
-    """The environment of jobs on this machine: a warm process, which pays from two stages on, and a folder for temporary files
-    that a later run removes where this one is killed. Jobs of a cluster take the environment with them to where neither is."""
+    """The environment of jobs on this machine: a warm process, which pays from two stages on, unless there is one already; and a
+    folder for temporary files that a later run removes where this one is killed. Jobs of a cluster take the environment with them to
+    where neither is."""
     warm.sweep()
-    warmed = stages > 1 and warm.is_safe()
+    warmed = stages > 1 and warm.is_safe() and warm.SOCKET not in os.environ
     with paths.temporary() as folder, warm.serving(threads) if warmed else nullcontext({}) as env:
         yield {**env, "TMPDIR": folder}
 

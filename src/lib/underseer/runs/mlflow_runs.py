@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underseer import paths, progress, store
-from underseer.runs import mlflow_view, publish
+from underseer.runs import mlflow_view, names, publish
 from underseer.runs.params import RUNTIME
 from underseer.runs.plan import Plan
 from underseer.store import Output
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ID = "underseer.id"
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
-LAYOUT = "2"
+LAYOUT = "3"
 """How runs are named and arranged, in the tag ``underseer.layout``: those of another layout are logged again."""
 
 
@@ -137,8 +137,8 @@ class Copy:
     def _description(self, configuration: dict[str, Any]) -> str:
         """A configuration in words, with the command that makes it; what a rerun changes of its file stands in the command."""
         sets = "".join(f" --set {shlex.quote(f'{k}={json.dumps(v)}')}" for k, v in configuration.items())
-        options = self.plan.options.get(self.plan.name) or self.plan.file
-        made = f"`.venv/bin/underseer run {options}{sets if options == self.plan.file else ''}`"
+        options = self.plan.options.get(self.plan.name) or names.read(self.plan.name)
+        made = f"`{publish.typed(options if '@' in self.plan.name else options + sets)}`"
         return f"{self.plan.description}\n\nMade by {made}. Its report is the artifact `report/index.html`."
 
     def _stage_at_work(self, instance: Any, parent: str | None) -> None:
@@ -147,6 +147,8 @@ class Copy:
         if not state:
             return
         name = f"live:{instance.key}"
+        if name in self.live:
+            self._adopt(self.live[name], parent)
         run = self.live[name].info.run_id if name in self.live else self._create(
             "stage", instance.stage, name, instance.parameters, {}, parent, {ID: name}
         )  # fmt: skip
@@ -164,7 +166,8 @@ class Copy:
         manifest = output.manifest
         costs = {f"cost.{k}": v for k, v in manifest["cost"].items()}
         tags = {"mlflow.source.name": f"notebooks/{manifest['stage']}.ipynb", "unsafe": manifest["marks"]["unsafe"]}
-        tags |= {f"sha256.{k}": v for k, v in manifest["hashes"].items()} | {"promoted": "promoted_from" in manifest}
+        tags |= {f"sha256.{k}": v for k, v in manifest["hashes"].items()}
+        tags |= {"promoted": True} if "promoted_from" in manifest else {}
         tags |= {"mlflow.source.git.commit": manifest["provenance"]["commit"] or ""}
         run = self._create(
             "stage",
@@ -245,7 +248,7 @@ class Copy:
         synthetic = any(o.manifest["marks"]["synthetic"] for o in self.outputs.values())
         every = {ID: f"{kind}:{name}", **tags, "kind": kind, "synthetic": synthetic, "mlflow.runName": title}
         every |= {"underseer.layout": LAYOUT, "profile": self.plan.name.split("/")[0], "pipeline": self.plan.pipeline}
-        every["task"] = self.plan.variants[0]["parameters"].get("task", "alignment")
+        every["task"] = self.plan.variants[0]["parameters"].get("task", "self-alignment")
         every |= {"rehearsal": True} if self.plan.report.rehearsal else {}
         if parent:
             every[PARENT] = parent

@@ -1,7 +1,8 @@
 """The library's modules as keys see them: what a module imports, and a hash of its code without comments and docstrings.
 
 Parsing most of the library takes longer than all else that a plan needs. So what was read of a module is kept beside Python's own
-compiled files (``__pycache__``), under the hash of the file's text; ``keep`` writes it, and a damaged or foreign file is not used.
+compiled files (``__pycache__``), under the hash of the module's text; ``keep`` writes it. What is not whole, or was written by another Python
+or another version of this module, is not used.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import contextlib
 import hashlib
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+
+from underseer import store
 
 PLUMBING = frozenset({"cost", "errors", "look", "paths", "progress", "runs", "store"})
 """Modules that move results about without deciding them: a change there reruns nothing."""
@@ -24,6 +26,12 @@ _BODIES = ("body", "orelse", "finalbody", "handlers", "cases")
 
 Imports = list[tuple[str, list[str] | None]]
 """Imports from the library as they are written: a module, and the names imported from it; None where it is imported itself."""
+
+MEMO = Path(importlib.util.cache_from_source(__file__)).with_suffix(".json")
+"""What was read of each module: a hash of its file, one of its code, and its imports. Its name holds the version of Python, by which
+a parsed module differs; its content says by which text of this module it was written."""
+_new: set[str] = set()
+_BY = f"{sys.version} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
 
 
 def follow(names: Iterable[str]) -> set[str]:
@@ -135,33 +143,20 @@ def _decides_nothing(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-MEMO = Path(importlib.util.cache_from_source(__file__)).with_suffix(".json")
-"""What was read of each module: a hash of its file, one of its code, and its imports. Its name holds the version of Python, by which
-a parsed module differs; its content says by which text of this module it was written."""
-_new: set[str] = set()
-
-
 @cache
 def _kept() -> dict[str, list]:
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         memo = json.loads(MEMO.read_text(encoding="utf-8"))
-        if memo["by"] == _by():
+        if memo["by"] == _BY:
             return {
                 name: [str(d), str(h), [(b, n) for b, n in found]] for name, (d, h, found) in memo["modules"].items()
             }
     return {}
 
 
-def _by() -> str:
-    return f"{sys.version} {_digest(Path(__file__).read_bytes())}"
-
-
 def keep() -> None:
     """Keep what was parsed for later processes, where Python may keep compiled files too."""
-    if not _new or sys.dont_write_bytecode:
-        return
-    part = MEMO.with_suffix(f".part{os.getpid()}")
-    with contextlib.suppress(OSError):  # a read-only or full disk costs the time of parsing again
-        part.write_text(json.dumps({"by": _by(), "modules": _kept()}), encoding="utf-8")
-        part.replace(MEMO)
-        _new.clear()
+    if _new and not sys.dont_write_bytecode:
+        with contextlib.suppress(OSError):  # a read-only or full disk costs the time of parsing again
+            store.write_text(MEMO, json.dumps({"by": _BY, "modules": _kept()}))
+            _new.clear()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from underseer.errors import UserError
-from underseer.paths import shown as shown_path
+from underseer.paths import ROOT
 from underseer.runs.files import Experiment, Raw
 
 LENGTH = 60  # characters after the '@', without the hash
@@ -21,9 +21,19 @@ UNTOLD = ("description",)
 
 
 def options(file: Path, typed: Mapping[str, str], name: str | None) -> str:
-    """What follows ``underseer run`` to make an experiment: its file, the parameters as they were typed, and its name."""
+    """What follows ``underseer run`` in the repository to make an experiment: its file, the parameters as they were typed, and its name."""
+    whole = file.resolve()
+    place = whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else whole
     sets = [word for key, value in typed.items() for word in ("--set", f"{key}={value}")]
-    return shlex.join([shown_path(file), *sets, *(["--name", name] if name else [])])
+    return shlex.join([str(place), *sets, *(["--name", name] if name else [])])
+
+
+def read(name: str) -> str:
+    """The same, as far as it can be read from an experiment's name: ``demo/w2s_safety@n_seeds=8`` holds what was set."""
+    file, _, changes = name.partition("@")
+    sets = [c.replace("+", ",") for c in changes.split(",") if re.fullmatch(r"\w+=[^,]+", c)]
+    typed = {k: f"[{v}]" if "," in v else v for k, _, v in (s.partition("=") for s in sets)}
+    return options(ROOT / f"params/{file}.yaml", typed, None if typed else changes)
 
 
 def chosen(experiment: Experiment, name: str) -> Experiment:

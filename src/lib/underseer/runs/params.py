@@ -244,6 +244,7 @@ def load(file: str | Path, overrides: Iterable[str] = (), name: str | None = Non
         if not sep or not key:
             raw.problems.append(f"--set {text}: expected KEY=VALUE, for example --set seed=1")
             continue
+        typed.pop(key.strip(), None)  # what is typed again takes its place at the end
         typed[key.strip()] = value.strip()
         override(raw, key.strip(), value)
     experiment = replace(_check(path, raw), options=names.options(path, typed, name))

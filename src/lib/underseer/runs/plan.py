@@ -15,10 +15,10 @@ from typing import Any
 
 from underseer import paths
 from underseer.errors import UserError, nearest
-from underseer.runs import modules
 from underseer.runs.files import MODELS, Experiment
-from underseer.runs.keys import Notebook, contents, read_notebook, sha, stages
+from underseer.runs.keys import Notebook, contents, read_notebook, stages
 from underseer.runs.limits import MOST_STAGES
+from underseer.runs.modules import keep, sha
 from underseer.runs.params import KNOWN, RUNTIME
 from underseer.runs.pipelines import HANDED_ON, PIPELINES, REPORTS, STEERS
 
@@ -70,6 +70,14 @@ class Plan:
     @property
     def report(self) -> Instance:
         return next(i for i in self.instances.values() if i.stage == REPORTS[self.pipeline])
+
+    def needed(self) -> list[Instance]:
+        """What ``until`` needs, whether it has run or not; without it, all."""
+        wanted: set[str] = set()
+        for instance in reversed(self.instances.values()):
+            if instance.key in wanted or instance.stage in (self.until or REPORTS.values()):
+                wanted.update([instance.key, *(key for keys in instance.inputs.values() for key in keys)])
+        return [instance for key, instance in self.instances.items() if key in wanted]
 
     def missing(self) -> list[Instance]:
         """What has to run: the instances that the missing ones need and that have not run themselves."""
@@ -130,7 +138,7 @@ def make(experiment: Experiment, until: Sequence[str] = ()) -> Plan:
             raise UserError(f"--until {stage}: {file} needs no such stage{hint}")
     selecting = sorted(builder.selecting - RUNTIME - HANDED_ON)
     facts = (experiment.name, file, experiment.pipeline, experiment.description)
-    modules.keep()
+    keep()
     options = {experiment.name: experiment.options}
     return Plan(*facts, builder.instances, variants, selecting, builder.code, list(until), options)
 

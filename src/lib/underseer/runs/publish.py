@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from underseer import paths, store
 from underseer.errors import StageError, UserError
+from underseer.runs import names
 from underseer.runs.plan import Plan
 from underseer.runs.warm import CPU
 
@@ -71,9 +73,17 @@ def browse(name: str, *, texts: bool = False) -> tuple[Path, Path | None]:
 
 def command(report: store.Output) -> str:
     """The command that makes the experiment of a report, or beside which a report was explored, as it was typed."""
+    manifest = report.manifest
+    if report.is_scratch:
+        given = (word for key, value in manifest["set"].items() for word in ("--set", f"{key}={json.dumps(value)}"))
+        return typed(shlex.join([manifest["experiment"], *given]))
+    return typed(manifest.get("options") or names.read(report.parameters["name"]))
+
+
+def typed(options: str) -> str:
+    """A command of a run, for the instruction set that was asked for."""
     cpu = f" --cpu {os.environ[CPU]}" if CPU in os.environ else ""
-    file = f"params/{report.parameters['name'].partition('@')[0]}.yaml"
-    return f".venv/bin/underseer{cpu} run {report.manifest.get('options') or report.manifest.get('experiment') or file}"
+    return f".venv/bin/underseer{cpu} run {options}"
 
 
 def render(results_json: Path, folder: Path, texts: dict[str, str] | None = None) -> Path:

@@ -38,13 +38,16 @@ PENDING = "pending.json"
 """What a stage leaves in its work folder for the executor, which alone writes under a key."""
 
 
-def rests_on(given: Iterable[Output], home: Path) -> dict[str, Output]:
-    """The given outputs and every one in the store at ``home`` that they were made from, each once, by ``Output.name``."""
+def rests_on(given: Iterable[Output], home: Path, *, whole: bool = True) -> dict[str, Output]:
+    """The given outputs and every one in the store at ``home`` that they were made from, each once, by ``Output.name``.
+
+    What has been removed from the store is a StageError where ``whole``, and else left out with what it alone was made from.
+    """
     found: dict[str, Output] = {}
     queue = list(given)
     while queue:
         output = queue.pop()
-        if output.name not in found:
+        if output.name not in found and (whole or output.has(store.MANIFEST)):
             found[output.name] = output
             queue += [store.locate(name, home) for name in output.inputs.values()]
     return found

@@ -26,6 +26,7 @@ from typing import NoReturn
 from underseer import paths
 
 SOCKET = "UNDERSEER_WARM"
+ASKING = 10.0  # seconds that a client may take to say what it wants
 PARENT = 1.0  # seconds between two looks whether the process that started a client is still there
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 """What holds PyTorch, oneDNN and MKL to AVX2. It must be set before a process imports torch; stages inherit it."""
@@ -112,11 +113,13 @@ def serve(descriptor: int, preloaded: list[str]) -> NoReturn:
         __import__(name)
     while True:
         client, _ = listener.accept()
+        client.settimeout(ASKING)
         try:
             request, fds = _receive(client)
-        except ConnectionError:  # the client was killed before it had asked
+        except (ConnectionError, TimeoutError):  # the client was killed, or stopped, before it had asked
             client.close()
             continue
+        client.settimeout(None)
         if os.fork() == 0:
             listener.close()
             _become(client, request, fds)
@@ -148,7 +151,10 @@ def _become(client: socket.socket, request: dict, fds: list[int]) -> NoReturn:
     os.environ.pop("JPY_PARENT_PID", None)  # the parent is the warm process; the client is watched instead
     os.chdir(request["cwd"])
     sys.argv = request["argv"]
-    client.sendall(struct.pack("i", os.getpid()))
+    try:
+        client.sendall(struct.pack("i", os.getpid()))
+    except ConnectionError:
+        os._exit(1)  # the client has ended
     threading.Thread(target=_end_with_client, args=(client,), daemon=True).start()
     code = 0
     try:
@@ -177,7 +183,7 @@ def _receive(client: socket.socket) -> tuple[dict, list[int]]:
     head, fds, _, _ = socket.recv_fds(client, 4, 3)
     try:
         return json.loads(_exactly(client, struct.unpack("i", head + _exactly(client, 4 - len(head)))[0])), fds
-    except ConnectionError:
+    except (ConnectionError, TimeoutError):
         for fd in fds:
             os.close(fd)
         raise
