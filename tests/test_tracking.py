@@ -196,7 +196,9 @@ def test_tags_say_what_was_promoted_and_what_the_task_is(plan: Plan) -> None:
     record = json.loads(file.read_text()) | {"promoted_from": "scratch/x"}
     file.unlink()
     store.write_manifest(promoted.place, record)
-    tracking.sync(replace(plan, name="test/loop", variants=[{**plan.variants[0], "parameters": {"seed": 0, "epochs": 1}}]))
+    tracking.sync(
+        replace(plan, name="test/loop", variants=[{**plan.variants[0], "parameters": {"seed": 0, "epochs": 1}}])
+    )
     runs = {run.data.tags["underseer.id"]: run.data.tags for run in logged(replace(plan, name="test/loop"))}
     assert runs[f"stage:{promoted.key}"]["promoted"] == "True" and "promoted" not in runs[f"stage:{plain.key}"]
     assert {tags["task"] for tags in runs.values()} == {"self-alignment"}
