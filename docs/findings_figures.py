@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from findings_table import CORRECTED, PGR, Question
 
 from underseer.report import ablation, drawing, figures, tidy
@@ -48,7 +49,9 @@ def draw(question: Question, experiments: Mapping[str, Results], file: Path) -> 
             (only,) = sweeps.values()
             fig = figures.sweep(only.panels, only.head)
         else:
-            fig = stacked(drawn or [(next(iter(s.scores.values())), n) for n, s in sweeps.items()])
+            scores = [[apart(rows) for rows in s.scores.values()] for s in sweeps.values()]
+            helpful = [own[1] for own in scores if len(own) > 1 and not drawn]
+            fig = stacked(drawn or [(own[0], name) for own, name in zip(scores, sweeps, strict=True)], helpful)
     else:
         fig = stacked([(scored(r, question), n) for n, r in experiments.items()])
     if fig is None:
@@ -66,13 +69,25 @@ def scored(results: Results, question: Question):
     return rows[[m in asked or bool(iteration(m)) or m.rsplit("_", 1)[0] in asked for m in rows["method"]]]
 
 
-def stacked(panels: Sequence[tuple[Any, str]]):
-    """A panel an experiment: every row with its interval and seeds."""
+def apart(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a sweep; a method that no value of the key changes stands there once."""
+    same = rows.groupby("method")["values"].transform(lambda values: values.map(repr).nunique() == 1)
+    named = rows.assign(name=rows["line"].where(same, rows["name"]))
+    return named[~(same & rows.duplicated("method"))]
+
+
+def stacked(panels: Sequence[tuple[Any, str]], beside: Sequence[pd.DataFrame] = ()):
+    """A panel an experiment: every row with its interval and seeds; ``beside`` it the same rows of another score."""
     panels = [(rows, title) for rows, title in panels if len(rows)]
     if not panels:
         return None
     heights = [0.34 * len(rows) + 0.7 for rows, _ in panels]
-    fig, axes = drawing.canvas(7.4, sum(heights) + 0.5, rows=len(panels), height_ratios=heights)
+    columns = 2 if len(beside) == len(panels) else 1
+    fig, axes = drawing.canvas(3.5 + 3.9 * columns, sum(heights) + 0.5, columns, len(panels), height_ratios=heights)
+    for ax, rows in zip(axes[:, 1] if columns == 2 else (), beside, strict=False):
+        figures.forest(ax, rows)
+        ax.set_yticks([])
+        ax.set_xlabel(figures.axis_label(rows["metric"].iloc[0]))
     for ax, (rows, title) in zip(axes[:, 0], panels, strict=True):
         gap = title.startswith("PGR")
         rows = rows.assign(text=[w.pgr_text(r) for r in rows["row"]]) if gap else rows
