@@ -292,7 +292,7 @@ def test_page_and_profile_follow_the_primary_metric(rendered, results):
     row = next(r for r in results["rows"] if r["metric"] == "toxicity")
     number = first_screen(results)[1][0]
     assert f"{number.value} {number.interval}" == wording.with_interval(row, "toxicity") and "%" not in number.value
-    assert f"<b>{number.value}</b> {number.interval}" in (reports / "demo" / "index.html").read_text()
+    assert f">{number.value}</a></b> {number.interval}" in (reports / "demo" / "index.html").read_text()
 
 
 def test_table_2_has_an_empty_published_column_for_real_data(frame, results):

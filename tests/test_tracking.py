@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from underseer import paths, progress, store
-from underseer.runs import live, mlflow_view, tracking, workflow
+from underseer.runs import live, mlflow_runs, mlflow_view, tracking, workflow
 from underseer.runs.plan import Instance, Plan
 
 STAGES = 4
@@ -202,6 +202,23 @@ def test_tags_say_what_was_promoted_and_what_the_task_is(plan: Plan) -> None:
     runs = {run.data.tags["underseer.id"]: run.data.tags for run in logged(replace(plan, name="test/loop"))}
     assert runs[f"stage:{promoted.key}"]["promoted"] == "True" and "promoted" not in runs[f"stage:{plain.key}"]
     assert {tags["task"] for tags in runs.values()} == {"self-alignment"}
+
+
+def test_a_stage_that_finishes_while_others_are_logged_is_logged_next(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = next(iter(plan.instances.values())).place
+    aside, log = place.rename(paths.home() / "aside"), mlflow_runs.Copy.all
+
+    def finishing(copy: mlflow_runs.Copy) -> int:
+        logged = log(copy)
+        aside.rename(place)
+        return logged
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(mlflow_runs.Copy, "all", finishing)
+        tracking.sync(plan)
+    assert not tracking.is_logged(plan) and tracking.sync(plan) == 1 and len(logged(plan)) == RUNS
 
 
 def test_a_look_that_fails_ends_no_others(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,9 @@ def sync(plan: Plan) -> int:
             mlflow = _quiet_mlflow()
             _create_database(mlflow, address)
             local = urlparse(address).scheme not in ("http", "https")  # else the server keeps the artifacts
+            state = json.dumps(_state(plan))  # what finishes from here on may be missed: the next call logs it
             logged = Copy(mlflow.MlflowClient(tracking_uri=address), plan, local=local).all()
-            store.write_text(_note(plan), json.dumps(_state(plan)))
+            store.write_text(_note(plan), state)
     except Exception as error:  # MLflow is a copy: no failure of it, of its driver or its database may end a run
         raise Unreachable(_one_line(error, address)) from None
     return logged
