@@ -44,16 +44,15 @@ def draw(question: Question, experiments: Mapping[str, Results], file: Path) -> 
         (results,) = experiments.values()
         fig = loop_figures.trusted(tidy_judges.trusted(results))
     elif sweeps:
-        drawn = [(s.gaps, f"PGR, {n}") for n, s in sweeps.items() if len(s.gaps)] if question.scored == PGR else []
+        drawn = [([s.gaps], f"PGR, {n}") for n, s in sweeps.items() if len(s.gaps)] if question.scored == PGR else []
         if len(sweeps) == 1:
             (only,) = sweeps.values()
             fig = figures.sweep(only.panels, only.head)
         else:
-            scores = [[apart(rows) for rows in s.scores.values()] for s in sweeps.values()]
-            helpful = [own[1] for own in scores if len(own) > 1 and not drawn]
-            fig = stacked(drawn or [(own[0], name) for own, name in zip(scores, sweeps, strict=True)], helpful)
+            # of a loop helpfulness beside safety; a task of W2S has one score
+            fig = stacked(drawn or [([apart(r) for r in s.scores.values()][:2], n) for n, s in sweeps.items()])
     else:
-        fig = stacked([(scored(r, question), n) for n, r in experiments.items()])
+        fig = stacked([([scored(r, question)], n) for n, r in experiments.items()])
     if fig is None:
         return False
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -76,28 +75,27 @@ def apart(rows: pd.DataFrame) -> pd.DataFrame:
     return named[~(same & rows.duplicated("method"))]
 
 
-def stacked(panels: Sequence[tuple[Any, str]], beside: Sequence[pd.DataFrame] = ()):
-    """A panel an experiment: every row with its interval and seeds; ``beside`` it the same rows of another score."""
-    panels = [(rows, title) for rows, title in panels if len(rows)]
+def stacked(panels: Sequence[tuple[list[pd.DataFrame], str]]):
+    """A row of panels an experiment, one a score: every line with its interval and seeds."""
+    panels = [(scores, title) for scores, title in panels if len(scores[0])]
     if not panels:
         return None
-    heights = [0.34 * len(rows) + 0.7 for rows, _ in panels]
-    columns = 2 if len(beside) == len(panels) else 1
+    heights = [0.34 * len(scores[0]) + 0.7 for scores, _ in panels]
+    columns = max(len(scores) for scores, _ in panels)
     fig, axes = drawing.canvas(3.5 + 3.9 * columns, sum(heights) + 0.5, columns, len(panels), height_ratios=heights)
-    for ax, rows in zip(axes[:, 1] if columns == 2 else (), beside, strict=False):
-        figures.forest(ax, rows)
-        ax.set_yticks([])
-        ax.set_xlabel(figures.axis_label(rows["metric"].iloc[0]))
-    for ax, (rows, title) in zip(axes[:, 0], panels, strict=True):
+    for line, (scores, title) in zip(axes, panels, strict=True):
         gap = title.startswith("PGR")
-        rows = rows.assign(text=[w.pgr_text(r) for r in rows["row"]]) if gap else rows
-        figures.forest(ax, rows, *([drawing.limited(rows)] if gap else []))
-        ax.set_title(title, fontsize=9)
-        ax.set_xlabel("Performance gap recovered (no unit)" if gap else figures.axis_label(rows["metric"].iloc[0]))
-        if gap:
-            ax.set_xlim(*drawing.limited(rows))
-    foots = [rows.attrs.get("foot", "") for rows, _ in panels]
-    first = panels[0][0].copy()
+        line[0].set_title(title, fontsize=9)
+        for ax, rows in zip(line, scores, strict=True):
+            rows = rows.assign(text=[w.pgr_text(r) for r in rows["row"]]) if gap else rows
+            figures.forest(ax, rows, *([drawing.limited(rows)] if gap else []))
+            ax.set_xlabel("Performance gap recovered (no unit)" if gap else figures.axis_label(rows["metric"].iloc[0]))
+            if gap:
+                ax.set_xlim(*drawing.limited(rows))
+        for ax in line[1:]:  # the names stand at the first
+            ax.set_yticks([])
+    foots = [scores[0].attrs.get("foot", "") for scores, _ in panels]
+    first = panels[0][0][0].copy()
     first.attrs = {"foot": foots[0].rstrip(". ")}
     if len(set(foots)) > 1:  # samples differ: each panel says its own
         marked = [foot.startswith(MARK) for foot in foots]

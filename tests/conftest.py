@@ -51,10 +51,9 @@ def warmed() -> dict[str, str]:
 def underseer(home: Path, *args: object, **kwargs) -> subprocess.CompletedProcess[str]:
     """Run the command line with a store of its own."""
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200"}
-    own = (
-        args[:1] != ("run",) or "--profile" in args or "preexec_fn" in kwargs
-    )  # a process that is there takes no limits over
-    env |= {} if own else warmed()
+    # A process that is there takes no limits over, and what runs elsewhere needs none here.
+    if args[:1] == ("run",) and "--profile" not in args and "preexec_fn" not in kwargs:
+        env |= warmed()
     command = [sys.executable, "-m", "underseer.runs.cli", *map(str, args)]
     kwargs = {"cwd": ROOT, "timeout": 900, **kwargs}
     return subprocess.run(command, capture_output=True, text=True, env=env, **kwargs)

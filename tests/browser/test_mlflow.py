@@ -67,7 +67,7 @@ def test_comparing_and_parallel_coordinates_answer_the_question(
 ) -> None:
     """Which vote recovers most, and of how many supervisors: what differs is an axis, and the recovered share is the last."""
     page = open_page(_of(views, experiment), width=1600)
-    page.get_by_text(re.compile("matching runs?")).wait_for(timeout=120_000)
+    page.get_by_text("matching runs").wait_for(timeout=120_000)
     page.locator("[role=columnheader] input[type=checkbox]").first.check(force=True, timeout=120_000)
     page.get_by_role("button", name="Compare").first.click()
     page.get_by_text("Parallel Coordinates Plot").wait_for(timeout=120_000)

@@ -51,18 +51,13 @@ def _three(results: Results) -> list[Number]:
         same = [r for r in students if students and r["method"] == students[0]["method"]]
         rows = _ends(same) if len(same) > 1 else [r for r in main if r["method"] == "weak"][:1] + same
     names = [w.lowered(n) for n in w.row_names(rows)]
+    where = [f" on {w.dataset_name(r['dataset'])}" if loop else "" for r in rows]
     numbers = [
-        _number(
-            f"{w.METRICS[r['metric']]}{_on(r) if loop else ''}, {n}", w.with_interval(r, r["metric"]), r, r["metric"]
-        )
-        for n, r in zip(names, rows, strict=True)
+        _number(f"{w.METRICS[r['metric']]}{on}, {n}", w.with_interval(r, r["metric"]), r, r["metric"])
+        for n, r, on in zip(names, rows, where, strict=True)
     ]
     gaps = [r for r in results["pgr"] if rows and _same(r, rows[-1])]
     return [*numbers, *(_number(f"Gap recovered, {names[-1]}", w.pgr_text(r), r, "pgr") for r in gaps[:1])][:3]
-
-
-def _on(row: Mapping[str, Any]) -> str:
-    return f" on {w.dataset_name(row['dataset'])}"
 
 
 def _number(label: str, text: str, row: Mapping[str, Any], metric: str) -> Number:

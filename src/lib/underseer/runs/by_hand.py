@@ -14,7 +14,7 @@ from typing import Any
 
 from underseer import paths, store
 from underseer.errors import StageError, UserError, nearest
-from underseer.runs import notation
+from underseer.runs import names, notation
 from underseer.runs.files import absolute
 from underseer.runs.params import KNOWN, RUNTIME, load, problem
 from underseer.runs.pipelines import DECIDED
@@ -261,9 +261,9 @@ def _check_made(choice: Choice) -> None:
                 missing[role] = instance.stage
     if not missing:
         return
-    sets = [f"--set {shlex.quote(f'{n}={_yaml(v)}')}" for n, v in choice.sets.items()]
+    sets = names.sets({n: _yaml(v) for n, v in choice.sets.items()})
     until = ",".join(dict.fromkeys(missing.values()))
-    command = " ".join([".venv/bin/underseer run", shlex.quote(choice.file), *sets, "--until", until])
+    command = names.command(shlex.join([choice.file, *sets, "--until", until]))
     absent = ", ".join(f"'{role}' ({stage} makes it)" for role, stage in missing.items())
     raise StageError(f"{choice.planned.stage}: not there yet: input {absent}. Run: {command}")
 

@@ -91,10 +91,9 @@ def run(
     from underseer.runs.plan import merged
 
     started = time.monotonic()
-    stages = [stage for text in until for stage in text.split(",")]
     files = _files(params)
     say(f"planning {', '.join(paths.shown(file) for file in files)}")
-    plans = [_make(file, set_, rehearse=rehearse, until=stages, name=name) for file in files]
+    plans = [_make(file, set_, rehearse=rehearse, until=until, name=name) for file in files]
     missing = merged(plans).missing()
     _preflight(plans, profile)
     if dry_run:
@@ -185,8 +184,7 @@ def plan(
     from underseer.runs import estimate, show
     from underseer.runs.plan import merged
 
-    stages = [stage for text in until for stage in text.split(",")]
-    made = merged([_make(file, set_, until=stages) for file in _files(params)])
+    made = merged([_make(file, set_, until=until) for file in _files(params)])
     if estimated:
         console.print(estimate.table(estimate.estimate(made)) if made.missing() else "nothing to do")
         return
@@ -246,7 +244,7 @@ def _make(
             from underseer.runs import rehearsal
 
             experiment = rehearsal.prepare(experiment)
-        return planning.make(experiment, until)
+        return planning.make(experiment, [stage for text in until for stage in text.split(",")])
     except OSError as error:
         raise UserError(unreadable(error)) from None
 

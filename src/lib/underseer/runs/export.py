@@ -88,7 +88,8 @@ def _describe(name: str, report: store.Output, artefacts: Sequence[store.Output]
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     parameters = {name: output.parameters for name, output in rests_on([report], paths.home(), whole=False).items()}
-    _json(folder / "parameters.json", {"command": publish.command(report), "stages": parameters})
+    command = publish.command(report)
+    _json(folder / "parameters.json", {"command": command, "stages": parameters})
     shutil.copyfile(paths.ROOT / LOCK, folder / LOCK)
     shutil.copyfile(paths.ROOT / "LICENSE", folder / "LICENSE")
     commit = results["provenance"].get("commit") or "unknown"
@@ -96,7 +97,7 @@ def _describe(name: str, report: store.Output, artefacts: Sequence[store.Output]
     cited = CITATION.format(name=name, day=date.today().isoformat(), commit=commit, paper=paper)
     (folder / "CITATION.cff").write_text(cited, encoding="utf-8")
     (folder / "MODEL_CARD.md").write_text(_card(results, report, artefacts, folder), encoding="utf-8")
-    _json(folder / "ro-crate-metadata.json", _crate(name, publish.command(report), commit, folder))
+    _json(folder / "ro-crate-metadata.json", _crate(name, command, commit, folder))
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     sums = "".join(f"{store.sha256(p)}  {p.relative_to(folder)}\n" for p in files)
     (folder / "SHA256SUMS").write_text(sums, encoding="utf-8")

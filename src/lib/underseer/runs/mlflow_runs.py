@@ -136,10 +136,10 @@ class Copy:
 
     def _description(self, configuration: dict[str, Any]) -> str:
         """A configuration in words, with the command that makes it; what a rerun changes of its file stands in the command."""
-        sets = "".join(f" --set {shlex.quote(f'{k}={json.dumps(v)}')}" for k, v in configuration.items())
         options = self.plan.options.get(self.plan.name) or names.read(self.plan.name)
-        made = f"`{publish.typed(options if '@' in self.plan.name else options + sets)}`"
-        return f"{self.plan.description}\n\nMade by {made}. Its report is the artifact `report/index.html`."
+        if configuration and "@" not in self.plan.name:
+            options += " " + shlex.join(names.sets({k: json.dumps(v) for k, v in configuration.items()}))
+        return f"{self.plan.description}\n\nMade by `{names.command(options)}`. Its report is the artifact `report/index.html`."
 
     def _stage_at_work(self, instance: Any, parent: str | None) -> None:
         """The curve of a stage that runs now, as far as it has come."""
@@ -147,11 +147,11 @@ class Copy:
         if not state:
             return
         name = f"live:{instance.key}"
-        if name in self.live:
-            self._adopt(self.live[name], parent)
-        run = self.live[name].info.run_id if name in self.live else self._create(
-            "stage", instance.stage, name, instance.parameters, {}, parent, {ID: name}
-        )  # fmt: skip
+        if (known := self.live.get(name)) is not None:
+            self._adopt(known, parent)
+            run = known.info.run_id
+        else:
+            run = self._create("stage", instance.stage, name, instance.parameters, {}, parent, {ID: name})
         values = {f"curve.{state['name']}_{k}": float(v) for k, v in state["values"].items()}
         self._points(run, [(metric, value, state["step"]) for metric, value in values.items()])
 

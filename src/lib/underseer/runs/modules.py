@@ -31,7 +31,7 @@ MEMO = Path(importlib.util.cache_from_source(__file__)).with_suffix(".json")
 """What was read of each module: a hash of its file, one of its code, and its imports. Its name holds the version of Python, by which
 a parsed module differs; its content says by which text of this module it was written."""
 _new: set[str] = set()
-_BY = f"{sys.version} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
+_BY = f"{sys.version} {store.sha256(Path(__file__))}"
 
 
 def follow(names: Iterable[str]) -> set[str]:

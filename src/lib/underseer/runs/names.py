@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 from underseer.errors import UserError
 from underseer.paths import ROOT
 from underseer.runs.files import Experiment, Raw
+from underseer.runs.warm import CPU
 
 LENGTH = 60  # characters after the '@', without the hash
 UNTOLD = ("description",)
@@ -24,15 +26,25 @@ def options(file: Path, typed: Mapping[str, str], name: str | None) -> str:
     """What follows ``underseer run`` in the repository to make an experiment: its file, the parameters as they were typed, and its name."""
     whole = file.resolve()
     place = whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else whole
-    sets = [word for key, value in typed.items() for word in ("--set", f"{key}={value}")]
-    return shlex.join([str(place), *sets, *(["--name", name] if name else [])])
+    return shlex.join([str(place), *sets(typed), *(["--name", name] if name else [])])
+
+
+def sets(typed: Mapping[str, str]) -> list[str]:
+    """The words of a command that set parameters to values as one types them."""
+    return [word for key, value in typed.items() for word in ("--set", f"{key}={value}")]
+
+
+def command(options: str) -> str:
+    """The command of a run, with the instruction set that was asked for; ``options`` follow ``underseer run``."""
+    cpu = f" --cpu {os.environ[CPU]}" if CPU in os.environ else ""
+    return f".venv/bin/underseer{cpu} run {options}"
 
 
 def read(name: str) -> str:
     """The same, as far as it can be read from an experiment's name: ``demo/w2s_safety@n_seeds=8`` holds what was set."""
     file, _, changes = name.partition("@")
-    sets = [c.replace("+", ",") for c in changes.split(",") if re.fullmatch(r"\w+=[^,]+", c)]
-    typed = {k: f"[{v}]" if "," in v else v for k, _, v in (s.partition("=") for s in sets)}
+    told = [c.replace("+", ",") for c in changes.split(",") if re.fullmatch(r"\w+=[^,]+", c)]
+    typed = {k: f"[{v}]" if "," in v else v for k, _, v in (t.partition("=") for t in told)}
     return options(ROOT / f"params/{file}.yaml", typed, None if typed else changes)
 
 

@@ -71,25 +71,20 @@ class Plan:
     def report(self) -> Instance:
         return next(i for i in self.instances.values() if i.stage == REPORTS[self.pipeline])
 
-    def needed(self) -> list[Instance]:
-        """What ``until`` needs, whether it has run or not; without it, all."""
+    def needed(self, *, missing: bool = False) -> list[Instance]:
+        """What ``until`` needs, and without it all; where ``missing``, what has not run, and what that needs and has not run."""
         wanted: set[str] = set()
+        needed: list[Instance] = []
+        last = self.until or REPORTS.values()
         for instance in reversed(self.instances.values()):
-            if instance.key in wanted or instance.stage in (self.until or REPORTS.values()):
-                wanted.update([instance.key, *(key for keys in instance.inputs.values() for key in keys)])
-        return [instance for key, instance in self.instances.items() if key in wanted]
+            if (instance.key in wanted or instance.stage in last) and not (missing and instance.cached):
+                needed.append(instance)
+                wanted.update(key for keys in instance.inputs.values() for key in keys)
+        return needed[::-1]
 
     def missing(self) -> list[Instance]:
         """What has to run: the instances that the missing ones need and that have not run themselves."""
-        wanted: set[str] = set()
-        missing: list[Instance] = []
-        last = self.until or REPORTS.values()
-        for instance in reversed(self.instances.values()):
-            needed = instance.key in wanted or instance.stage in last
-            if needed and not instance.cached:
-                missing.append(instance)
-                wanted.update(key for keys in instance.inputs.values() for key in keys)
-        return missing[::-1]
+        return self.needed(missing=True)
 
     def as_json(self) -> str:
         return json.dumps({**vars(self), "instances": [vars(i) for i in self.instances.values()]})

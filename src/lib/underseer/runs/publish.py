@@ -13,7 +13,6 @@ from underseer import paths, store
 from underseer.errors import StageError, UserError
 from underseer.runs import names
 from underseer.runs.plan import Plan
-from underseer.runs.warm import CPU
 
 FILES = ("results.json", "notebook.ipynb")
 """What stands beside a published page."""
@@ -75,15 +74,9 @@ def command(report: store.Output) -> str:
     """The command that makes the experiment of a report, or beside which a report was explored, as it was typed."""
     manifest = report.manifest
     if report.is_scratch:
-        given = (word for key, value in manifest["set"].items() for word in ("--set", f"{key}={json.dumps(value)}"))
-        return typed(shlex.join([manifest["experiment"], *given]))
-    return typed(manifest.get("options") or names.read(report.parameters["name"]))
-
-
-def typed(options: str) -> str:
-    """A command of a run, for the instruction set that was asked for."""
-    cpu = f" --cpu {os.environ[CPU]}" if CPU in os.environ else ""
-    return f".venv/bin/underseer{cpu} run {options}"
+        sets = names.sets({key: json.dumps(value) for key, value in manifest["set"].items()})
+        return names.command(shlex.join([manifest["experiment"], *sets]))
+    return names.command(manifest.get("options") or names.read(report.parameters["name"]))
 
 
 def render(results_json: Path, folder: Path, texts: dict[str, str] | None = None) -> Path:
