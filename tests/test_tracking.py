@@ -322,8 +322,8 @@ def test_pages_say_what_still_runs_and_a_run_that_is_over_ends_what_looks(
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        ("postgresql://me:secret@127.0.0.1:9/x", "psycopg2"),
-        ("mysql+nothing://me:secret@127.0.0.1/x", "mysql"),
+        ("postgresql://me:secret@127.0.0.1:9/x", "127.0.0.1:9: "),
+        ("mysql+nothing://me:secret@/x", "mysql"),
         ("http://127.0.0.1:9", "127.0.0.1:9: "),
         ("sqlite:////proc/none/x.db", "none"),
     ],

@@ -24,6 +24,10 @@ from underseer.runs.mlflow_runs import LAYOUT, Copy
 from underseer.runs.plan import Plan
 
 SQLITE = "sqlite:///"
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+"""Where a server listens whose address names no port."""
+DATABASES = ("postgresql", "mysql", "mssql")
+"""Servers that MLflow reaches through SQLAlchemy."""
 
 
 class Unreachable(Exception):
@@ -136,16 +140,20 @@ def _create_database(mlflow: Any, address: str) -> None:
 
 
 def _reachable(address: str) -> None:
-    """Fail within seconds where nothing listens; MLflow's own retries take minutes."""
+    """Fail within seconds where nothing listens, or where a database lets nobody in; MLflow's own retries take minutes."""
     parts = urlparse(address)
-    if parts.scheme not in ("http", "https"):
-        return
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        with closing(socket.create_connection((parts.hostname, port), timeout=5)):
-            pass
-    except OSError as error:
-        raise Unreachable(f"{parts.hostname}:{port}: {error}") from None
+    scheme = parts.scheme.partition("+")[0]
+    port = parts.port or PORTS.get(scheme)
+    if parts.hostname and port:
+        try:
+            with closing(socket.create_connection((parts.hostname, port), timeout=5)):
+                pass
+        except OSError as error:
+            raise Unreachable(f"{parts.hostname}:{port}: {error}") from None
+    if scheme in DATABASES:
+        import sqlalchemy
+
+        sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool).connect().close()
 
 
 def _quiet_mlflow() -> Any:
