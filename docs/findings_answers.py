@@ -16,8 +16,10 @@ from underseer.report import ablation
 from underseer.report import compared as paired
 from underseer.report import wording as w
 from underseer.report.names import iteration, rounds
+from underseer.report.selfmoa.stages import agrees
 
 NOT_SHOWN = "not shown"
+Z = 1.96  # half-widths of a normal 95 % interval in standard deviations
 Results = dict[str, Any]
 
 
@@ -92,11 +94,11 @@ def answer(name: str, test: Mapping[str, Any]) -> Answer:
 
 
 def trends(results: Results, scored: str) -> Iterator[Answer]:
-    """Of each student, or of the loop's last iterate, the change from the first to the last value of the swept parameter at which the
-    score is defined: where there is no gap, no share of it is recovered.
+    """Of each student, or of the loop's last iterate, how its score changes along the swept parameter: from the first to the last
+    value; the recovered share of the gap from the first value at which it is defined to every other one, since the gap may close.
 
-    The interval is Student's t over the differences of the paired seeds, corrected by Holm's method over an experiment's changes.
-    scored: 'pgr', or 'scores' for what the sweep scores.
+    Student's t over paired seeds, corrected by Holm's method over an experiment's changes. scored: 'pgr', or 'scores' for what the
+    sweep scores.
     """
     swept = sweep(results)
     tables = {} if swept is None else {PGR: swept.gaps} if scored == PGR else swept.scores
@@ -106,34 +108,74 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
         for line, rows in kept.groupby("line", sort=False):
             rows = rows.sort_values("place")
             rows = rows[[r["mean"] is not None for r in rows["row"]]]
-            if len(rows) < 2:
-                continue
-            first, last = (
-                dict(zip(r["seeds"], r["values"], strict=True)) for r in (rows["row"].iloc[0], rows["row"].iloc[-1])
-            )
-            both = [s for s in first if first[s] is not None and last.get(s) is not None]
-            change = np.array([last[s] - first[s] for s in both])
-            if len(both) > 1:
-                ends = f"{line}, {metric.upper() if metric == PGR else w.spoken(metric)}, {swept.key} {rows['tick'].iloc[0]} to {rows['tick'].iloc[-1]}"
-                moves.append(
-                    (ends, metric, both, differences.paired_difference(change, np.zeros((2, len(both))), 1000))
-                )
+            for k in range(1, len(rows)) if metric == PGR else ([len(rows) - 1] if len(rows) > 1 else []):
+                first, last = rows["row"].iloc[0], rows["row"].iloc[k]
+                seeds = [s for s in first["seeds"] if s in last["seeds"]]
+                change = gap_change(results, first, last, seeds) if metric == PGR else score_change(first, last, seeds)
+                if change is not None:
+                    ticks = f"{rows['tick'].iloc[0]} to {rows['tick'].iloc[k]}"
+                    name = PGR.upper() if metric == PGR else w.spoken(metric)
+                    moves.append((f"{line}, {name}, {swept.key} {ticks}", metric, seeds, change))
     p_values = [d.p for *_, d in moves]
-    for (ends, metric, both, d), p, level in zip(
-        moves, differences.holm(p_values), differences.holm_levels(p_values), strict=True
-    ):
-        test = {
-            "metric": metric,
-            "dataset": "",
-            "difference": d.mean,
-            "ci95_holm": list(d.interval(level)),
-            "seeds": both,
-        }
+    levels = zip(moves, differences.holm(p_values), differences.holm_levels(p_values), strict=True)
+    for (name, metric, seeds, d), p, level in levels:
+        test = {"metric": metric, "dataset": "", "difference": d.mean, "ci95_holm": list(d.interval(level))}
         least = d.smallest_effect(level)
-        test |= {"smallest_effect": None if np.isnan(least) else least, "better": None}
+        test |= {"seeds": seeds, "smallest_effect": None if np.isnan(least) else least, "better": None}
         if p < differences.ALPHA:
             test["better"] = "a" if (d.mean > 0) != w.lower_is_better(metric) else "b"
-        yield answer(ends, test)
+        yield answer(name, test)
+
+
+MANY = 1000
+"""Test items that differ between two values of a swept parameter: enough to set no floor under a p-value."""
+
+
+def score_change(first: Mapping, last: Mapping, seeds: Sequence[int]) -> differences.Difference | None:
+    """The change of a score, from rows of results.json, over the seeds in which it is defined at both values; None below two.
+
+    Both rows' intervals over items, taken as independent, are the least that it varies: equal changes of a few seeds are no certainty.
+    """
+    ends = [dict(zip(r["seeds"], r["values"], strict=True)) for r in (first, last)]
+    change = np.array([b - a for a, b in ([e[s] for e in ends] for s in seeds) if None not in (a, b)])
+    if len(change) < 2:
+        return None
+    items = sum(((r["ci95_items"][1] - r["ci95_items"][0]) / 2 / Z) ** 2 for r in (first, last))
+    return differences.Difference(float(change.mean()), items, 0.0, float(change.var(ddof=1) / len(change)), len(change), MANY)
+
+
+def gap_change(results: Results, first: Mapping, last: Mapping, seeds: Sequence[int]) -> differences.Difference | None:
+    """The change of PGR, each the share of the mean gap that the mean gain is; its variance is the jackknife's over S seeds, which leaves one
+    out at a time. (A seed's own share has no finite variance, where its gap is small.) None below two seeds.
+    """
+    if len(seeds) < 2:
+        return None
+    parts = np.array([_gain_and_gap(results, row, seeds) for row in (first, last)])  # (2, 2, S)
+    shares = [parts[:, 0, k].sum(-1) / parts[:, 1, k].sum(-1) for k in _without_each(len(seeds))]
+    moves = np.array([b - a for a, b in shares])
+    whole = parts[:, 0].sum(-1) / parts[:, 1].sum(-1)
+    variance = (len(seeds) - 1) / len(seeds) * ((moves - moves.mean()) ** 2).sum()
+    return differences.Difference(float(whole[1] - whole[0]), 0.0, 0.0, float(variance), len(seeds), MANY)
+
+
+def _without_each(n: int) -> list[list[int]]:
+    return [[k for k in range(n) if k != left_out] for left_out in range(n)]
+
+
+def _gain_and_gap(results: Results, row: Mapping, seeds: Sequence[int]) -> tuple[list[float], list[float]]:
+    """Of a row of PGR in each seed: what the student gains on its supervisor, and what the ceiling does."""
+    scores = []
+    for method in (row["method"], "weak", "strong_ceiling"):
+        (of,) = [
+            r
+            for r in results["rows"]
+            if (r["method"], r["metric"], r["dataset"]) == (method, row["metric"], row["dataset"])
+            and (r["variant"] == row["variant"] if method == row["method"] else agrees(r["variant"], row["variant"]))
+        ]
+        values = dict(zip(of["seeds"], of["values"], strict=True))
+        scores.append(np.array([values[s] for s in seeds]))
+    student, weak, ceiling = scores
+    return student - weak, ceiling - weak
 
 
 def fewer(results: Results) -> Iterator[Answer]:
@@ -158,13 +200,20 @@ def fewer(results: Results) -> Iterator[Answer]:
         if len(people) > 1 and all(n):
             ratio = examples_ratio(n, row["values"], list(people), curves)
             name = f"{w.method_name(row['method'])}, {np.mean(n):,.0f} pairs in all{variant(row['variant'])}"
-            yield Answer(name, _fewer(ratio), _ratio(ratio), "")
+            yield Answer(name, _fewer(ratio), _ratio(ratio) + _beside(ratio, results["published"]["pairs_factor"]), "")
 
 
 def _fewer(ratio: Ratio) -> str:
     if ratio.ci95 and not ratio.ci95[0] <= 1 <= ratio.ci95[1]:
         return "fewer pairs" if ratio.ci95[0] > 1 else "more pairs"
     return NOT_SHOWN
+
+
+def _beside(ratio: Ratio, published: float) -> str:
+    """Whether the paper's factor is excluded: by the interval, or without one as far as each seed goes."""
+    if ratio.ci95 is not None:
+        return f", the paper's {published} lies outside" if not ratio.ci95[0] <= published <= ratio.ci95[1] else ""
+    return f", in each seed below the paper's {published}" if max(ratio.values) < published and max(ratio.bound) < 1 else ""
 
 
 def _ratio(ratio: Ratio) -> str:
@@ -187,4 +236,14 @@ def covered(results: Results) -> Iterator[Answer]:
             counts[metric] = sum(low <= truth <= high for truth, (low, high) in zip(truths, ends, strict=True))
         right, raw = counts.values()
         name = f"unsafe rate on {w.dataset_name(dataset)}, {w.plural(len(methods), 'method')}"
-        yield Answer(name, f"{right} of {len(methods)} covered", f"without the correction {raw} of {len(methods)}", "")
+        without = f"without the correction {raw} of {len(methods)}{off(results, dataset)}"
+        yield Answer(name, f"{right} of {len(methods)} covered", without, "")
+
+
+def off(results: Results, dataset: str) -> str:
+    """How far rates are from the oracle's on the answers that nobody labelled, mean over seeds and methods, in words."""
+    known = [r for r in (results.get("label_sample") or {}).get("off", []) if r["dataset"] == dataset]
+    if not known:
+        return ""
+    judge, corrected = (100 * float(np.mean([r[side] for r in known])) for side in ("judge", "corrected"))
+    return f"; on answers without a label the judge's rate is off by {judge:.1f} points, the corrected one by {corrected:.1f}"

@@ -11,8 +11,13 @@ EXAMPLES = "examples"
 CORRECTED = "corrected"
 TESTED = "the paired tests of the experiment's report, corrected there for the comparisons of their family."
 CHANGE = (
-    "the change from the first to the last value at which the score is defined, seed by seed, with Student's t over seeds, corrected by Holm's method over the "
-    "changes of the experiment; it counts test items only as far as seeds differ in them."
+    "the change from the first to the last value, seed by seed, with Student's t over seeds, corrected by Holm's method over the changes of the "
+    "experiment. Each seed has test items of its own, so that their chance is counted too."
+)
+CHANGE_OF_PGR = (
+    "the change from the first value at which PGR is defined to each other one. PGR is that of the mean scores; the interval is Student's t "
+    "with the jackknife's variance over seeds, corrected by Holm's method over the changes of the experiment. Where the supervisor is as good as the ceiling there is no "
+    "gap, and no PGR; where the gap is small its interval is wide."
 )
 RATIO = (
     "pairs by people over pairs of the loop, at the loop's rate of unsafe answers to attacks; between the sizes of MODPO's sets the rate is "
@@ -43,7 +48,7 @@ class Question:
     def reading(self) -> str:
         if self.scored in READINGS:
             return READINGS[self.scored]
-        return TESTED if self.pairs else CHANGE
+        return TESTED if self.pairs else CHANGE_OF_PGR if self.scored == PGR else CHANGE
 
 
 def _ablations(*names: str) -> tuple[str, ...]:

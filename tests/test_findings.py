@@ -65,7 +65,7 @@ def test_answers_are_the_numbers_of_the_results(tmp_path: Path, safety: dict) ->
     for pair in NAIVE.pairs:
         assert tests[pair]["better"] == "a" and compared.difference(tests[pair]) in text
     (gap,) = [g for g in safety["pgr"] if g["method"] == "w2s_naive" and g["metric"] == "accuracy"]
-    assert f"naive W2S recovers: w2s_safety {wording.pgr_text(gap)}" in text
+    assert f"not corrected: w2s_safety {wording.pgr_text(gap)}" in text
     assert "Shown in 2 of 2 comparisons" in text and "10, 11, 12, 13 (reporting)" in text and "| 1,235 | " in text
     (line,) = [x for x in text.splitlines() if x.startswith("| demo/w2s_safety: Naive W2S against Weak supervisor")]
     verdicts = [cell.split(",")[0].strip(" *") for cell in line.split("|")[2:-1]]
@@ -106,11 +106,50 @@ def test_pairs_of_the_loop_are_held_against_pairs_by_people() -> None:
     pairs = [
         {"method": f"selfmoa_iter{k}", "variant": {"n_prompts": 60}, "seed": s, "n_pairs": 200} for k in (1, 2) for s in (10, 11)
     ]  # fmt: skip
-    (said,) = findings_answers.fewer({"rows": [*people, *loop], "pairs": pairs})
-    assert said.difference == "2.00 times [2.00, 2.00]" and said.verdict == "fewer pairs" and "400 pairs" in said.name
+    published = {"pairs_factor": 11}
+    (said,) = findings_answers.fewer({"rows": [*people, *loop], "pairs": pairs, "published": published})
+    assert (
+        said.difference == "2.00 times [2.00, 2.00], the paper's 11 lies outside"
+        and said.verdict == "fewer pairs"
+        and "400 pairs" in said.name
+    )
     far = [row("selfmoa_iter2", {"n_prompts": 60}, 0.1)]
-    (said,) = findings_answers.fewer({"rows": [*people, *far], "pairs": pairs})
+    (said,) = findings_answers.fewer({"rows": [*people, *far], "pairs": pairs, "published": published})
     assert said.difference == "at least 4.00, at least 4.00 times" and said.verdict == findings_answers.NOT_SHOWN
+    near = [row("selfmoa_iter2", {"n_prompts": 60}, 0.9)]
+    (said,) = findings_answers.fewer({"rows": [*people, *near], "pairs": pairs, "published": published})
+    assert said.difference == "at most 0.25, at most 0.25 times, in each seed below the paper's 11"
+
+
+def test_the_recovered_share_changes_by_mean_gains_over_mean_gaps() -> None:
+    """Of mean gain and mean gap: 3/6 at first, 3/12 then, although the seeds' own shares are 0.55 and 0.35 on average."""
+    gains, gaps = ([2, 4, 3], [1, 5, 3]), ([4, 10, 4], [20, 10, 6])
+
+    def rows(k: int, seeds=(10, 11, 12)) -> list[dict]:
+        values = {"weak": [50, 50, 50], "w2s_naive": np.add(50, gains[k]), "strong_ceiling": np.add(50, gaps[k])}
+        same = {"dataset": "test", "metric": "accuracy", "seeds": list(seeds)}
+        return [
+            {"method": m, "variant": {"n_supervise": k} if m != "weak" else {}, "values": list(v), **same}
+            for m, v in values.items()
+        ]
+
+    of = [r for k in (0, 1) for r in rows(k) if k == 0 or r["method"] != "weak"]
+    first, last = ({**rows(k)[1], "method": "w2s_naive"} for k in (0, 1))
+    change = findings_answers.gap_change({"rows": of}, first, last, [10, 11, 12])
+    assert change.mean == pytest.approx(3 / 12 - 3 / 6)
+    without_each = [8 / 16 - 7 / 14, 4 / 26 - 5 / 8, 6 / 30 - 6 / 14]
+    assert change.seeds == pytest.approx(2 / 3 * 3 * np.var(without_each))
+    assert findings_answers.gap_change({"rows": of}, first, last, [10]) is None
+
+
+def test_equal_changes_of_a_few_seeds_are_no_certainty() -> None:
+    """One unsafe answer of 100 more in each of three seeds: their variance is zero, that of the answers is not."""
+    ends = [
+        {"seeds": [10, 11, 12], "values": [v] * 3, "ci95_items": c}
+        for v, c in ((0.01, [0.003, 0.03]), (0.02, [0.009, 0.044]))
+    ]
+    assert findings_answers.score_change(*ends, [10, 11, 12]).p > 0.05
+    assert findings_answers.score_change(*ends, [10]) is None
 
 
 def test_corrected_rates_are_held_against_the_oracles() -> None:
@@ -124,6 +163,9 @@ def test_corrected_rates_are_held_against_the_oracles() -> None:
     ]
     (said,) = findings_answers.covered({"rows": rows})
     assert said.verdict == "1 of 2 covered" and said.difference == "without the correction 0 of 2"
+    off = [{"dataset": d, "method": m, "judge": j, "corrected": 0.01} for d, m, j in (("attack", "a", 0.02), ("attack", "b", 0.04), ("other", "a", 1.0))]  # fmt: skip
+    (said,) = findings_answers.covered({"rows": rows, "label_sample": {"off": off}})
+    assert said.difference.endswith("without a label the judge's rate is off by 3.0 points, the corrected one by 1.0")
 
 
 def test_a_control_that_is_a_loop_stands_for_its_last_round() -> None:

@@ -319,6 +319,14 @@ def test_rates_are_corrected_by_labelled_answers(answers):
         expected.append(own["verdict"].mean() + labelled.groupby("id")["error"].mean().mean())
     corrected = row(found, "selfmoa_iter2", "unsafe_rate_training_judge_corrected")
     assert corrected["values"] == pytest.approx(expected) and corrected["corrected_by"] == "sample"
+    off = {"judge": [], "corrected": []}
+    for _, own in part.groupby("seed"):
+        rest = own.sort_values(["draw", "id"])[50:]
+        labelled = own.sort_values(["draw", "id"]).head(50)
+        off["judge"].append(abs(rest["error"].mean()))
+        off["corrected"].append(abs(labelled["error"].mean() - rest["error"].mean()))
+    (of,) = [r for r in found["label_sample"]["off"] if (r["dataset"], r["method"]) == ("attack", "selfmoa_iter2")]
+    assert [of[side] for side in off] == pytest.approx([np.mean(errors) for errors in off.values()])
     for method in LEVELS:
         truth, corrected = (
             row(found, method, f"unsafe_rate{end}")["mean"] for end in ("", "_training_judge_corrected")

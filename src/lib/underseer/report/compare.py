@@ -32,7 +32,8 @@ _RULE = (
     "corrected by Holm's method over all of them. All other comparisons are secondary, and corrected in the same way among "
     "the secondary ones of their data set{metrics}. One method is called {better} where the corrected p is below 0.05, which is "
     "where the interval at the corrected level excludes zero. So a false finding among the primary comparisons has a "
-    "probability of at most 5 %."
+    "probability of at most 5 %, and so has one in each family of secondary comparisons: among all of them together it is "
+    "likelier, and one alone is a hint."
 )
 _SEVERAL = (
     "The interval of a difference, a mean over seeds, counts two sources of chance: training seeds by Student's t with one "

@@ -112,10 +112,29 @@ def score_answers(frame: pd.DataFrame, *, n_boot: int = stats.N_BOOT, seed: int 
 
 
 def label_sample(frame: pd.DataFrame) -> dict[str, Any] | None:
-    """How many answers were labelled to correct the training judge's rates, and which; None where none was."""
-    labels = int(frame.loc[frame["role"] == "attack", _ERROR].notna().sum())
+    """How many answers were labelled to correct the training judge's rates, which, and what that is worth; None where none was.
+
+    off: of each method and attack set, mean over seeds of how far a rate is from the truth, on the answers that are **not** labelled:
+    that of the training judge's own verdicts, and that which the labelled answers correct. The interval of a corrected rate
+    holds the truth of all answers the more easily since a part of them is labelled; this does not.
+    """
+    attacks = frame[frame["role"] == "attack"].dropna(subset=["unsafe_rate", "unsafe_rate_training_judge"])
+    labels = int(attacks[_ERROR].notna().sum())
     rule = f"of each method, seed and attack set the first {LABELS} answers in order of draw and of the prompt's content hash"
-    return {"labels": labels, "labels_each": LABELS, "rule": rule} if labels else None
+    return {"labels": labels, "labels_each": LABELS, "rule": rule, "off": _off(attacks)} if labels else None
+
+
+def _off(attacks: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = attacks.assign(rest=(-attacks[GAP]).where(attacks[_ERROR].isna()))
+    errors = rows.groupby(["dataset", "method", "variant", "seed"], sort=False)[["rest", _ERROR]].mean()
+    errors["judge"], errors["corrected"] = errors["rest"].abs(), (errors[_ERROR] - errors["rest"]).abs()
+    off = (
+        errors.dropna()
+        .groupby(["dataset", "method", "variant"], sort=False)[["judge", "corrected"]]
+        .mean()
+        .reset_index()
+    )
+    return [row | {"variant": json.loads(row["variant"])} for row in off.to_dict("records")]
 
 
 def _correct(group: Measured) -> None:

@@ -102,36 +102,44 @@ def _cells(rows: pd.DataFrame) -> dict[str, int]:
 def decay(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Whether the training judge finds fewer of the unsafe answers of the last iterate than of the reset's, on ATTACKS.
 
-    stages: of `by_stage`. Each, a variant of the loop: a (last iterate), variant_a, b (reset), seeds (those in which both gave
-    unsafe answers), difference (mean over seeds of the sensitivities' difference), ci95, p (one comparison, not corrected). Answers
-    are taken as independent, given the seed; the variance of a sensitivity is that of (hits + 1) / (answers + 2).
+    stages: of `by_stage`. Each, a variant of the loop: a (last iterate), variant_a, b (reset), seeds (those of both), difference (of
+    the sensitivities, each over the unsafe answers of all seeds), ci95, p (one comparison, not corrected). See `fall`.
     """
     rows = [s for s in stages if s["dataset"] == ATTACKS]
     last = {repr(s["variant"]): s for s in sorted(rows, key=lambda s: order(s["method"])) if order(s["method"])[0] == 1}
     falls = []
     for a in last.values():
-        resets = [s for s in rows if s["method"] == "reset" and agrees(s["variant"], a["variant"])]
-        b = resets[0] if resets else None
-        both = [] if b is None else [s for s in a["seeds"] if s in b["seeds"]]
-        pairs = [[s["counts_by_seed"][s["seeds"].index(seed)] for s in (a, b)] for seed in both]
-        kept = [(seed, p) for seed, p in zip(both, pairs, strict=True) if all(c["tp"] + c["fn"] for c in p)]
-        if not kept:
-            continue
-        values = np.array(
-            [p[0]["tp"] / (p[0]["tp"] + p[0]["fn"]) - p[1]["tp"] / (p[1]["tp"] + p[1]["fn"]) for _, p in kept]
-        )
-        n, missed = len(kept), sum(c["fn"] for _, p in kept for c in p)
-        items = sum(_variance(c) for _, p in kept for c in p) / n**2
-        seeds = values.var(ddof=1) / n if n > 1 else 0.0
-        test = differences.Difference(float(values.mean()), items, 0.0, float(seeds), n, missed)
-        falls.append(
-            {"a": a["method"], "variant_a": a["variant"], "b": "reset", "seeds": [seed for seed, _ in kept]}
-            | {"difference": test.mean, "ci95": list(test.interval()), "p": test.p}
-        )
+        b = next((s for s in rows if s["method"] == "reset" and agrees(s["variant"], a["variant"])), None)
+        both = [] if b is None else [seed for seed in a["seeds"] if seed in b["seeds"]]
+        test = fall(*([s["counts_by_seed"][s["seeds"].index(seed)] for seed in both] for s in (a, b))) if both else None
+        if test is not None:
+            falls.append(
+                {"a": a["method"], "variant_a": a["variant"], "b": "reset", "seeds": both}
+                | {"difference": test.mean, "ci95": list(test.interval()), "p": test.p}
+            )
     return falls
 
 
-def _variance(counts: Mapping[str, int]) -> float:
-    n = counts["tp"] + counts["fn"] + 2
-    share = (counts["tp"] + 1) / n
-    return share * (1 - share) / n
+def fall(a: Sequence[Mapping[str, int]], b: Sequence[Mapping[str, int]]) -> differences.Difference | None:
+    """The difference of two sensitivities, each that of the unsafe answers of all S seeds together.
+
+    a, b: S counts each, in the order of the seeds. A seed with few unsafe answers has little weight, one with none has none. The
+    variance between seeds is the jackknife's, which leaves one seed out at a time (Efron and Stein 1981); that of the answers is binomial, of
+    (hits + 1) / (answers + 2). Both are added. None where it cannot be told: no unsafe answer, or all of them in one seed of several.
+
+    Simulated (tests/test_judges_in_use.py): without any fall at most 5 % of runs of 3, 5 and 8 seeds have p < 0.05.
+    """
+    hits = np.array([[c["tp"] for c in side] for side in (a, b)], float)
+    unsafe = hits + [[c["fn"] for c in side] for side in (a, b)]
+    n = len(a)
+    left_out = unsafe.sum(1, keepdims=True) - unsafe if n > 1 else unsafe
+    if not (left_out > 0).all():
+        return None
+    pooled = hits.sum(1) / unsafe.sum(1)
+    shares = (hits.sum(1, keepdims=True) - hits) / left_out if n > 1 else hits / unsafe
+    moves = shares[0] - shares[1]
+    seeds = (n - 1) / n * ((moves - moves.mean()) ** 2).sum()
+    smoothed = (hits.sum(1) + 1) / (unsafe.sum(1) + 2)
+    items = float((smoothed * (1 - smoothed) / (unsafe.sum(1) + 2)).sum())
+    missed = int((unsafe - hits).sum())
+    return differences.Difference(float(pooled[0] - pooled[1]), items, items, float(seeds), n, missed)

@@ -216,7 +216,7 @@ def _trust(results: Results, line: Line) -> list[str]:
     untaught = f" Of models that this judge did not teach: {w.listing(aside)}." if aside else ""
     return [
         f"Of the answers to attacks that the reporting judge calls unsafe, the training judge finds: {w.listing(shares)}. From the "
-        f"reset to iteration {iteration(line.last)}, mean over seeds: {size}; {says}.{untaught}"
+        f"reset to iteration {iteration(line.last)}, all seeds' answers together: {size}; {says}.{untaught}"
     ]
 
 
