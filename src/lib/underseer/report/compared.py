@@ -94,7 +94,7 @@ def stated(results: Results, tests: Sequence[Mapping[str, Any]] | None = None) -
 
 
 def _points(test: Mapping[str, Any], value: float) -> str:
-    return f"{100 * value:+.1f}" if test["metric"] in w.PERCENT else f"{value:+.3f}"
+    return f"{100 * value:+z.1f}" if test["metric"] in w.PERCENT else f"{value:+z.3f}"
 
 
 def _unit(test: Mapping[str, Any]) -> str:
