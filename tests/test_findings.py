@@ -7,17 +7,21 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
+import selfmoa_tables as tables_of
 from conftest import ROOT
 from test_report import built, predictions, weak_labels
 from test_report_ablation import experiment
+from test_report_selfmoa import built as built_loop
 from underseer.report import compared, wording
 from underseer.report.results import save_results
 
 sys.path.insert(0, str(ROOT / "docs"))
 import findings_answers
+import findings_figures
 import findings_table
 import update_findings as findings
 import update_readme
@@ -196,13 +200,123 @@ def test_a_change_is_shown_by_seeds_that_agree(slope: float, verdict: str) -> No
 
 
 def test_parameters_that_change_together_are_one() -> None:
-    """As the two judges of the loop that start from the same model; those that vary by themselves stay two."""
+    """As the two judges of the loop that start from the same model: both are named."""
     ends = [
         ("w2s_naive", {"voting": "none", "weak_model": m, "fluency_model": m}, a) for m, a in (("x", 0.6), ("y", 0.9))
     ]
     rest = [("weak", {}, 0.55), ("strong_ceiling", {}, 0.97)]
     (said,) = findings_answers.answers(experiment([*rest, *ends], seeds=(0, 1, 2, 3), n=300), NOISE)
-    assert said.name == "Naive W2S, accuracy, weak_model x to y" and said.verdict == "better"
+    assert said.name == "Naive W2S, accuracy, weak_model and fluency_model x to y" and said.verdict == "better"
+
+
+def test_parameters_that_vary_by_themselves_stay_two() -> None:
+    cells = [("w2s_naive", {"voting": "none", "a": a, "b": b}, 0.8) for a in (1, 2) for b in (1, 2)]
+    results = experiment([("weak", {}, 0.6), *cells, ("strong_ceiling", {}, 0.9)])
+    assert findings_figures.sweep(results).key == "a"
+    different = [("w2s_naive", {"voting": "none", "a": a, "b": b}, 0.8) for a, b in ((1, "x"), (2, "y"))]
+    swept = findings_figures.sweep(experiment([("weak", {}, 0.6), *different, ("strong_ceiling", {}, 0.9)]))
+    assert swept.key == "a and b" and swept.values == ["1 and x", "2 and y"]
+
+
+def question(slug: str) -> findings_table.Question:
+    return next(q for q in findings_table.QUESTIONS if q.slug == slug)
+
+
+def names(ax) -> list[str]:
+    return [t.get_text() for t in ax.get_yticklabels()]
+
+
+def test_votes_are_drawn_with_their_labels_and_their_own_seeds() -> None:
+    frame = predictions(seeds=(10, 11, 12, 13), n=100)
+    few = frame[~(frame["method"].str.endswith("_vote") & (frame["seed"] > 11))]
+    results = built(few, labels=weak_labels(few))
+    fig = findings_figures._figure(question("votes"), {"demo/w2s_safety": results})
+    students, labels = fig.axes
+    assert names(students) == ["Naive W2S (4 seeds)", "W2S hard vote (2 seeds)", "W2S soft vote (2 seeds)"]
+    assert names(labels) == ["Single supervisor (4 seeds)", "Hard vote (2 seeds)", "Soft vote (2 seeds)"]
+    assert labels.get_xlabel() == "Weak labels: accuracy (%)"
+    titles = [ax.get_title("left").splitlines()[-1] for ax in fig.axes]
+    assert titles == [f"2 to 4 seeds, 200 to 400 {noun} items" for noun in ("test", "transfer")]
+    naive = findings_figures._figure(NAIVE, {"demo/w2s_safety": results})
+    assert "4 seeds, 400 test items" in naive.get_supxlabel() and names(naive.axes[0])[0] == "Weak supervisor"
+
+
+def test_a_share_of_the_gap_beyond_the_axis_is_said_in_the_figure() -> None:
+    cells = [("w2s_naive", {"voting": "none", "n_supervise": k}, a) for k, a in ((250, 0.9), (500, 0.55))]
+    ends = [("weak", {}, 0.85), ("strong_ceiling", {}, 0.9)]
+    results = experiment([*ends, *cells], "ablations/a", (0, 1, 2, 3), 1000)
+    fig = findings_figures._figure(GAP, {"ablations/a": results, "ablations/b": results})
+    assert [ax.get_title("left") for ax in fig.axes] == [f"ablations/{x}: Naive W2S, by n_supervise" for x in "ab"]
+    (row,) = [r for r in results["pgr"] if r["metric"] == "accuracy" and r["variant"]["n_supervise"] == 500]
+    assert row["mean"] < -1.5, "the student falls far below its supervisor"
+    ax = fig.axes[0]
+    assert names(ax) == ["250", "500"] and f"{wording.pgr_text(row)}\n4 of 4 seeds beyond" in [
+        t.get_text() for t in ax.texts
+    ]
+    means = [x for line in ax.get_lines() if line.get_markersize() == 7 for x in line.get_xdata()]
+    assert len(means) == 1 and means[0] > -1.5
+    foot = " ".join(fig.get_supxlabel().split())
+    assert "filled arrow: goes on beyond the axis" in foot and "4 seeds, 4,000 test items" in foot
+
+
+@pytest.fixture(scope="module")
+def loop() -> dict:
+    levels = {m: tables_of.LEVELS[m] for m in (*tables_of.LOOP, "human_dpo", "human_modpo")}
+    return built_loop(tables_of.answers(levels, n=60, draws=1), judges=tables_of.judges())
+
+
+def test_a_loop_is_shown_by_safety_helpfulness_and_refusals(loop: dict) -> None:
+    fig = findings_figures._figure(question("people"), {"demo/selfmoa": loop})
+    assert [ax.get_xlabel().splitlines()[-1] for ax in fig.axes] == ["attacks", "safe prompts", "borderline prompts"]
+    assert [ax.get_xlabel().split(" (")[0] for ax in fig.axes] == ["Unsafe rate", "Helpfulness", "Over-refusal"]
+    assert names(fig.axes[0])[-1] == "MODPO, human pairs" and names(fig.axes[1]) == []
+
+
+def test_corrected_rates_stand_beside_the_oracles(loop: dict) -> None:
+    fig = findings_figures._figure(question("corrected"), {"demo/selfmoa": loop})
+    found, left, attacks, held_out = fig.axes
+    assert (found.get_title("left"), attacks.get_title("left")) == ("Unsafe answers that it finds", "Attacks")
+    assert held_out.get_title("left") == "Held-out attacks"
+    said = {t.get_text() for t in attacks.get_legend().get_texts()}
+    assert said == {"Oracle, all answers", "Training judge, corrected", "Training judge, as it is"}
+    for metric, (_, ink) in findings_figures.RATES.items():
+        rows = [r for r in loop["rows"] if (r["dataset"], r["metric"]) == ("attack", metric)]
+        drawn = [
+            x
+            for a in attacks.get_lines()
+            if a.get_markersize() == 7 and a.get_markerfacecolor() == ink
+            for x in a.get_xdata()
+        ]
+        assert sorted(drawn) == pytest.approx(sorted(100 * r["mean"] for r in rows)) and rows
+    assert "corrected by 50 labelled answers" in " ".join(fig.get_supxlabel().split())
+
+
+def test_pairs_of_the_loop_and_by_people_share_an_axis_without_bands() -> None:
+    answers, _, made = tables_of.human()
+    fig = findings_figures._figure(question("pairs"), {"ablations/selfmoa_pairs": built_loop(answers, pairs=made)})
+    assert [ax.get_ylabel().split(" (")[0] for ax in fig.axes] == ["Unsafe rate", "Helpfulness", "Over-refusal"]
+    assert all(ax.get_xscale() == "log" and not ax.patches for ax in fig.axes)
+    legend = [t.get_text() for t in fig.legends[0].get_texts()]
+    assert legend == [
+        "Self-MOA, iteration 3",
+        "DPO, human pairs",
+        "MODPO, human pairs",
+        "Aligned model",
+        "Safety reset",
+    ]
+
+
+def test_values_of_judges_that_change_together_are_named_in_the_figure() -> None:
+    cells = {m: tables_of.LEVELS[m] for m in tables_of.LOOP}
+    parts = [tables_of.answers({m: cells.pop(m) for m in ("aligned", "reset")}, n=20, draws=1)]
+    for judge in ("trained:x", "trained:y"):
+        both = {"helpfulness_judge": judge, "training_judge": judge}
+        parts.append(tables_of.answers(cells, n=20, draws=1, variant=both))
+    results = built_loop(pd.concat(parts, ignore_index=True))
+    fig = findings_figures._figure(question("judges"), {f"ablations/{k}": results for k in "ab"})
+    title = "ablations/a: Self-MOA, iteration 3, by helpfulness_judge and training_judge"
+    assert fig.axes[0].get_title("left") == title and len(fig.axes) == 6
+    assert names(fig.axes[0]) == ["Aligned model", "Safety reset", "x", "y"]
 
 
 def test_this_machine_is_held_against_readme() -> None:

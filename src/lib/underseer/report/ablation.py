@@ -247,5 +247,5 @@ def caption(results: Results, swept: Sweep | None = None) -> str:
     head = "" if swept.head.lower() == swept.key.replace("_", " ") else f" ({swept.head[:1].lower()}{swept.head[1:]})"
     return (
         f"{w.capital(w.listing(metrics))} against {swept.key}{head}, values at equal distances, with 95 % intervals. A method "
-        f"that {swept.key} does not decide is one horizontal line with its band."
+        f"that {swept.key} does not decide is one horizontal line with its band, or where there are many with its interval at the end."
     )

@@ -12,10 +12,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from underseer.report import wording as w
-from underseer.report.names import iteration
+from underseer.report.marks import ENDLESS, HALO, limited, lost_values, outside, spread, write_beyond
+from underseer.report.names import rounds
 
 COLOURS = {
     **dict.fromkeys(("weak", "reset"), "#D55E00"),
@@ -27,15 +27,14 @@ COLOURS = {
     "dpo_weighted_sum": "#A6761D",
     "dpo_safety_only": "#8C6BB1",
     "sft": "#3B3B3B",
+    "offline": "#332288",
+    "no_red_team": "#882255",
+    "iterated_dpo": "#999933",
 }
 """Okabe and Ito's palette, told apart with any colour vision; rows carry names too, so colour is never alone."""
 SPARE = ("#E69F00", "#7F7F7F", "#8C6BB1", "#3B3B3B", "#A6761D")
 MARKERS = "osD^vPX*"
 DASHES = ("-", "--", ":", "-.")
-SEED = {"marker": "o", "ms": 3.4, "mfc": "white", "mew": 0.8}
-LOST = {"marker": "x", "ms": 6, "mew": 1.3}
-"""The mark of one seed, and the cross over one whose training collapsed."""
-
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -66,8 +65,8 @@ def set_style() -> None:
 
 
 def colour(method: str, k: int) -> str:
-    """A method's colour; for one that has none of its own, by its place in the figure."""
-    return COLOURS.get("selfmoa" if iteration(method) else method, SPARE[k % len(SPARE)])
+    """A method's colour, the same for each of its iterates; for one that has none of its own, by its place in the figure."""
+    return COLOURS.get((rounds(method) or (method, 0))[0], SPARE[k % len(SPARE)])
 
 
 def shades(methods: Sequence[str]) -> list[str]:
@@ -117,8 +116,10 @@ def finish(
         texts.append("hollow: single seeds")
     if "collapsed" in rows and any(map(lost_values, rows.to_dict("records"))):
         texts.append("crossed: a training that collapsed")
-    if gaps is not None and outside(gaps, *limited(gaps)).any():
-        texts.append("arrow: goes on beyond the axis")
+    if gaps is not None and outside(gaps, limited(gaps)):
+        texts.append("filled arrow: goes on beyond the axis; hollow arrow: seeds beyond it")
+    if gaps is not None and "note" in gaps:
+        texts += gaps.loc[gaps["mean"].isna(), "note"].dropna().unique().tolist()
     if gaps is not None and (gaps["mean"].notna() & gaps["low"].isna()).any():
         texts.append("large and hollow: no finite interval")
     wide = int(16 * fig.get_size_inches()[0])
@@ -131,89 +132,13 @@ def finish(
     return fig
 
 
-def outside(rows: pd.DataFrame, low: float, high: float) -> pd.Series:
-    """Which rows have an interval or a seed beyond the limits."""
-    seeds = rows["values"].map(lambda v: any(not low <= x <= high for x in v))
-    return (rows["low"] < low) | (rows["high"] > high) | seeds
-
-
-def limited(rows: pd.DataFrame, low: float = -1.5, high: float = 2.5) -> tuple[float, float]:
-    """Limits of an axis for PGR: what there is, but not beyond ``low`` and ``high``."""
-    ends = pd.concat([rows[c] for c in ("low", "high", "mean")] + [rows["values"].explode().astype(float)]).dropna()
-    ends = [-0.1, 1.1, *ends]
-    return max(low, min(ends) - 0.05), min(high, max(ends) + 0.05)
-
-
-def reference(ax: Axes, at: float, name: str, *, upright: bool = True) -> None:
-    """A dashed line at a value that means something, with its name at the end."""
+def reference(ax: Axes, at: float, name: str, *, upright: bool = True, ha: str = "center") -> None:
+    """A dashed line at a value that means something, with its name at the end; ha: where the name of an upright one stands."""
     line, coordinates = (ax.axvline, ("data", "axes fraction")) if upright else (ax.axhline, ("axes fraction", "data"))
     line(at, color="#555555", lw=1, ls=(0, (4, 3)), zorder=1)
     place, offset = ((at, 1.0), (0, 3)) if upright else ((1.0, at), (3, 0))
     ax.annotate(name, place, xycoords=coordinates, xytext=offset, textcoords="offset points", fontsize=8, color="#555555",
-                ha="center" if upright else "left", va="bottom" if upright else "center")  # fmt: skip
-
-
-def spread(
-    ax: Axes,
-    rows: pd.DataFrame,
-    places: Sequence[float],
-    colours: Sequence[Any],
-    *,
-    upright: bool = False,
-    marker: str = "o",
-    aside: float | Sequence[float] | None = None,
-    limits: tuple[float, float] = (-np.inf, np.inf),
-) -> None:
-    """Means with 95 % intervals, and a small hollow point for each seed, crossed where its training collapsed; what lies beyond
-    ``limits`` ends in an arrow.
-
-    rows: ``tidy`` rows, each drawn at its place on the other axis; upright: the values run up the page. marker: of the means; ''
-    leaves them out. aside: how far from its place the seeds of a row stand. Within limits, a mean without an interval is hollow.
-    """
-    aside = (0.13 if upright else 0.26) if aside is None else aside
-    asides = [aside] * len(rows) if isinstance(aside, float) else aside
-    for at, beside, ink, row in zip(places, asides, colours, rows.to_dict("records"), strict=True):
-        if pd.notna(row["mean"]):
-            _row(ax, row, (at, at + beside), ink, marker=marker, upright=upright, limits=limits)
-
-
-def _row(
-    ax: Axes,
-    row: Mapping[str, Any],
-    at: tuple[float, float],
-    ink: Any,
-    *,
-    marker: str,
-    upright: bool,
-    limits: tuple[float, float],
-) -> None:
-    """One row of ``spread``; at: the places of its mean and of its seeds."""
-    (low, high), arrows = limits, "v^" if upright else "<>"
-
-    def put(values: Sequence[float], at: float, **look: Any) -> None:
-        values = list(np.clip(values, low, high))
-        ax.plot(*(([at] * len(values), values) if upright else (values, [at] * len(values))), **look)
-
-    bounded = pd.notna(row["low"])
-    if bounded:
-        put([row["low"], row["high"]], at[0], color=ink, lw=2.2, solid_capstyle="butt")
-    seeds = row["values"] if len(row["values"]) > 1 else []
-    for shown, look in ((seeds, SEED), (lost_values(row), LOST)):
-        put([v for v in shown if low <= v <= high], at[1], ls="", mec=ink, **look)
-    for side, end, arrow, beyond in (("low", low, arrows[0], np.less), ("high", high, arrows[1], np.greater)):
-        if beyond([row[side], *seeds], end).any():
-            put([end], at[0], marker=arrow, ms=6, color=ink, clip_on=False)
-    hollow = not bounded and np.isfinite(low)
-    edge = {"mfc": "white" if hollow else ink, "mec": ink if hollow else "white", "mew": 0.9}
-    put([row["mean"]], at[0], marker=marker, ms=7, zorder=3, **edge)
-
-
-def lost_values(row: Mapping[str, Any]) -> list[float]:
-    """The values of the seeds of a ``tidy`` row whose training collapsed."""
-    lost, seeds = row.get("collapsed"), row.get("seeds")
-    if not isinstance(lost, list) or not lost or len(seeds) != len(row["values"]):
-        return []
-    return [v for s, v in zip(seeds, row["values"], strict=True) if s in lost]
+                ha=ha if upright else "left", va="bottom" if upright else "center")  # fmt: skip
 
 
 def trend(
@@ -224,19 +149,13 @@ def trend(
     joined: bool = True,
     width: float = 0.6,
     numbers: bool = False,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    limits: tuple[float, float] = ENDLESS,
 ) -> None:
     """Lines over places: each ``line`` of the table beside the others at each ``place``; a line without a place is drawn
-    across, with its band. What all lines share is drawn once, in grey. numbers: write each mean above its interval."""
+    across, with its band, or of many with its interval at the end. What all lines share is drawn once, in grey. numbers: write each mean above its interval."""
     ink = dict(zip(rows["line"].unique(), colours, strict=True))
     known = rows[rows["mean"].notna()]
-    across: list[Any] = []  # the colours of the lines that were drawn: variants of one method have the same, and dashes
-    for row in known[known["place"].isna()].itertuples():
-        dashes = DASHES[across.count(ink[row.line]) % len(DASHES)]
-        ax.axhline(row.mean, color=ink[row.line], lw=1.6, ls=dashes, label=row.line, zorder=1.5)
-        across.append(ink[row.line])
-        if pd.notna(row.low):
-            ax.axhspan(row.low, row.high, color=ink[row.line], alpha=0.12, lw=0)
+    _across(ax, known, ink)
     known = known[known["place"].notna()].sort_values("place", kind="stable")
     moving = [name for name in ink if (known["line"] == name).any()]
     ax.grid(axis="y")
@@ -246,40 +165,70 @@ def trend(
     shared = _alike(known, len(moving))
     shift = (known["line"].map({n: k for k, n in enumerate(moving)}).astype(float) - (len(moving) - 1) / 2) * step
     known = known.assign(at=known["place"] + shift.where(~shared, 0.0), shared=shared)
-    style = {"upright": True, "aside": 0.13 if len(moving) == 1 else 0.35 * step, "limits": limits}
+    aside = 0.13 if len(moving) == 1 else 0.35 * step
+    style = {"upright": True, "aside": aside, "limits": limits}
     for k, name in enumerate(moving):
         _line(ax, known[known["line"] == name], ink[name], MARKERS[k % len(MARKERS)], joined, style)
     once = known[shared & (known["line"] == moving[-1])]
-    spread(ax, once, once["at"], ["#444444"] * len(once), upright=True)
+    spread(ax, once, once["at"], ["#444444"] * len(once), upright=True, limits=limits)
     ax.plot(once["at"], once["mean"], color="#444444", lw=1.6, zorder=3.5)
+    write_beyond(ax, known[~shared | (known["line"] == moving[-1])].assign(aside=aside), limits, moving)
     if numbers:
         _write_means(ax, known)
+
+
+BANDS = 2
+"""More lines across than so many show their intervals at the end of the axis, where bands would cover each other."""
+
+
+def _across(ax: Axes, rows: pd.DataFrame, ink: Mapping[str, Any]) -> None:
+    """The lines of ``trend`` that have no place."""
+    drawn: list[Any] = []  # the colours of the lines that were drawn: variants of one method have the same, and dashes
+    constant = rows[rows["place"].isna()]
+    for k, row in enumerate(constant.itertuples()):
+        dashes = DASHES[drawn.count(ink[row.line]) % len(DASHES)]
+        ax.axhline(row.mean, color=ink[row.line], lw=1.6, ls=dashes, label=row.line, zorder=1.5)
+        drawn.append(ink[row.line])
+        if pd.notna(row.low) and len(constant) > BANDS:
+            at = rows["place"].max() + 0.5 + ASIDE * k
+            ax.plot([at, at], [row.low, row.high], color=ink[row.line], lw=2.2, solid_capstyle="butt", clip_on=False)
+            ax.plot([at], [row.mean], "o", ms=5, color=ink[row.line], mec="white", mew=0.8, clip_on=False)
+        elif pd.notna(row.low):
+            ax.axhspan(row.low, row.high, color=ink[row.line], alpha=0.12, lw=0)
+
+
+ASIDE = 0.09
+"""Distance of the intervals at the end of the axis."""
 
 
 def _line(ax: Axes, rows: pd.DataFrame, ink: Any, marker: str, joined: bool, style: Mapping[str, Any]) -> None:
     """One line of ``trend`` through the means, with the intervals and seeds of what no other line shares."""
     look = {"color": ink, "lw": 1.4 if joined else 0}
-    ax.plot(rows["at"], rows["mean"].clip(*style["limits"]), alpha=0.8, **look)
+    ax.plot(rows["at"], rows["mean"], alpha=0.8, **look)
     ax.plot([], [], marker=marker, ms=6, mec="white", label=rows["line"].iloc[0], **look)
     alone = rows[~rows["shared"]]
     spread(ax, alone, alone["at"], [ink] * len(alone), marker=marker, **style)
 
 
 def _write_means(ax: Axes, rows: pd.DataFrame) -> None:
-    """Each mean above its interval and seeds, with a white edge where it lies on lines."""
-    halo = [withStroke(linewidth=2.5, foreground="white")]
-    for row in rows.itertuples():
+    """Each mean above its interval and seeds, clear of their marks; at the left of a line that rises steeply from it."""
+    follows = rows.groupby("line")["mean"].shift(-1)
+    for row, after in zip(rows.itertuples(), follows, strict=True):
         top = row.mean if pd.isna(row.high) else max([row.high, *row.values])
-        shown = f"{row.mean:.{1 if row.metric in w.PERCENT else 2}f}"
-        ax.annotate(shown, (row.at, top), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=7.5,
-                    color="#333333", zorder=4, path_effects=halo)  # fmt: skip
+        percent = row.metric in w.PERCENT
+        steep = after - row.mean > (25 if percent else 0.25)
+        ax.annotate(f"{row.mean:.{1 if percent else 2}f}", (row.at, top), xytext=(-8 if steep else 0, 6), zorder=4,
+                    textcoords="offset points", ha="center", fontsize=7.5, color="#333333",
+                    path_effects=HALO)  # fmt: skip
 
 
 def ticks(ax: Axes, rows: pd.DataFrame) -> None:
     """The names of the places (``tick``) along the lower axis."""
     first = rows.dropna(subset="place").drop_duplicates("place").sort_values("place")
     ax.set_xticks(first["place"], first["tick"])
-    ax.set_xlim(first["place"].min() - 0.5, first["place"].max() + 0.5)
+    constant = rows.loc[rows["place"].isna() & rows["mean"].notna(), "line"].nunique() if "line" in rows else 0
+    room = ASIDE * constant if constant > BANDS else 0
+    ax.set_xlim(first["place"].min() - 0.5, first["place"].max() + 0.5 + room)
 
 
 def _alike(rows: pd.DataFrame, lines: int) -> pd.Series:

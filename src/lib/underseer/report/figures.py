@@ -6,14 +6,14 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from underseer.report import wording as w
-from underseer.report.drawing import canvas, colour, finish, grid, limited, reference, shades, spread, ticks, trend
+from underseer.report.drawing import canvas, colour, finish, grid, reference, shades, ticks, trend
+from underseer.report.marks import ENDLESS, limited, seeds_beyond, spread
 
 
 def axis_label(metric: str) -> str:
@@ -44,16 +44,21 @@ def intervals(rows: pd.DataFrame, label: str, *, panel: str = "dataset") -> Figu
     return finish(fig, rows)
 
 
-def forest(ax: Any, rows: pd.DataFrame, limits: tuple[float, float] = (-np.inf, np.inf)) -> None:
-    """One line a row, the first on top: name, interval, seeds, and the number as text."""
+def forest(ax: Any, rows: pd.DataFrame, limits: tuple[float, float] = ENDLESS) -> None:
+    """One line a row, the first on top: name (with its number of seeds where they differ), interval, seeds, and the number as text,
+    with how many seeds lie beyond the limits."""
     places = range(len(rows))
     spread(ax, rows, places, shades(rows["method"]), limits=limits)
-    for place, row in zip(places, rows.itertuples(), strict=True):
-        if pd.isna(row.mean):
+    counts = [len(v) if pd.notna(m) else 0 for v, m in zip(rows["values"], rows["mean"], strict=True)]
+    several = len(set(filter(None, counts))) > 1
+    for place, row in zip(places, rows.to_dict("records"), strict=True):
+        if pd.isna(row["mean"]):
             ax.text(0.02, place, "undefined", va="center", color="#666666", transform=ax.get_yaxis_transform())
+        text = "\n".join(filter(None, (row["text"], seeds_beyond(row, limits))))
         at = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
-        ax.annotate(row.text, (1.03, place), va="center", fontsize=8, color="#333333", **at)
-    ax.set_yticks(list(places), rows["name"])
+        ax.annotate(text, (1.03, place), va="center", fontsize=8, color="#333333", **at)
+    names = [f"{n} ({w.plural(k, 'seed')})" if several and k else n for n, k in zip(rows["name"], counts, strict=True)]
+    ax.set_yticks(list(places), names)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
@@ -69,8 +74,11 @@ def gaps(rows: pd.DataFrame, metric: str) -> Figure | None:
     ax = axes[0, 0]
     limits = limited(rows)
     forest(ax, rows, limits)
-    for x, name in ((0, "weak"), (1, "ceiling")):
-        reference(ax, x, name)
+    for x, name, side in (
+        (0, "weak", "right"),
+        (1, "ceiling", "left"),
+    ):  # at one column's width there is no room between
+        reference(ax, x, name, ha=side)
     ax.set_xlim(*limits)
     ax.set_xlabel(f"Performance gap recovered, on {w.spoken(metric)} (0 = weak supervisor, 1 = ceiling; no unit)")
     return finish(fig, rows, gaps=rows)
@@ -253,7 +261,7 @@ def sweep(panels: Sequence[tuple[pd.DataFrame, str]], xlabel: str) -> Figure | N
     last = panels[-1][0]
     for ax, (rows, label) in zip(axes[:, 0], panels, strict=True):
         gap = bool(rows["gap"].iloc[0])
-        limits = limited(rows) if gap else (-np.inf, np.inf)
+        limits = limited(rows) if gap else ENDLESS
         colours = [
             ink.get(name) or colour(m, 0) for name, m in rows.drop_duplicates("line")[["line", "method"]].to_numpy()
         ]

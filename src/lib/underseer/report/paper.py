@@ -14,6 +14,8 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
+from underseer.report.marks import BESIDE
+
 WIDTHS = {"": 6.9, "_column": 3.3}
 """Inches of two columns and of one; keys: ends of file names."""
 SMALLEST = 7.0
@@ -83,6 +85,9 @@ def _wrap(ax: Axes, width: float, height: float) -> None:
     for place in ("left", "center"):
         if title := ax.get_title(place):
             ax.set_title(_filled(title, 0.85 * width), loc=place, fontsize=9)
+    for text in ax.findobj(lambda artist: artist.get_gid() == BESIDE):
+        each = 0.6 * width / max(1, len(ax.get_xticks()))
+        text.set_text("\n".join(_filled(line, each) for line in text.get_text().split("\n")))
     for axis, room in ((ax.xaxis, 0.6 * width), (ax.yaxis, 0.4 * max(width, 3.6))):
         at, names = axis.get_ticklocs(), [label.get_text() for label in axis.get_ticklabels()]
         if any(names) and isinstance(axis.get_major_formatter(), FuncFormatter):  # names that were given to places

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from underseer.report import wording as w
-from underseer.report.names import METRICS
+from underseer.report.names import METRICS, rounds
 
 __all__ = ["METRICS"]
 
@@ -21,7 +21,8 @@ Results = Mapping[str, Any]
 
 def frame(results: Results, rows: Sequence[Mapping], foot: str | None = None) -> pd.DataFrame:
     """Rows of results.json as a table: their own columns, with ``name`` (of the method, and of the variant where there are
-    several), ``low``, ``high`` and ``text`` (the number with its interval)."""
+    several), ``low``, ``high`` and ``text`` (the number with its interval). ``collapsed`` is kept of what a training ended in alone:
+    a seed that lags behind in an iterate may come on in the next."""
     lines = []
     for name, row in zip(w.row_names(rows), rows, strict=True):
         scale = 100 if row["metric"] in w.PERCENT and "note" not in row else 1
@@ -31,12 +32,23 @@ def frame(results: Results, rows: Sequence[Mapping], foot: str | None = None) ->
             {**row, "name": name, "text": w.with_interval(row, row["metric"])}
             | {k: float("nan") if v is None else scale * v for k, v in numbers.items()}
             | {"values": [scale * v for v in row["values"] if v is not None]}
+            | ({"collapsed": []} if row.get("collapsed") and _goes_on(results, row) else {})
         )
     columns = ["method", "variant", "dataset", "metric", "mean", "low", "high", "values", "name", "text"]
     table = pd.DataFrame(lines, columns=None if lines else columns)
     table = table.assign(variant=[repr(r["variant"]) for r in rows])
     sample = foot if foot is not None else w.sample_text(rows, results["interval"]["covers"])
     return footed(results, table, sample)
+
+
+def _goes_on(results: Results, row: Mapping[str, Any]) -> bool:
+    """Whether a row is of an iterate after which the same run has another."""
+    iterate = rounds(row["method"])
+    if iterate is None:
+        return False
+    held = [r for r in results["rows"] if row["variant"].items() <= r["variant"].items()]
+    later = [other for r in held if (other := rounds(r["method"])) and other[0] == iterate[0]]
+    return any(k > iterate[1] for _, k in later)
 
 
 def footed(results: Results, table: pd.DataFrame, foot: str) -> pd.DataFrame:
@@ -52,8 +64,11 @@ def rows(results: Results, *, metric: str | None = None, dataset: str | None = N
 
 
 def scores(results: Results) -> pd.DataFrame:
-    """The primary metric of every method on each data set; of toxicity on all prompts together (``buckets`` has their groups)."""
-    return main_rows(results, w.primary(results)) if w.generates(results) else rows(results)
+    """The primary metric of every method on each data set, supervisors first and ceilings last; of toxicity on all prompts together
+    (``buckets`` has their groups)."""
+    table = main_rows(results, w.primary(results)) if w.generates(results) else rows(results)
+    ends = {"weak": 0, "strong_ceiling": 2}
+    return table.sort_values("method", key=lambda c: c.map(lambda m: ends.get(m, 1)), kind="stable", ignore_index=True)
 
 
 def main_rows(results: Results, metric: str) -> pd.DataFrame:

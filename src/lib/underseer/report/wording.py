@@ -205,14 +205,22 @@ def pick(rows: Sequence[Mapping], *, dataset: str | None = None, metric: str | N
 
 
 def sample_text(rows: Sequence[Mapping], covers: str | None = None, noun: str = "test") -> str:
-    """'3 seeds, 4,500 test items; 95 % intervals over seeds and test items', or '120 test questions with 900 rows'."""
-    seeds = sorted({s for r in rows for s in r["seeds"]})
-    items = max((r["n_items"] for r in rows), default=0)
+    """'3 seeds, 4,500 test items; 95 % intervals over seeds and test items', or '120 test questions with 900 rows'; where methods have
+    more seeds than others '6 to 10 seeds, 9,000 to 15,000 test items'."""
+    counts = sorted({len(r["seeds"]) for r in rows if r["seeds"]})
+    ends = [[r for r in rows if len(r["seeds"]) == k] for k in dict.fromkeys(counts[:1] + counts[-1:])]
     unit = rows[0].get("unit", "items") if rows else "items"
-    held = max((r.get("n_rows", 0) for r in rows), default=0)
+    held = _between([max(r.get("n_rows", 0) for r in part) for part in ends])
     tail = f"; 95 % intervals over {covers.replace('test ', f'{noun} ')}" if covers else ""
-    size = f"{items:,} {noun} {unit}" + (f" with {held:,} rows" if held else "")
-    return f"{plural(len(seeds), 'seed')}, {size}{tail}"
+    items = _between([max(r["n_items"] for r in part) for part in ends])
+    size = f"{items} {noun} {unit}" + (f" with {held} rows" if held != "0" else "")
+    return f"{_between(counts)} seed{'s' * (counts != [1])}, {size}{tail}"
+
+
+def _between(counts: Sequence[int]) -> str:
+    """'9,000 to 15,000', or the one number that there is."""
+    ends = dict.fromkeys((min(counts, default=0), max(counts, default=0)))
+    return " to ".join(f"{n:,}" for n in ends)
 
 
 def listing(names: Sequence[str]) -> str:

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from underseer.report import wording as w
-from underseer.report.drawing import MARKERS, canvas, colour, finish, grid, inks, spread, ticks, trend
+from underseer.report.drawing import MARKERS, canvas, colour, finish, grid, inks, ticks, trend
 from underseer.report.figures import axis_label, broken, cross, forest
+from underseer.report.marks import spread
 from underseer.report.names import iteration
 
 
@@ -28,6 +29,8 @@ def by_stage(rows: pd.DataFrame, label: str | None = None, colours: Sequence[Any
         ax.set_title(textwrap.fill(panel, 30))
     for row in axes:
         row[0].set_ylabel(label or broken(axis_label(rows["metric"].iloc[0])))
+        for ax in row[1:]:
+            ax.set_ylabel("")
     return finish(fig, rows, legend=axes[0, 0] if several else None)
 
 
@@ -37,6 +40,7 @@ def stages(ax: Axes, rows: pd.DataFrame, colours: Sequence[Any] | None = None) -
     trend(ax, rows, colours or inks(lines), numbers=lines == 1)
     ticks(ax, rows)
     top = _top(rows)
+    ax.set_ylabel(broken(axis_label(rows["metric"].dropna().iloc[0])))
     ax.set_ylim(-0.03 * top, 1.12 * top)
     ax.set_yticks([top * v for v in (0, 0.25, 0.5, 0.75, 1)])
 
@@ -56,14 +60,19 @@ def trusted(rows: pd.DataFrame) -> Figure | None:
     if not len(rows):
         return None
     fig, axes = canvas(7.4, 3.4, 2, sharey=True)
+    trusted_panels(axes[0], rows)
+    return finish(fig, rows, legend=axes[0, 0] if rows["line"].nunique() > 1 else None)
+
+
+def trusted_panels(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
+    """The two panels of ``trusted``."""
     titles = {"sensitivity": "Unsafe answers that it finds", "specificity": "Safe answers that it leaves alone"}
-    for ax, (panel, title) in zip(axes[0], titles.items(), strict=True):
+    for ax, (panel, title) in zip(axes, titles.items(), strict=True):
         part = rows[rows["panel"] == panel]
         trend(ax, part, inks(part["line"].nunique()))
         ticks(ax, part)
         ax.set(title=title, ylim=(-3, 103))
-    axes[0, 0].set_ylabel("Share, by the reporting judge (%)")
-    return finish(fig, rows, legend=axes[0, 0] if rows["line"].nunique() > 1 else None)
+    axes[0].set_ylabel("Share, by the reporting judge (%)")
 
 
 def methods(rows: pd.DataFrame) -> Figure | None:
@@ -93,13 +102,13 @@ def categories(rows: pd.DataFrame) -> Figure | None:
         ink = colour(part["method"].iloc[0], 0)
         spread(ax, part, part["place"] + 0.24 * (k - 1), [ink] * len(part), marker=MARKERS[k], aside=0.0)
         ax.plot([], [], MARKERS[k], color=ink, mec="white", ms=7, label=name)
-    _ticks(ax, rows)
+    downwards(ax, rows)
     ax.set_xlim(-2, 102)
     ax.set_xlabel("Unsafe rate (%), lower is better")
     return finish(fig, rows, legend=ax)
 
 
-def _ticks(ax: Axes, rows: pd.DataFrame) -> None:
+def downwards(ax: Axes, rows: pd.DataFrame) -> None:
     """Names on the axis that runs down the page, the first on top."""
     first = rows.drop_duplicates("place")
     ax.set_yticks(first["place"], first["tick"])
@@ -135,7 +144,7 @@ def attack_success(by_iteration: pd.DataFrame, strategies: pd.DataFrame) -> Figu
         )
     spread(right, whole, whole["place"], ["#222222"] * len(whole), marker="d", aside=-0.26)
     right.plot([], [], "d", color="#222222", mec="white", ms=7, label="all iterations")
-    _ticks(right, whole)
+    downwards(right, whole)
     right.set(xlim=(-2, 103), xlabel="Attack success (%)")
     right.legend(loc="lower left", bbox_to_anchor=(-0.3, 1.0), ncols=4, columnspacing=1.2, handletextpad=0.2)
     note = f"right: {by_iteration['line'].iloc[0]}" if lines > 1 else ""
@@ -195,7 +204,7 @@ def cards(rows: pd.DataFrame) -> Figure | None:
         spread(ax, part, part["at"], colours)
         ax.set(title=title, xlim=(-2, 102), xlabel="Share of labelled answers (%)")
         ax.grid(axis="x")
-    _ticks(axes[0, 0], rows.sort_values("place"))
+    downwards(axes[0, 0], rows.sort_values("place"))
     axes[0, 1].tick_params(axis="y", length=0)
     return finish(fig, rows)
 
@@ -236,6 +245,17 @@ def efficiency(rows: pd.DataFrame) -> Figure | None:
         return None
     fig, axes = canvas(7.4, 4.4)
     ax = axes[0, 0]
+    against_pairs(ax, rows)
+    ax.set_ylim(-3, 103)
+    ax.set(xlabel=PAIRS, ylabel="Unsafe rate on attacks (%),\nlower is better")
+    return finish(fig, rows, legend=ax)
+
+
+PAIRS = "Preference pairs used (log scale)"
+
+
+def against_pairs(ax: Axes, rows: pd.DataFrame, step: float = 1.035) -> None:
+    """A score against preference pairs, of ``tidy.efficiency``; points of one number stand apart by a factor ``step``."""
     drawn = rows[rows["pairs"].notna()].sort_values("pairs", kind="stable")
     names = [n for n in rows["line"].unique() if n in set(drawn["line"])]
     loops = [n for n in names if (drawn.loc[drawn["line"] == n, "kind"] == "loop").any()]
@@ -244,7 +264,7 @@ def efficiency(rows: pd.DataFrame) -> Figure | None:
     for k, name in enumerate(names):
         part = drawn[drawn["line"] == name]
         ink = shade.get(name, colour(part["method"].iloc[0], k))
-        at = [_beside(p, taken) for p in part["pairs"]]
+        at = [_beside(p, taken, step) for p in part["pairs"]]
         style = {"loop": "-", "human": (0, (4, 2)), "other": ""}[part["kind"].iloc[0]]
         marker = MARKERS[k % len(MARKERS)]
         ax.plot(at, part["mean"], ls=style or "none", color=ink, lw=1.5)
@@ -253,13 +273,10 @@ def efficiency(rows: pd.DataFrame) -> Figure | None:
     for row in rows[rows["pairs"].isna()].itertuples():
         ax.axhline(row.mean, color=colour(row.method, 0), lw=1.1, ls=":", label=row.line, zorder=1)
     _log_axis(ax, list(drawn["pairs"]))
-    ax.set(xlabel="Preference pairs used (log scale)", ylabel="Unsafe rate on attacks (%),\nlower is better")
-    ax.set_ylim(-3, 103)
     ax.grid(True, which="major")
-    return finish(fig, rows, legend=ax)
 
 
-def _beside(pairs: float, taken: list[float], step: float = 1.035) -> float:
+def _beside(pairs: float, taken: list[float], step: float) -> float:
     """A place on the log axis where no other point stands, beside the true one."""
     options = (pairs * step ** (sign * k) for k in range(len(taken) + 1) for sign in (1, -1))
     place = next(x for x in options if all(max(x / t, t / x) > step**0.9 for t in taken))

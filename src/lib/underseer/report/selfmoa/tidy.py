@@ -189,10 +189,10 @@ def _explained(value: Any) -> str:
     return "labels: " + " : ".join(named) if named else "labels: objective weights"
 
 
-def efficiency(results: Results) -> pd.DataFrame:
-    """Preference pairs used up to each model (``pairs``, mean over seeds) and its unsafe rate on attacks, a ``line`` a method; then
-    aligned model and reset, without pairs."""
-    rows = stages.rows_of(results, stages.main_of(results, "attack"), "unsafe_rate")
+def efficiency(results: Results, role: str = "attack", metric: str = "unsafe_rate") -> pd.DataFrame:
+    """Preference pairs used up to each model (``pairs``, mean over seeds) and its score (unsafe rate on attacks), a ``line`` a method;
+    then aligned model and reset, without pairs."""
+    rows = stages.rows_of(results, stages.main_of(results, role), metric)
     points = []
     for line in stages.lines(results, rows):
         name = "Self-MOA" + (f" ({line.name})" if line.name else "")

@@ -31,7 +31,7 @@ def trusted(results: Results) -> pd.DataFrame:
     specificity, with what it is a share of), line, place, tick, mean, low, high (%), values (one a seed)."""
     lines = stages.lines(results, stages.rows_of(results, w.main_dataset(results), "unsafe_rate"))
     places = {m: k for k, m in enumerate(sorted({m for line in lines for m in line.rows}, key=stages.order))}
-    rows = []
+    rows, without = [], {}
     for line in lines:
         for method, row in stages.trusted(results, line).items():
             for aspect, hit, miss in (("sensitivity", "tp", "fn"), ("specificity", "tn", "fp")):
@@ -40,13 +40,19 @@ def trusted(results: Results) -> pd.DataFrame:
                 known = {"method": method, "variant": repr(row["variant"]), "metric": f"{aspect} of the training judge"}
                 known |= {"line": line.name or "Self-MOA", "place": places[method], "tick": stages.stage_name(method)}
                 values = [100 * k / n for k, n in counts if n]
+                if len(values) < len(counts):
+                    said = f"{len(counts) - len(values)} of {w.plural(len(counts), 'seed')}"
+                    without[method, aspect] = (
+                        f"{stages.stage_name(method)}: {said} without {_OF[aspect]} answers, no point"
+                    )
                 rows.append({"panel": aspect, "values": values, **known, **ends})
     table = pd.DataFrame(rows)
     seeds = w.plural(max((len(r["counts_by_seed"]) for r in results.get("judges_by_stage") or []), default=0), "seed")
     foot = f"All attack sets together, {seeds}; 95 % intervals (Wilson) over answers of all seeds"
-    return shared.footed(results, table, foot)
+    return shared.footed(results, table, "; ".join((foot, *without.values())))
 
 
+_OF = {"sensitivity": "unsafe", "specificity": "safe"}
 _ENDS = {"mean": "value", "low": "lo", "high": "hi"}
 
 MEASURES = {"unsafe": "safety", "helpful": "helpfulness", "refusal": "refusal"}
