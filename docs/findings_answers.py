@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from findings_figures import sweep
 from findings_table import CORRECTED, EXAMPLES, PGR, Question
 
@@ -106,7 +107,7 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
     for metric, table in tables.items():
         kept = table[[m.startswith("w2s_") or bool(iteration(m)) for m in table["method"]]].dropna(subset="place")
         for line, rows in kept.groupby("line", sort=False):
-            rows = rows.sort_values("place")
+            rows = pd.concat([_common(kept, rows, swept.key), rows]).sort_values("place")
             rows = rows[[r["mean"] is not None for r in rows["row"]]]
             for k in range(1, len(rows)) if metric == PGR else ([len(rows) - 1] if len(rows) > 1 else []):
                 first, last = rows["row"].iloc[0], rows["row"].iloc[k]
@@ -125,6 +126,18 @@ def trends(results: Results, scored: str) -> Iterator[Answer]:
         if p < differences.ALPHA:
             test["better"] = "a" if (d.mean > 0) != w.lower_is_better(metric) else "b"
         yield answer(name, test)
+
+
+def _common(table: pd.DataFrame, line: pd.DataFrame, key: str) -> pd.DataFrame:
+    """The rows from which several lines start: of the line's method, at values before its own, and without what tells the lines apart
+    (judges that never err have no kind of error)."""
+
+    def rest(row: Mapping) -> dict[str, Any]:
+        return {k: v for k, v in row["variant"].items() if k != key}
+
+    own = rest(line["row"].iloc[0])
+    before = table[(table["method"] == line["method"].iloc[0]) & (table["place"] < line["place"].min())]
+    return before[[rest(r).items() < own.items() for r in before["row"]]]
 
 
 MANY = 1000
