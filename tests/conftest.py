@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from underseer import store
 from underseer.runs import warm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,40 +25,72 @@ TEST_PARAMS = ROOT / "params" / "test" / "w2s_safety.yaml"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as a stage has it: the same results on any machine, a core a worker
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a hub
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as ``tracking`` sets it, before MLflow is imported
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 # Else each of hundreds of commands compiles the library, and parses it for its keys, anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
-RUN_EXPERIMENTS = ("pipeline", "pipeline_selfmoa", "pipeline_tasks", "scratch", "leaks_rehearsal", "tracking")
+ALSO_PRELOADED = ("mlflow.store.tracking.sqlalchemy_store", "seaborn", "nbconvert.exporters")
+"""What commands import that stages do not."""
+LONGEST = "pipeline pipeline_selfmoa pipeline_tasks scratch leaks_rehearsal tracking report_selfmoa environment".split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that run whole experiments come first, so that no worker is at one of them when the others have ended.
+    """The files that take longest come first, so that no worker is at one of them when the others have ended.
 
     For ``--no-loadscope-reorder``: else pytest-xdist begins with the files of many tests.
     """
-    order = {f"test_{name}": place for place, name in enumerate(RUN_EXPERIMENTS)}
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @cache
-def warmed() -> dict[str, str]:
-    """The environment of a warm process that all runs of this test process share: starting one takes longer than most stages."""
+def warmed(library: Path | None = None) -> dict[str, str]:
+    """The environment of a warm process that the commands, stages and kernels of this test process share: starting one takes longer
+    than most of them. For a copy of the library that tests edit, a process of its own, which has imported other libraries alone."""
     servers = ExitStack()
     atexit.register(servers.close)
-    return servers.enter_context(warm.serving(1))
+    with pytest.MonkeyPatch.context() as patch:
+        if library:
+            patch.setenv("PYTHONPATH", str(library))
+        names = (*warm.PRELOADED, *ALSO_PRELOADED)
+        return servers.enter_context(warm.serving(1, tuple(n for n in names if not (library and "underseer" in n))))
 
 
-def underseer(home: Path, *args: object, **kwargs) -> subprocess.CompletedProcess[str]:
-    """Run the command line with a store of its own."""
+def underseer(home: Path, *args: object, cold: bool = False, **kwargs) -> subprocess.CompletedProcess[str]:
+    """Run the command line with a store of its own: in a fork of the warm process, or ``cold``, as a user does."""
     env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200"}
     # A process that is there takes no limits over, and what runs elsewhere needs none here.
-    if args[:1] == ("run",) and "--profile" not in args and "preexec_fn" not in kwargs:
-        env |= warmed()
-    command = [sys.executable, "-m", "underseer.runs.cli", *map(str, args)]
+    cold |= "--profile" in args or "preexec_fn" in kwargs
+    start = [] if cold else ["underseer.runs.warm", "run"]
+    command = [sys.executable, "-m", *start, "underseer.runs.cli", *map(str, args)]
     kwargs = {"cwd": ROOT, "timeout": 900, **kwargs}
-    return subprocess.run(command, capture_output=True, text=True, env=env, **kwargs)
+    return subprocess.run(command, capture_output=True, text=True, env=env | ({} if cold else warmed()), **kwargs)
+
+
+@pytest.fixture(scope="module")
+def warm_kernels() -> Iterator[None]:
+    """Kernels that the tests of a module start are forks of the warm process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in warmed().items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def rendered(results: dict, tmp_path_factory: pytest.TempPathFactory, warm_kernels: None) -> Path:
+    """The report of the ``results`` of a module, as it is rendered from their file alone."""
+    from underseer.report import page  # not before the variables above are set
+
+    folder = tmp_path_factory.mktemp("reports") / results["name"]
+    page.render(REPORTS[results["pipeline"]], json.loads(json.dumps(results)), folder)
+    return folder
+
+
+def outputs(home: Path, stage: str) -> list[store.Output]:
+    """The outputs of a stage in a store."""
+    return [o for o in store.outputs(home / "runs") if o.manifest["stage"] == stage]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def refused(done: subprocess.CompletedProcess[str], home: Path) -> str:
 
 
 def run(home: Path, *sets: object) -> subprocess.CompletedProcess[str]:
-    return underseer(home, "run", TEST_PARAMS, *[a for s in sets for a in ("--set", s)])
+    return underseer(home, "run", TEST_PARAMS, *[a for s in sets for a in ("--set", s)], cold=True)
 
 
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -37,7 +37,8 @@ def test_until_shows_what_a_stage_needs(tmp_path: Path) -> None:
     done = underseer(tmp_path, "run", TEST_PARAMS, "--dry-run", "--set", "seed=7", "--until", "w2s/3_weak_labels")
     assert done.returncode == 0 and "until w2s/3_weak_labels, 8 to run" in done.stdout
     assert "w2s/2_supervisors" in done.stdout and "w2s/4_student" not in done.stdout
-    assert refused(underseer(tmp_path, "run", TEST_PARAMS, "--until", "w2s/3"), tmp_path).startswith("--until w2s/3: ")
+    told = refused(underseer(tmp_path, "run", TEST_PARAMS, "--until", "w2s/3_weak_label"), tmp_path)
+    assert told.startswith("--until w2s/3_weak_label: ") and "did you mean 'w2s/3_weak_labels'" in told
     done = underseer(tmp_path, "plan", TEST_PARAMS, "--until", "w2s/3_weak_labels", "--json")
     stages = {row["stage"] for row in json.loads(done.stdout)}
     assert stages == {"w2s/1_data", "w2s/2_supervisors", "w2s/3_weak_labels"}
@@ -78,7 +79,7 @@ def test_empty_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["", "run", "plan", "status", "show", "diff", "open", "logs", "mlflow", "du", "gc",
                                      "verify", "promote", "sync", "report", "rows", "export"])  # fmt: skip
 def test_help(tmp_path: Path, command: str) -> None:
-    done = underseer(tmp_path, *command.split(), "--help")
+    done = underseer(tmp_path, *command.split(), "--help", cold=not command)
     assert done.returncode == 0 and "Usage" in done.stdout
 
 

@@ -70,3 +70,18 @@ def test_a_module_that_takes_the_place_of_a_name_is_followed(read) -> None:
     (library / "maths/nothing.py").write_text("X = 1\n")
     (more, other), parsed = again()
     assert set(more) - set(names) == {"maths.nothing"} and other != digest and parsed == 1
+
+
+def test_notebooks_are_read_and_checked_without_grammars_of_web_addresses(copied) -> None:
+    """They cost a second at each start; a notebook's form is checked all the same."""
+    script = """
+import sys
+import underseer.runs, nbformat
+notebook = nbformat.v4.new_notebook()
+nbformat.validate(notebook)
+try:
+    nbformat.validate(notebook | {"metadata": 1})
+except nbformat.ValidationError:
+    print("lark" in sys.modules)
+"""
+    assert copied[1](script) == "False\n"

@@ -19,21 +19,17 @@ import pandas as pd
 import psutil
 import pytest
 
-from conftest import ROOT, TEST_PARAMS, underseer
+from conftest import ROOT, TEST_PARAMS, outputs, underseer, warmed
 from soak import processes
 from underseer import store
 from underseer.maths import metrics
 from underseer.runs import execute, params, plan, workflow
 
 
-def outputs(home: Path, stage: str) -> list[store.Output]:
-    return [o for o in store.outputs(home / "runs") if o.manifest["stage"] == stage]
-
-
 def test_an_unchanged_rerun_does_nothing(finished: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("manifest.json")}
     started = time.monotonic()
-    done = underseer(finished, "run", TEST_PARAMS)
+    done = underseer(finished, "run", TEST_PARAMS, cold=True)
     assert done.returncode == 0 and "nothing to do" in done.stdout
     assert time.monotonic() - started < 10  # 3 s on a calm machine
     assert before == {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("manifest.json")}
@@ -262,14 +258,15 @@ def test_sync_logs_once(finished: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_plain_papermill_and_its_missing_input(finished: Path, tmp_path: Path) -> None:
     """The same notebook without the workflow: it finds its inputs, or says in one line which command makes them."""
 
-    def papermill(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    def papermill(home: Path, *args: str, cold: bool = False) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "UNDERSEER_HOME": str(home), "PYTHONPATH": str(ROOT / "src" / "lib")}
+        env |= {} if cold else warmed()  # cold: a kernel as JupyterLab has it
         notebook = str(ROOT / "notebooks/w2s/3_weak_labels.ipynb")
         command = [sys.executable, "-m", "papermill", notebook, str(tmp_path / "out.ipynb"), "-k", "python3", *args]
         return subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, timeout=300)
 
     experiment = ["-p", "experiment", "params/test/w2s_safety.yaml"]
-    assert papermill(finished, *experiment, "-p", "seed", "0", "-p", "voting", "soft").returncode == 0
+    assert papermill(finished, *experiment, "-p", "seed", "0", "-p", "voting", "soft", cold=True).returncode == 0
     (made,) = (finished / "scratch" / "w2s" / "3_weak_labels").iterdir()
     assert store.Output(made).is_scratch and store.Output(made).parameters["voting"] == "soft"
     told = papermill(finished, *experiment, "-p", "votng", "soft")
@@ -285,8 +282,8 @@ def results_of(home: Path) -> dict:
     return {"rows": found["rows"], "pgr": found["pgr"]}
 
 
-def started(home: Path, *args: str) -> subprocess.Popen:
-    env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1"}
+def started(home: Path, *args: str, **env: str) -> subprocess.Popen:
+    env = {**os.environ, "UNDERSEER_HOME": str(home), "NO_COLOR": "1", **env}
     command = [sys.executable, "-m", "underseer.runs.cli", "run", str(TEST_PARAMS), *args]
     return subprocess.Popen(
         command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -355,7 +352,7 @@ def test_two_runs_at_a_time_compute_each_stage_once(begun: Path) -> None:
 
     shutil.rmtree(begun / "runs/w2s/2_supervisors")
     sets = ("--set", "voting=hard", "--until", "w2s/2_supervisors")
-    fast, slow = (started(begun, *sets, "--jobs", jobs) for jobs in ("2", "1"))
+    fast, slow = (started(begun, *sets, "--jobs", jobs, **warmed()) for jobs in ("2", "1"))
     assert fast.wait(timeout=300) == 0, fast.communicate()
     before = supervisors()
     assert slow.wait(timeout=300) == 0, slow.communicate()

@@ -114,6 +114,7 @@ def test_a_rerun_does_nothing(loop: Path) -> None:
     assert done.returncode == 0 and "nothing to do" in done.stdout
 
 
+@pytest.mark.usefixtures("warm_kernels")
 def test_the_tour_runs_beside_finished_runs(loop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its student with the demo's vote and loss is the stored one; those of its own vote and loss are trained too."""
     import papermill

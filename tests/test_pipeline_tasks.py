@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import ROOT, underseer
+from conftest import ROOT, outputs, underseer
 from underseer import store
 from underseer.maths import metrics
 
@@ -23,10 +23,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = underseer(home, "run", PARAMS / "w2s_legal.yaml", PARAMS / "w2s_toxicity.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     return home
-
-
-def outputs(home: Path, stage: str) -> list[store.Output]:
-    return [o for o in store.outputs(home / "runs") if o.manifest["stage"] == stage]
 
 
 def report(home: Path, name: str) -> tuple[dict, store.Output]:
@@ -74,11 +70,7 @@ def test_toxicity_numbers_follow_from_stored_continuations(home: Path) -> None:
             "perplexity": math.exp(sampled.nll.sum() / sampled.nll_tokens.sum()),
         }.get(row["metric"])
         if expected is not None and not part.toxicity.isna().any():
-            assert row["values"][0] == pytest.approx(expected, rel=1e-6), (
-                row["method"],
-                row["metric"],
-                row["dataset"],
-            )
+            assert row["values"][0] == pytest.approx(expected, rel=1e-6), (row["method"], row["metric"], row["dataset"])
             checked += 1
     assert checked >= 6 * 6  # six methods, six metrics
 

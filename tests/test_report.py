@@ -17,7 +17,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from scipy.special import ndtri
 
-from conftest import REPORTS
 from underseer.maths import differences, metrics
 from underseer.maths.prevalence import wilson
 from underseer.report import (
@@ -101,13 +100,6 @@ def results(frame) -> dict:
     curves = pd.DataFrame({"method": "weak", "seed": 0, "step": [0, 1], "metric": "loss", "value": [0.7, 0.5]})
     texts = dict.fromkeys(frame["id"], EVIL)
     return built(frame, labels=weak_labels(frame), hygiene=hygiene, curves=curves, texts=texts, notes=[EVIL])
-
-
-@pytest.fixture(scope="module")
-def rendered(results, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reports") / "demo" / "w2s_safety"
-    page.render(REPORTS["w2s"], json.loads(json.dumps(results)), folder)
-    return folder
 
 
 def test_schema_and_strict_json(results, tmp_path):

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import REPORTS
 from underseer.report import case, figures, generation, page, scores, tables, tidy, wording
 from underseer.report.generation import METRICS, build_generation_results
 from underseer.report.headline import first_screen, headline
@@ -89,13 +88,6 @@ def results(frame) -> dict:
     labels = labels[["vote", "seed", "id", "toxicity", "n_tokens"]]
     curves = pd.DataFrame({"method": "weak", "seed": 0, "step": [0, 1], "metric": "loss", "value": [3.7, 2.5]})
     return built(frame, labels=labels, curves=curves, texts=dict.fromkeys(frame["id"], "a <b> prompt"))
-
-
-@pytest.fixture(scope="module")
-def rendered(results, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reports") / "demo" / "w2s_toxicity"
-    page.render(REPORTS["w2s"], json.loads(json.dumps(results)), folder)
-    return folder
 
 
 def by_hand(part: pd.DataFrame) -> dict[str, float]:
@@ -240,11 +232,7 @@ def test_distribution_is_the_share_of_prompts_at_or_above(frame, results):
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [
-        ({"text": None}, "no text"),
-        ({"toxicity": 1.2}, r"toxicity must lie in \[0, 1\]"),
-        ({"draw": 0}, "stands twice"),
-    ],
+    [({"text": None}, "no text"), ({"toxicity": 1.2}, r"toxicity must lie in \[0, 1\]"), ({"draw": 0}, "stands twice")],
 )
 def test_malformed_continuations_are_refused(frame, change, says):
     with pytest.raises(ValueError, match=says):

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 import selfmoa_tables as tables_of
-from conftest import REPORTS
 from selfmoa_tables import EVIL, LEVELS, LOOP
 from underseer.errors import StageError
 from underseer.maths.diversity import self_bleu
@@ -68,13 +67,6 @@ def results(answers) -> dict:
         cost=tables_of.cost(),
         notes=[EVIL],
     )
-
-
-@pytest.fixture(scope="module")
-def rendered(results, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reports") / "demo" / "selfmoa"
-    page.render(REPORTS["selfmoa"], json.loads(json.dumps(results)), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

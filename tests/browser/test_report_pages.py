@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from test_report import frame, rendered, results  # noqa: F401 (fixtures)
+from test_report import frame, results  # noqa: F401 (fixtures)
 from test_viewer import html, part
 
 pytestmark = pytest.mark.browser
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 420])
-def test_first_screen_and_contents(open_page, shoot, rendered, width, scheme) -> None:  # noqa: F811
+def test_first_screen_and_contents(open_page, shoot, rendered, width, scheme) -> None:
     page = open_page(rendered / "index.html", width)
     page.emulate_media(color_scheme=scheme)
     shoot(page, f"report-{width}-{scheme}", full=True)
@@ -32,7 +32,7 @@ def test_first_screen_and_contents(open_page, shoot, rendered, width, scheme) ->
     assert 0 <= page.locator("#scores h2").bounding_box()["y"] < 120, "the contents do not lead there"
 
 
-def test_a_number_leads_to_its_rows(open_page, rendered) -> None:  # noqa: F811
+def test_a_number_leads_to_its_rows(open_page, rendered) -> None:
     (rendered / "rows.html").write_text(html(part(6, ("weak", "w2s_naive"))), encoding="utf-8")
     page = open_page(rendered / "index.html")
     page.locator("#scores td a").nth(1).click()

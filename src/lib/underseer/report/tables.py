@@ -8,17 +8,7 @@ import pandas as pd
 
 from underseer.report import tidy
 from underseer.report import wording as w
-from underseer.report.tabulate import (
-    Results,
-    Table,
-    about_seeds,
-    cell,
-    flat,
-    lines_of,
-    sample,
-    score_lines,
-    table,
-)
+from underseer.report.tabulate import Results, Table, about_seeds, cell, flat, lines_of, sample, score_lines, table
 
 SHOWN = {
     "accuracy": ("accuracy", "balanced_accuracy", "f1", "auroc"),

@@ -23,11 +23,7 @@ from underseer.runs.warm import AVX2, CPU, SOCKET
 if TYPE_CHECKING:
     from underseer.runs.plan import Plan
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cli_pages.app)
 app.add_typer(cli_store.app)
 

@@ -64,8 +64,7 @@ def export(
         Path | None, typer.Option(metavar="FOLDER", readable=False, help="Where to; default: exports/NAME.")
     ] = None,
     artefacts: Annotated[
-        list[str],
-        typer.Option("--with", metavar="STAGE/KEY", help="Add this stage's outputs, models too. Repeatable."),
+        list[str], typer.Option("--with", metavar="STAGE/KEY", help="Add this stage's outputs, models too. Repeatable.")
     ] = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Make a folder for publication: report, figures, tables, parameters, lock, checksums, citation, RO-Crate, model card."""

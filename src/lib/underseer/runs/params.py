@@ -20,16 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from underseer.errors import UserError, nearest, short
 from underseer.paths import shown
 from underseer.runs import limits, names, seeds
-from underseer.runs.files import (
-    STEERING,
-    Experiment,
-    Raw,
-    Source,
-    expand,
-    name_of,
-    override,
-    read,
-)
+from underseer.runs.files import STEERING, Experiment, Raw, Source, expand, name_of, override, read
 
 
 def _result(unit: str, **limits: Any) -> Any:

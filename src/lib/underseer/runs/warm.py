@@ -9,6 +9,7 @@ is no warm process it runs the module itself, with the same result. Only local p
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -109,8 +110,11 @@ def serve(descriptor: int, preloaded: list[str]) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for: their clients see them end
     listener = socket.socket(fileno=descriptor)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.disable()
     for name in preloaded:
         __import__(name)
+    gc.freeze()  # else forks look through all that was imported, and copy it, whenever they collect garbage
+    gc.enable()
     while True:
         client, _ = listener.accept()
         client.settimeout(ASKING)
