@@ -154,7 +154,9 @@ def score_change(first: Mapping, last: Mapping, seeds: Sequence[int]) -> differe
     if len(change) < 2:
         return None
     items = sum(((r["ci95_items"][1] - r["ci95_items"][0]) / 2 / Z) ** 2 for r in (first, last))
-    return differences.Difference(float(change.mean()), items, 0.0, float(change.var(ddof=1) / len(change)), len(change), MANY)
+    return differences.Difference(
+        float(change.mean()), items, 0.0, float(change.var(ddof=1) / len(change)), len(change), MANY
+    )
 
 
 def gap_change(results: Results, first: Mapping, last: Mapping, seeds: Sequence[int]) -> differences.Difference | None:
@@ -226,7 +228,11 @@ def _beside(ratio: Ratio, published: float) -> str:
     """Whether the paper's factor is excluded: by the interval, or without one as far as each seed goes."""
     if ratio.ci95 is not None:
         return f", the paper's {published} lies outside" if not ratio.ci95[0] <= published <= ratio.ci95[1] else ""
-    return f", in each seed below the paper's {published}" if max(ratio.values) < published and max(ratio.bound) < 1 else ""
+    return (
+        f", in each seed below the paper's {published}"
+        if max(ratio.values) < published and max(ratio.bound) < 1
+        else ""
+    )
 
 
 def _ratio(ratio: Ratio) -> str:

@@ -124,18 +124,30 @@ def _picked(rows: pd.DataFrame, asked: set[str]) -> pd.DataFrame:
 
 
 def along(name: str, swept: ablation.Sweep, *, gap: bool) -> tuple[str, list[Panel]]:
-    """The title and the panels of a sweep: where one method moves, the title names it and its rows are the values alone."""
+    """The title and the panels of a sweep: where one method moves, the title names it and its rows are the values alone, after those
+    of the parameters that tell its lines apart."""
     tables = [swept.gaps] if gap else list(swept.scores.values())
     fixed = set.intersection(*map(constant, tables))
-    moving = list(tables[0].loc[~tables[0]["line"].isin(fixed), "line"].unique())
+    moves = tables[0][~tables[0]["line"].isin(fixed)]
+    methods = dict.fromkeys(moves["method"])
+    keys = dict.fromkeys(k for r in moves["row"] for k in r["variant"] if k != swept.key)
+    others = [k for k in keys if len({repr(r["variant"].get(k)) for r in moves["row"]}) > 1]
+    one = bool(others) and len(methods) == 1
+    names = [w.method_name(m) for m in methods] if one else list(moves["line"].unique())
     panels = []
     for table in tables:
-        rows, metric = apart(table, fixed, len(moving) > 1), table["metric"].iloc[0]
+        ticks = [_tick(r["row"]["variant"], others, r["tick"]) for r in table.to_dict("records")]
+        rows, metric = apart(table.assign(tick=ticks) if one else table, fixed, len(names) > 1), table["metric"].iloc[0]
         loop = any(map(iteration, rows["method"]))
         where = f"\n{w.dataset_name(table['dataset'].iloc[0])}" if loop else ""
         panels.append(Panel(rows, GAP if gap else figures.axis_label(metric) + where, gap))
         rows.attrs = next(iter(swept.scores.values())).attrs
-    return f"{name}: {w.listing(moving)}, by {swept.key}", panels
+    return f"{name}: {w.listing(names)}, by {w.listing([*(others if one else []), swept.key])}", panels
+
+
+def _tick(variant: Mapping[str, Any], keys: Sequence[str], tick: str) -> str:
+    """The values of some parameters, as far as a variant has them, and that of the swept one: 'flips, 0.17'."""
+    return ", ".join([*(str(variant[k]).replace("_", " ") for k in keys if k in variant), str(tick)])
 
 
 GAP = "Performance gap recovered (no unit)"
@@ -149,10 +161,11 @@ def constant(rows: pd.DataFrame) -> set[str]:
 
 
 def apart(rows: pd.DataFrame, fixed: set[str], several: bool) -> pd.DataFrame:
-    """The rows of a sweep; of the lines that are fixed one each. several: values follow a method's name."""
+    """The rows of a sweep; of the methods that are fixed one each. several: values follow a method's name."""
     same, moved = rows["line"].isin(fixed), rows["name"] if several else rows["tick"]
+    again = same & rows.assign(of=rows["values"].map(repr)).duplicated(["method", "of"])
     named = rows.assign(name=rows["line"].where(same, moved))
-    return named[~(same & rows.duplicated("line"))]
+    return named[~again]
 
 
 SHORT = 3

@@ -186,13 +186,17 @@ def sentence(said: Mapping[str, Mapping[str, Any]], question: Question) -> str:
         f"{a.name} ({name.split('/')[1]}): {a.verdict}, {a.difference}" for name, a in every if a.verdict != NOT_SHOWN
     ]
     start = f"Shown in {len(shown)} of {w.plural(len(every), 'comparison')}" if shown else f"Not shown ({w.plural(len(every), 'comparison')})"  # fmt: skip
-    parts = [start if not shown or len(shown) > 4 else f"{start}: {'; '.join(shown)}"]
+    parts = [start if not shown or len(shown) > 6 else f"{start}: {'; '.join(shown)}"]
     if question.scored == CORRECTED:
         return "; ".join(f"{a.name}: {a.verdict}, {a.difference}" for _, a in every) + "."
     if question.scored == EXAMPLES and not shown:
         parts += [f"{a.name}: {a.difference}" for _, a in every]
     gaps = [f"{name.split('/')[1]} {one['gap']}" for name, one in said.items() if one["gap"]]
-    parts += [f"share of the gap that naive W2S recovers, with 95 % intervals that are not corrected: {'; '.join(gaps)}"] if gaps else []
+    parts += (
+        [f"share of the gap that naive W2S recovers, with 95 % intervals that are not corrected: {'; '.join(gaps)}"]
+        if gaps
+        else []
+    )
     return "; ".join(parts) + "."
 
 

@@ -348,3 +348,30 @@ def test_every_experiment_of_a_question_is_shipped_and_sweeps_something() -> Non
             assert file.is_file(), name
             compares = question.pairs or question.scored == findings_table.CORRECTED
             assert compares or yaml.safe_load(file.read_text())["variants"], name
+
+
+def test_lines_that_start_from_a_common_value_are_compared_with_it_and_named_by_what_tells_them_apart() -> None:
+    """Labels without an error have no kind of error: their row is the first of both kinds, and stands in the figure once."""
+    kinds = [("w2s_naive", {"voting": "none", "kind": k, "noise": n}, 0.9 - f * n) for k, f in (("flips", 1.0), ("blind_spot", 0.0)) for n in (0.1, 0.2)]  # fmt: skip
+    cells = [
+        ("weak", {}, 0.75),
+        ("w2s_naive", {"voting": "none", "noise": 0.0}, 0.9),
+        *kinds,
+        ("strong_ceiling", {}, 0.97),
+    ]
+    results = experiment(cells, "ablations/x", (0, 1, 2, 3), 400)
+    flips, spots = findings_answers.trends(results, "scores")
+    assert flips.name.endswith("noise 0.0 to 0.2") and flips.verdict == "worse" and flips.difference.startswith("-19.6 points")
+    assert spots.name.endswith("noise 0.0 to 0.2") and spots.verdict == findings_answers.NOT_SHOWN
+    title, (panel,) = findings_figures.along("x", findings_figures.sweep(results), gap=False)
+    assert title == "x: Naive W2S, by kind and noise"
+    expected = [
+        "Weak supervisor",
+        "0.0",
+        "flips, 0.1",
+        "flips, 0.2",
+        "blind spot, 0.1",
+        "blind spot, 0.2",
+        "Strong ceiling",
+    ]
+    assert panel.rows["name"].tolist() == expected
