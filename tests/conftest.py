@@ -28,7 +28,7 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
-RUN_EXPERIMENTS = ("pipeline", "pipeline_selfmoa", "pipeline_tasks", "scratch", "leaks_rehearsal", "tracking")
+RUN_EXPERIMENTS = "pipeline pipeline_selfmoa pipeline_tasks scratch leaks_rehearsal tracking things_added".split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
