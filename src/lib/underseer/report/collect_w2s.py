@@ -125,7 +125,7 @@ def labels(variants: Variants) -> pd.DataFrame:
         rows = cell["outputs"]["data"].table("rows").query("split == 'transfer'")
         given = output.table("weak_labels").query("split == 'transfer'")
         joined = _join(rows[["id", "label"]], given, f"weak labels {output.key}")
-        vote = VOTES[output.parameters["voting"]]
+        vote = VOTES.get(output.parameters["voting"], output.parameters["voting"])
         frames.append(joined.assign(vote=vote, variant=variant, seed=output.parameters["seed"]))
     columns = ["vote", "variant", "seed", "id", "label", "p", "weak_label"]
     return pd.concat(frames, ignore_index=True)[columns].astype({"label": int})

@@ -113,6 +113,7 @@ def _papermill(instance: Instance, folder: Path) -> str | None:
             _literal(folder / NOTEBOOK),
             parameters=values,
             kernel_name="python3",
+            language="python",  # not every editor writes it into a notebook
             cwd=str(paths.ROOT),
             progress_bar=False,
             config=private,

@@ -11,6 +11,7 @@ from underseer.runs import resources
 from underseer.runs.files import JUDGES, MODELS
 from underseer.runs.keys import stages
 from underseer.runs.plan import Instance, Plan
+from underseer.w2s import tasks
 
 
 def preflight(plan: Plan, missing: Iterable[Instance], *, elsewhere: bool = False) -> list[str]:
@@ -49,7 +50,8 @@ def preflight(plan: Plan, missing: Iterable[Instance], *, elsewhere: bool = Fals
 
 def _classifiers(p: dict[str, Any]) -> set[str]:
     """The models of a variant that are trained here as classifiers of two classes."""
-    named = {p[name] for name in ("weak_model", "strong_model") if p.get("task") in ("safety", "legal")}
+    classifies = "task" in p and tasks.task(p["task"]).kind == "classification"
+    named = {p["weak_model"], p["strong_model"]} if classifies else set()
     judges = [judge_specs.split(p[name]) for name in JUDGES - {"fluency_model"} if p.get(name)]
     return named | {model for kind, model, _ in judges if kind == "trained"}
 
