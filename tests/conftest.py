@@ -33,7 +33,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ALSO_PRELOADED = ("mlflow.store.tracking.sqlalchemy_store", "seaborn", "nbconvert.exporters")
 """What commands import that stages do not."""
-LONGEST = "pipeline pipeline_selfmoa pipeline_tasks scratch leaks_rehearsal tracking things_added report_selfmoa environment".split()
+LONGEST = ("pipeline", "pipeline_selfmoa", "pipeline_tasks", "scratch", "leaks_rehearsal", "tracking", "things_added",
+           "report_selfmoa", "environment")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -361,7 +361,11 @@ def test_lines_that_start_from_a_common_value_are_compared_with_it_and_named_by_
     ]
     results = experiment(cells, "ablations/x", (0, 1, 2, 3), 400)
     flips, spots = findings_answers.trends(results, "scores")
-    assert flips.name.endswith("noise 0.0 to 0.2") and flips.verdict == "worse" and flips.difference.startswith("-19.6 points")
+    assert (
+        flips.name.endswith("noise 0.0 to 0.2")
+        and flips.verdict == "worse"
+        and flips.difference.startswith("-19.6 points")
+    )
     assert spots.name.endswith("noise 0.0 to 0.2") and spots.verdict == findings_answers.NOT_SHOWN
     title, (panel,) = findings_figures.along("x", findings_figures.sweep(results), gap=False)
     assert title == "x: Naive W2S, by kind and noise"
