@@ -37,7 +37,8 @@ _RULE = (
 )
 _SEVERAL = (
     "The interval of a difference, a mean over seeds, counts two sources of chance: training seeds by Student's t with one "
-    "degree of freedom fewer than seeds, and test {unit} by the bootstrap. So it covers another training on other {unit}."
+    "degree of freedom fewer than seeds, and test {unit} by the bootstrap. So it covers another training on other {unit}, from the same "
+    "pre-trained models and by the same judges where all seeds share them."
 )
 _ONE = "With one seed the interval counts test {unit} alone, by the bootstrap: it says nothing about another training."
 
