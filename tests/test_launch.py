@@ -100,6 +100,7 @@ def test_marks_of_a_run_are_its_own_and_go_with_it(home: Path, cluster: bool) ->
     os.utime(old, (0, 0))
     lock = local.with_name(".work-local-a-2.lock")  # of a folder that Snakemake has removed
     lock.touch()
+    launch.clear()
     with launch.marks(cluster=cluster) as mine:
         assert store.is_working(mine)
         assert mine.is_dir() and [left.exists() for left in (local, lock, recent, old)] == [False, False, True, False]

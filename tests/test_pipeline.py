@@ -21,17 +21,24 @@ import pytest
 
 from conftest import ROOT, TEST_PARAMS, outputs, underseer, warmed
 from soak import processes
-from underseer import store
+from underseer import paths, store
 from underseer.maths import metrics
 from underseer.runs import execute, params, plan, workflow
 
 
 def test_an_unchanged_rerun_does_nothing(finished: Path) -> None:
+    """But it removes what a run left that was killed when all its stages had ended."""
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    left = [paths.temporaries() / f"underseer-{killed.pid}-x", finished / f"runs/.plans/.work-local-a-{killed.pid}"]
+    for folder in left:
+        folder.mkdir()
     before = {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("manifest.json")}
     started = time.monotonic()
     done = underseer(finished, "run", TEST_PARAMS, cold=True)
     assert done.returncode == 0 and "nothing to do" in done.stdout
     assert time.monotonic() - started < 10  # 3 s on a calm machine
+    assert not any(folder.exists() for folder in left)
     assert before == {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("manifest.json")}
 
 

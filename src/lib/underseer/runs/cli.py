@@ -83,7 +83,7 @@ def run(
     name: Name = None,
 ) -> None:
     """Run what is missing of one or more experiments, then their reports; with --until, less."""
-    from underseer.runs import show, workflow
+    from underseer.runs import launch, show, workflow
     from underseer.runs.plan import merged
 
     started = time.monotonic()
@@ -95,6 +95,7 @@ def run(
     if dry_run:
         console.print(show.instances(missing, "would run"))
         return
+    launch.clear()
     try:
         failed = workflow.run(plans, missing, jobs=jobs, profile=profile, console=console) if missing else []
     except KeyboardInterrupt as stop:

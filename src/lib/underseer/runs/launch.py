@@ -77,23 +77,28 @@ def open_profile(name: str) -> Profile:
 @contextmanager
 def local(threads: int, stages: int) -> Iterator[dict[str, str]]:
     """The environment of jobs on this machine: a warm process, which pays from two stages on, unless there is one already; and a
-    folder for temporary files that a later run removes where this one is killed. Jobs of a cluster take the environment with them to
-    where neither is."""
-    warm.sweep()
+    folder for temporary files that a later run removes where this one is killed. It is for local jobs alone: on a cluster's node there is
+    neither."""
     warmed = stages > 1 and warm.is_safe() and warm.SOCKET not in os.environ
     with paths.temporary() as folder, warm.serving(threads) if warmed else nullcontext({}) as env:
         yield {**env, "TMPDIR": folder}
 
 
-@contextmanager
-def marks(*, cluster: bool) -> Iterator[Path]:
-    """A folder of this run alone, where Snakemake sees which stages have ended. Those of runs that were killed are removed, of
-    runs on a cluster after a week: their jobs go on, and leave a mark when they end."""
+def clear() -> None:
+    """Remove what runs that were killed have left: their temporary folders, and their ``marks``; those of runs on a cluster after a
+    week, since their jobs go on, and leave a mark when they end."""
+    warm.sweep()
     for left, folder in store.work_folders(paths.plans()):  # a lock may be alone: Snakemake removes empty folders
         kept = WEEK if folder.name.startswith(".work-cluster-") else 0
-        if not store.is_working(folder) and left.exists() and time.time() - left.stat().st_mtime >= kept:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
+        with suppress(OSError):  # another user's stays, and what is in a store that cannot be written to
+            if not store.is_working(folder) and left.exists() and time.time() - left.stat().st_mtime >= kept:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
+
+
+@contextmanager
+def marks(*, cluster: bool) -> Iterator[Path]:
+    """A folder of this run alone, where Snakemake sees which stages have ended."""
     name = f"{'cluster' if cluster else 'local'}-{platform.node()}-{os.getpid()}"
     with store.working(paths.plans().name, name) as folder:
         try:
