@@ -19,7 +19,9 @@ from stub_server import StubServer
 from underseer.cost import Ledger
 from underseer.engines import Answer, Inference, Sampling, client, on_openai, open_engine, replies
 from underseer.errors import StageError, UserError
+from underseer.judges import Opening, open_judge
 from underseer.models import chats, loading
+from underseer.selfmoa import utility
 
 SAMPLED = Sampling(max_new_tokens=6, temperature=0.7, n=2, seed=4)
 QUICK = {"timeout": 0.5, "tries": 3, "backoff": 0.0, "progress": False, "concurrency": 4}
@@ -386,3 +388,28 @@ def test_scores_are_kept_too(server, tokenizer_folder):
     engine = open_engine("openai", "m", tokenizer=tokenizer_folder, **QUICK)
     first, again = engine.score(["a lamp", "a river"]), engine.score(["a river", "a lamp"])
     assert np.array_equal(first[0], again[0][::-1]) and len(calls(server)) == 2
+
+
+@pytest.mark.parametrize("own", [[-0.01], [], [None] * 40])
+def test_a_server_that_does_not_echo_gives_no_score(server, tokenizer_folder, tmp_path, own):
+    reply = {"choices": [{"text": "safe", "finish_reason": "stop", "logprobs": {"token_logprobs": own}}]}
+    server.faults = lambda n, path, body: (200, reply, {})
+    engine = open_engine("openai", "m", tokenizer=tokenizer_folder, **QUICK)
+    reason = r"2 of 2 texts got no score from the server \(the server gave log-probabilities of [01] of \d+ tokens"
+    with pytest.raises(StageError, match=reason):
+        engine.score(["a lamp", "a river"])
+    assert len(calls(server)) == 2  # asking again would not help
+    with pytest.raises(StageError, match="log-probabilities of [01] of"):
+        utility.perplexity(engine, ["a lamp and a river", "a river"])
+    opening = Opening(engine=engine, cache=":memory:", progress=False)
+    found = open_judge("guard:meta-llama/Llama-Guard-3-8B", "unsafe", opening).score(["yes"], ["who knows"])
+    assert np.isnan(found.values).all() and found.failures[0].startswith("call failed")
+    engine.close()
+
+
+def test_log_probabilities_kept_without_their_prompt_are_asked_for_anew(server, tokenizer_folder):
+    engine = open_engine("openai", "m", tokenizer=tokenizer_folder, **QUICK)
+    expected = engine.score(["a lamp"])[0]
+    engine._kept._db.execute("UPDATE kept SET value = '[-0.01]'")
+    assert engine.score(["a lamp"])[0] == expected and len(calls(server)) == 2
+    engine.close()

@@ -12,6 +12,7 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,7 @@ class ServerEngine:
             for prompt, seeds in self._read(list(prompts), sampling)
             for seed in seeds
         ]
-        given = self._ask(requests, content, replies.answer, "generate")
+        given = self._ask(requests, content, lambda reply, body: replies.answer(reply), "generate")
         answers = [Answer("", [], "failed", failure=str(r)) if isinstance(r, Failed) else Answer(**r) for r in given]
         return token_rows.by_prompt(answers, sampling.n)
 
@@ -146,7 +147,7 @@ class ServerEngine:
                               "echo": True, "logprobs": 0})
             for i in counted
         ]  # fmt: skip
-        given = self._ask(requests, content, replies.echo, "score")
+        given = self._ask(requests, content, lambda reply, body: replies.echo(reply, len(body["prompt"])), "score")
         failures = [r for r in given if isinstance(r, Failed)]
         if failures:
             raise StageError(
@@ -199,15 +200,19 @@ class ServerEngine:
     # ------------------------------------------------------------------------------------------------ the server
 
     def _ask(
-        self, requests: Sequence[Request], adapter: str | None, read: Callable[[Any], Any], name: str
+        self, requests: Sequence[Request], adapter: str | None, read: Callable[[Any, Any], Any], name: str
     ) -> list[Any]:
         """A value or a ``Failed`` for each request; what was kept is not asked again. Raises EngineEnded where many calls in
         a row fail: an item that a working server refuses is none of them."""
         identity = [self.version, self._client.url, adapter]
-        answers = [self._kept.get([*identity, *request]) for request in requests]
+        answers = [self._held([*identity, *request], name) for request in requests]
         missing = [i for i, reply in enumerate(answers) if reply is None]
         in_a_row, done, limit, silence = 0, 0, self._calls.concurrency + 4, None
-        calls = self._client.calls(missing, lambda i: self._client.call(*requests[i], read), self._calls.concurrency)
+        calls = self._client.calls(
+            missing,
+            lambda i: self._client.call(*requests[i], partial(read, body=requests[i][1])),
+            self._calls.concurrency,
+        )
         with contextlib.closing(calls), progress.bar(len(missing), name, "call", shown=self._calls.progress) as bar:
             for i, result in calls:
                 answers[i] = result
@@ -227,6 +232,11 @@ class ServerEngine:
                 "are asked for"
             )
         return answers
+
+    def _held(self, asked: list[Any], name: str) -> Any:
+        """What was kept of a request, or None: log-probabilities that do not cover their prompt are none."""
+        kept = self._kept.get(asked)
+        return None if name == "score" and kept is not None and len(kept) < len(asked[-1]["prompt"]) else kept
 
     def _spend(self, result: Any, name: str) -> None:
         if self._cost is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from underseer.engines.client import Refused
+from underseer.engines.client import Failed, Refused
 
 FILTERED = re.compile(
     r"content_?(filter|policy)|policy_?violation|ResponsibleAI|moderation|safety|blocked", re.IGNORECASE
@@ -60,7 +60,13 @@ def _content(message: dict[str, Any]) -> Any:
     return text
 
 
-def echo(reply: Any) -> list[float]:
-    """Log-probabilities of a prompt's tokens; 0 for the first, which nothing precedes."""
+def echo(reply: Any, n: int) -> list[float]:
+    """Log-probabilities of a prompt's ``n`` tokens; 0 for the first, which nothing precedes. Raises ``Failed`` where the reply
+    gives fewer, as that of a server without ``echo``."""
     own = reply["choices"][0]["logprobs"]["token_logprobs"]
+    if len(own) < n or any(p is None for p in own[1:n]):
+        given = sum(p is not None for p in own[1:n]) + bool(own)
+        raise Failed(
+            f"the server gave log-probabilities of {given} of {n} tokens; scoring needs one with echo, as vLLM"
+        )
     return [0.0 if p is None else float(p) for p in own]
