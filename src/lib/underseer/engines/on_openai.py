@@ -22,9 +22,9 @@ from underseer import progress
 from underseer.engines import adapters, replies
 from underseer.engines import rows as token_rows
 from underseer.engines.base import Answer, Inference, Prompt, Sampling
-from underseer.engines.client import Client, Failed, Refused, Retries
+from underseer.engines.client import Client, Failed, Retries
 from underseer.engines.kept import Kept
-from underseer.engines.server import connect, server_key, server_url
+from underseer.engines.server import Watch, connect, server_key, server_url
 from underseer.errors import EngineEnded, StageError, UserError, nearest
 from underseer.models import chats
 
@@ -100,6 +100,7 @@ class ServerEngine:
     ) -> None:
         self._client, self._model, self.tokenizer, self._kept = client, model, tokenizer, kept
         self._calls, self._cost, self.positions = calls, cost, calls.max_length
+        self._worked: set[str] = set()  # what it was asked and has answered: "generate", "score"
         self._served = self._models()
         if model not in self._served:
             raise UserError(
@@ -128,7 +129,7 @@ class ServerEngine:
             for seed in seeds
         ]
         given = self._ask(requests, content, lambda reply, body: replies.answer(reply), "generate")
-        answers = [Answer("", [], "failed", failure=str(r)) if isinstance(r, Failed) else Answer(**r) for r in given]
+        answers = [replies.read_answer(r) for r in given]
         return token_rows.by_prompt(answers, sampling.n)
 
     def score(
@@ -207,12 +208,12 @@ class ServerEngine:
         identity = [self.version, self._client.url, adapter]
         answers = [self._held([*identity, *request], name) for request in requests]
         missing = [i for i, reply in enumerate(answers) if reply is None]
-        in_a_row, done, limit, silence = 0, 0, self._calls.concurrency + 4, None
-        calls = self._client.calls(
-            missing,
-            lambda i: self._client.call(*requests[i], partial(read, body=requests[i][1])),
-            self._calls.concurrency,
-        )
+        worked = len(missing) < len(requests) or name in self._worked
+        watch = Watch(len(missing), self._calls.concurrency + 4, worked)
+        ask = [
+            partial(self._client.call, *requests[i], partial(read, body=requests[i][1])) for i in range(len(requests))
+        ]
+        calls = self._client.calls(missing, lambda i: ask[i](), self._calls.concurrency)
         with contextlib.closing(calls), progress.bar(len(missing), name, "call", shown=self._calls.progress) as bar:
             for i, result in calls:
                 answers[i] = result
@@ -220,16 +221,13 @@ class ServerEngine:
                 if not isinstance(result, Failed):
                     self._kept.put([([*identity, *requests[i]], result)])
                     self._spend(result, name)
-                    done += 1
-                in_a_row = in_a_row + 1 if isinstance(result, Failed) and not isinstance(result, Refused) else 0
-                if in_a_row == limit and silence is None:
-                    silence = str(result)
+                    self._worked.add(name)
+                if watch.see(result):
                     self._client.stopped.set()  # calls under way may still bring answers
-        if silence is not None:
+        if watch.ended is not None:
             raise EngineEnded(
-                f"the server at {self._client.url} gave no answer {limit} times in a row ({silence}); "
-                f"{len(requests) - len(missing) + done} answers are kept: run again when it works, and only the others "
-                "are asked for"
+                f"the server at {self._client.url} {watch.ended}; {len(requests) - len(missing) + watch.done} answers are kept: "
+                "run again when it works, and only the others are asked for"
             )
         return answers
 
