@@ -340,6 +340,9 @@ def test_what_was_seen_is_said_as_it_is() -> None:
     assert "fell: 2.00 nats per token at first, 1.00" in look.loss_words(curves(train_loss=[2.0, 1.0]))
     assert "did not fall" in look.loss_words(curves(train_loss=[1.0, 1.0]))
     assert "training failed" in look.loss_words(curves(train_loss=[1.0, math.nan]))
+    assert "training failed" in look.loss_words(curves(train_loss=[1.0, math.inf]))
+    values = ([], [1.0, 2.0], [1.0, math.nan], [1.0, math.inf])
+    assert [aligning.are_finite(curves(train_loss=v)) for v in values] == [True, True, False, False]
     both, one = (modpo.parse_weights(w, "helpfulness") for w in ("helpfulness:0.5,safety:0.5", "helpfulness:1"))
     better = SimpleNamespace(pairs_trained=7, curves=curves(reward_margin=[0.0, 1.5]))
     assert "7 pairs by MODPO" in aligning.outcome(better, both) and "now prefers" in aligning.outcome(better, both)
