@@ -496,3 +496,12 @@ def test_a_count_of_tokens_that_is_none_spoils_no_answer(server, count):
     server.faults = lambda n, path, asked: (200, {**_choice(text="fine"), "usage": {"completion_tokens": count}}, {})
     (row,) = open_engine("openai", "m", **QUICK).generate(["a"], Sampling())
     assert (row[0].text, row[0].n_tokens, row[0].failure) == ("fine", 0, None)
+
+
+@pytest.mark.parametrize("cut", ['\'{"text": "fi\'', "''", "x'ff'"])
+def test_a_kept_answer_that_is_cut_is_asked_for_anew(server, cut):
+    engine = open_engine("openai", "m", **QUICK)
+    expected = engine.generate(["a"], Sampling())
+    engine._kept._db.execute(f"UPDATE kept SET value = {cut}")
+    assert engine.generate(["a"], Sampling()) == expected and len(calls(server)) == 2
+    engine.close()
