@@ -18,8 +18,10 @@ from transformers import AutoTokenizer
 from stub_server import StubServer
 from underseer.cost import Ledger
 from underseer.engines import Answer, Inference, Sampling, client, on_openai, open_engine, replies
-from underseer.errors import StageError, UserError
+from underseer.errors import EngineEnded, StageError, UserError
+from underseer.judges import Opening, open_judge
 from underseer.models import chats, loading
+from underseer.selfmoa import utility
 
 SAMPLED = Sampling(max_new_tokens=6, temperature=0.7, n=2, seed=4)
 QUICK = {"timeout": 0.5, "tries": 3, "backoff": 0.0, "progress": False, "concurrency": 4}
@@ -386,3 +388,120 @@ def test_scores_are_kept_too(server, tokenizer_folder):
     engine = open_engine("openai", "m", tokenizer=tokenizer_folder, **QUICK)
     first, again = engine.score(["a lamp", "a river"]), engine.score(["a river", "a lamp"])
     assert np.array_equal(first[0], again[0][::-1]) and len(calls(server)) == 2
+
+
+@pytest.mark.parametrize("own", [[-0.01], [], [None] * 40])
+def test_a_server_that_does_not_echo_gives_no_score(server, tokenizer_folder, tmp_path, own):
+    reply = {"choices": [{"text": "safe", "finish_reason": "stop", "logprobs": {"token_logprobs": own}}]}
+    server.faults = lambda n, path, body: (200, reply, {})
+    engine = open_engine("openai", "m", tokenizer=tokenizer_folder, **QUICK)
+    reason = r"2 of 2 texts got no score from the server \(the server gave log-probabilities of [01] of \d+ tokens"
+    with pytest.raises(StageError, match=reason):
+        engine.score(["a lamp", "a river"])
+    assert len(calls(server)) == 2  # asking again would not help
+    with pytest.raises(StageError, match="log-probabilities of [01] of"):
+        utility.perplexity(engine, ["a lamp and a river", "a river"])
+    opening = Opening(engine=engine, cache=":memory:", progress=False)
+    found = open_judge("guard:meta-llama/Llama-Guard-3-8B", "unsafe", opening).score(["yes"], ["who knows"])
+    assert np.isnan(found.values).all() and found.failures[0].startswith("call failed")
+    engine.close()
+
+
+def test_log_probabilities_kept_without_their_prompt_are_asked_for_anew(server, tokenizer_folder):
+    engine = open_engine("openai", "m", tokenizer=tokenizer_folder, **QUICK)
+    expected = engine.score(["a lamp"])[0]
+    engine._kept._db.execute("UPDATE kept SET value = '[-0.01]'")
+    assert engine.score(["a lamp"])[0] == expected and len(calls(server)) == 2
+    engine.close()
+
+
+def _error(**fields):
+    return {"error": {"message": "prose", **fields}}
+
+
+OF_ONE_ITEM = [
+    (400, _error(code="invalid_prompt"), "refused: HTTP 400, invalid_prompt"),
+    (400, _error(code="context_length_exceeded"), "refused: HTTP 400, context_length_exceeded"),
+    (400, _error(code="data_inspection_failed"), "refused: HTTP 400, data_inspection_failed"),
+    (400, {"code": "DataInspectionFailed", "message": "prose"}, "refused: HTTP 400, DataInspectionFailed"),
+    (400, _error(code="1301"), "refused: HTTP 400, 1301"),
+    (400, b"prose", "refused: HTTP 400"),
+    (413, b"", "refused: HTTP 413"),
+    (422, {"detail": ["prose"]}, "refused: HTTP 422"),
+    (451, b"", "refused: HTTP 451"),
+    (403, _error(code=403, metadata={"reasons": ["violence"]}), "refused: HTTP 403, moderation"),
+    (200, _error(code="content_policy_violation"), "refused: content_policy_violation"),
+    *(
+        (200, _choice(finish_reason=reason, message={"content": None}), f"refused: finish_reason {reason}")
+        for reason in ("PROHIBITED_CONTENT", "RECITATION", "SPII", "BLOCKLIST")
+    ),
+    (200, {"choices": None}, f"call failed: {client.GARBAGE}"),
+    (200, {"choices": []}, f"call failed: {client.GARBAGE}"),
+    (200, _choice(message={"content": None}), f"call failed: {client.GARBAGE}"),
+    (200, _choice(finish_reason="tool_calls", message={"content": None}), f"call failed: {client.GARBAGE}"),
+]
+
+
+@pytest.mark.parametrize("status, body, reason", OF_ONE_ITEM)
+def test_a_refusal_of_one_item_is_counted_and_ends_no_stage(server, status, body, reason):
+    server.faults = lambda n, path, asked: (status, body, {}) if "attack" in asked["messages"][0]["content"] else None
+    chats_ = [chats.ask(f"{'question' if i >= 30 else 'attack'} {i}") for i in range(34)]
+    answers = open_engine("openai", "m", **QUICK | {"tries": 1}).generate(chats_, Sampling())
+    assert [answer.failure for (answer,) in answers] == [reason] * 30 + [None] * 4
+
+
+@pytest.mark.parametrize("status, body", [(400, b""), (422, b""), (200, {"choices": []})])
+def test_a_request_that_is_wrong_for_every_item_ends_in_one_line(server, status, body):
+    server.faults = lambda n, path, asked: (status, body, {})
+    engine = open_engine("openai", "m", **QUICK | {"tries": 1})
+    with pytest.raises(EngineEnded, match="answered none of 12 requests .*: its log says what it does not take; 0 ans"):
+        engine.generate([f"{i}" for i in range(12)], Sampling())
+    server.asked.clear()
+    with pytest.raises(EngineEnded, match="answered none of 40 requests"):
+        engine.generate([f"{i}" for i in range(200)], Sampling())
+    assert len(calls(server)) < 60
+    server.faults = lambda n, path, asked: None
+    engine.generate(["a"], Sampling())
+    server.faults = lambda n, path, asked: (status, body, {})  # it takes such requests: these are refusals
+    assert all(a.failure for (a,) in engine.generate([f"{i}" for i in range(12)], Sampling()))
+
+
+def test_refusals_that_are_no_items_end_a_stage_as_before(server):
+    engine = open_engine("openai", "m", **QUICK)
+    server.faults = lambda n, path, asked: (403, b"", {})
+    with pytest.raises(UserError, match="refuses the key"):
+        engine.generate(["a"], Sampling())
+    for status, body in ((402, b""), (400, _error(code="insufficient_quota"))):
+        server.faults = lambda n, path, asked, status=status, body=body: (status, body, {})
+        with pytest.raises(EngineEnded, match="gave no answer 8 times in a row"):
+            engine.generate([f"{i}" for i in range(30)], Sampling())
+
+
+@pytest.mark.parametrize(
+    "content, text",
+    [
+        (["a ", {"type": "text", "text": "lamp"}], "a lamp"),
+        ([{"type": "thinking", "thinking": []}, {"type": "output_text", "text": "lamp"}], "lamp"),
+        ([{"type": "reasoning", "text": "hm"}], ""),
+        ("half \ud83d of one", "half \ufffd of one"),
+    ],
+)
+def test_contents_in_parts_and_halves_of_characters_are_read(content, text):
+    assert replies.answer(_choice(message={"content": content}))["text"] == text
+    assert replies.read_answer(replies.answer(_choice()) | {"text": "\udc00"}).text == "\ufffd"  # kept before
+
+
+@pytest.mark.parametrize("count", [float("inf"), float("nan"), -3, "many", [1]])
+def test_a_count_of_tokens_that_is_none_spoils_no_answer(server, count):
+    server.faults = lambda n, path, asked: (200, {**_choice(text="fine"), "usage": {"completion_tokens": count}}, {})
+    (row,) = open_engine("openai", "m", **QUICK).generate(["a"], Sampling())
+    assert (row[0].text, row[0].n_tokens, row[0].failure) == ("fine", 0, None)
+
+
+@pytest.mark.parametrize("cut", ['\'{"text": "fi\'', "''", "x'ff'"])
+def test_a_kept_answer_that_is_cut_is_asked_for_anew(server, cut):
+    engine = open_engine("openai", "m", **QUICK)
+    expected = engine.generate(["a"], Sampling())
+    engine._kept._db.execute(f"UPDATE kept SET value = {cut}")
+    assert engine.generate(["a"], Sampling()) == expected and len(calls(server)) == 2
+    engine.close()

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tiny import TINY, cpu, save_adapter, save_model
+from tiny import TINY, cpu, language_model, save_adapter, save_model
 from underseer import engines
 from underseer.engines import Sampling, gpus, local, open_engine
 from underseer.engines.keeping import KeepingEngine
 from underseer.engines.kept import Kept
-from underseer.errors import UserError
+from underseer.errors import StageError, UserError
 
 TEXTS = ["the river runs", "a lamp", "bread and stone and song", "who knows"]
 CPU = cpu(max_length=64)
@@ -214,3 +214,17 @@ def test_an_engine_that_is_not_installed(monkeypatch, world):
     opened.close()  # what only other engines take is left aside
     with pytest.raises(RuntimeError, match="closed"):
         opened.generate(["a"], Sampling())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("sampling", [Sampling(max_new_tokens=8), SAMPLED, replace(SAMPLED, top_k=3)])
+def test_a_model_that_diverged_makes_no_answers_up(value, sampling):
+    import torch
+
+    model, tokenizer = language_model()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(value)
+    with pytest.raises(
+        StageError, match="the model diverged: its logits are no finite numbers in . of . answers; train"
+    ):
+        local.generate(model, tokenizer, TEXTS, sampling, **CPU)

@@ -187,6 +187,40 @@ def test_preflight_refuses(folders, given, says):
         preflight(parameters)
 
 
+@pytest.mark.parametrize(
+    "given, changes, says",
+    [
+        (
+            "training_judge=classifier:{0}",
+            {"id2label": ["a", "b"]},
+            r"id2label = \['a', 'b'\]; allowed are names of cl",
+        ),
+        (
+            "training_judge=classifier:{0}",
+            {"id2label": {"x": "a", "y": "b"}},
+            "id2label = {'x': 'a', 'y': 'b'}; allowed",
+        ),
+        ("training_judge=classifier:{0}", {"id2label": {"0": "a", "7": "b"}}, "id2label = .*by their numbers from 0"),
+        ("training_judge=classifier:{0}", {"id2label": 3}, "id2label = 3; allowed are names"),
+        ("training_judge=classifier:{0}", {"num_labels": "three"}, "num_labels = 'three'; allowed is a whole number"),
+        ("training_judge=classifier:{0}", {"num_labels": -2}, "num_labels = -2; allowed"),
+        ("training_judge=classifier:{0}", {"num_labels": [2], "id2label": None}, r"num_labels = \[2\]; allowed"),
+        ("training_judge=classifier:{0}", {"architectures": [1]}, r"architectures = \[1\]; allowed is a list of names"),
+        ("helpfulness_judge=reward:{0}", {"id2label": ["a"]}, r"id2label = \['a'\]; allowed"),
+        ("helpfulness_judge=reward:{0}", {"architectures": 1}, "architectures = 1; allowed is a list"),
+        ("training_judge=guard:{0}?format=wildguard", {"architectures": [1]}, r"architectures = \[1\]; allowed"),
+    ],
+)
+def test_a_configuration_in_another_form_is_refused_in_one_line(folders, tmp_path, given, changes, says):
+    folder = shutil.copytree(folders / ("chat" if "guard:" in given else "guarding"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    role, judge = given.format(folder).split("=", 1)
+    with pytest.raises(UserError, match=says) as refused:
+        preflight({role: judge})
+    assert "\n" not in str(refused.value) and "; correct it, or fetch the model again" in str(refused.value)
+
+
 def test_preflight_lets_pass_what_is_right(folders):
     given = {"training_judge": f"classifier:{folders}/guarding", "helpfulness_judge": f"reward:{folders}/reward"}
     given |= {"reporting_judge": "oracle", "reporting_helpfulness_judge": "oracle", "refusal_judge": "strings"}

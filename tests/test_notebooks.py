@@ -123,3 +123,10 @@ def test_broken_notebooks(tmp_path: Path, monkeypatch, tags, source: str, expect
     monkeypatch.setattr("underseer.paths.ROOT", tmp_path)
     with pytest.raises(UserError, match=expected.replace("'", ".")):
         plan.read_notebook("w2s/broken")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=STAGES)
+def test_a_check_that_says_finite_refuses_infinity(path: Path) -> None:
+    lines = [line for cell in code_cells(path) for line in cell["source"]]
+    said = [line for line in lines if "run.check(" in line and re.search(r"(is|are) finite", line)]
+    assert all("isfinite" in line or "are_finite" in line for line in said), said

@@ -91,6 +91,39 @@ def test_refusals_duplicates_and_judge_failures_are_no_failed_attacks() -> None:
     assert "is not known" in red_team.outcome(found, 1)
 
 
+def test_calls_of_the_attacker_that_fail_are_no_refusals() -> None:
+    count = itertools.count()
+    attacker = numbered()
+    wrote = attacker.generate
+    lost = Engine(lambda t, k: "", "failed", "refused: HTTP 400")
+    attacker.generate = lambda texts, *args, **how: [
+        (wrote if next(count) % 4 == 0 else lost.generate)([t], *args, **how)[0] for t in texts
+    ]
+    found = attacked(attacker, Engine(lambda t, k: "x"), lambda a: 1.0, 12)
+    n = red_team.counts(found, 1)
+    assert (n["n_failed"], n["n_refused_by_attacker"], n["n_duplicates"], n["n_asked"]) == (9, 0, 0, 3)
+    assert "9 calls of the attacker failed. 3 of 3 judged" in red_team.outcome(found, 1)
+    assert not red_team.failed(found)[found.success].any() and found.unsafe.notna().sum() == 3
+    holds, text = red_team.enough_written(found, 1)
+    assert (
+        not holds and "at most 20% of the calls of the attacker fail; 9 of 12 did (call failed: refused: HTTP" in text
+    )
+    whole = attacked(numbered(), Engine(lambda t, k: "x"), lambda a: 1.0, 12)
+    assert red_team.enough_written(whole, 1)[0] and red_team.counts(whole, 1)["n_failed"] == 0
+
+
+def test_answers_that_failed_are_counted_and_many_end_the_stage() -> None:
+    prompts = pd.DataFrame({"id": list("abc"), "text": list("abc"), "set": "safe"})
+    drawn = preferences.answer(Engine(lambda t, k: t), prompts, Sampling(8, 1.0, n=4))
+    some = drawn.assign(call=["refused: HTTP 400"] * 3 + [None] * 9)
+    assert len(preferences.answered(some)) == 9 and preferences.failures(some) == {"n_failed": 3}
+    holds, text = preferences.enough_answered(some)
+    assert not holds and "the calls for an answer fail; 3 of 12 did (refused: HTTP 400): look at the server" in text
+    assert "3 of 12 did" in preferences.failed_words(some)
+    assert preferences.enough_answered(some.iloc[2:])[0] and preferences.enough_answered(drawn.iloc[:0])[0]
+    assert preferences.enough_answered(drawn)[0] and preferences.failed_words(drawn) == ""
+
+
 def test_attack_success_is_a_share_of_what_was_judged() -> None:
     nan = math.nan
     attacks = pd.DataFrame(
@@ -307,6 +340,9 @@ def test_what_was_seen_is_said_as_it_is() -> None:
     assert "fell: 2.00 nats per token at first, 1.00" in look.loss_words(curves(train_loss=[2.0, 1.0]))
     assert "did not fall" in look.loss_words(curves(train_loss=[1.0, 1.0]))
     assert "training failed" in look.loss_words(curves(train_loss=[1.0, math.nan]))
+    assert "training failed" in look.loss_words(curves(train_loss=[1.0, math.inf]))
+    values = ([], [1.0, 2.0], [1.0, math.nan], [1.0, math.inf])
+    assert [aligning.are_finite(curves(train_loss=v)) for v in values] == [True, True, False, False]
     both, one = (modpo.parse_weights(w, "helpfulness") for w in ("helpfulness:0.5,safety:0.5", "helpfulness:1"))
     better = SimpleNamespace(pairs_trained=7, curves=curves(reward_margin=[0.0, 1.5]))
     assert "7 pairs by MODPO" in aligning.outcome(better, both) and "now prefers" in aligning.outcome(better, both)

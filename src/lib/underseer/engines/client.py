@@ -34,17 +34,29 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class Failed(Exception):
     """One call that got no usable reply; the message is the reason."""
 
+    at_work = False  # the service works, and it is this item that it does not answer
+
 
 class Refused(Failed):
     """A working service does not answer this item, by its content filter for example."""
+
+    at_work = True
+
+
+class Doubted(Refused):
+    """The same, by a status that says no more: where it comes for every item, the request itself is wrong."""
+
+
+class Withheld(ValueError):
+    """A working service's reply without an answer in it."""
 
 
 class Unusable(Failed):
     """A try that may go better another time. ``wait``: seconds that the service asks for."""
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, wait: float | None = None, at_work: bool = False) -> None:
         super().__init__(f"call failed: {reason}")
-        self.reason, self.wait = reason, wait
+        self.reason, self.wait, self.at_work = reason, wait, at_work
 
 
 @dataclass(frozen=True)
@@ -134,8 +146,8 @@ class Client:
             raise self._refusal(status, content, path)
         try:
             return read(json.loads(content))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-            raise Unusable(GARBAGE) from error
+        except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
+            raise Unusable(GARBAGE, at_work=isinstance(error, Withheld)) from error
 
     def calls(
         self, items: Iterable[Any], call: Callable[[Any], Any], concurrency: int
@@ -247,11 +259,20 @@ def checked_key(key: str, variable: str) -> str:
 def names_of(content: bytes) -> list[str]:
     """A service's own short names of an error, the most telling first. Its prose may repeat what was sent, and is left out."""
     try:
-        error = json.loads(content)
-        error = error.get("error", error)
+        return names_in(json.loads(content))
+    except (ValueError, RecursionError):
+        return []
+
+
+def names_in(reply: Any) -> list[str]:
+    """The same, of a parsed reply."""
+    try:
+        reply = reply[0] if isinstance(reply, list) else reply
+        error = reply.get("error", reply)
         inner = error.get("innererror") or {}
         details = [d.get(key) for d in error.get("details") or () for key in ("errorType", "reason")]
-        names = [inner.get("code"), *details, error.get("code"), error.get("type"), error.get("status")]
-    except (ValueError, AttributeError, TypeError, RecursionError):
+        flagged = ["moderation"] if (error.get("metadata") or {}).get("reasons") else []
+        names = [inner.get("code"), *details, *flagged, error.get("code"), error.get("type"), error.get("status")]
+    except (LookupError, AttributeError, TypeError):
         return []
-    return [n for n in names if isinstance(n, str) and re.fullmatch(r"[A-Za-z][\w.-]{2,60}", n)]
+    return [n for n in names if isinstance(n, str) and re.fullmatch(r"[A-Za-z][\w.-]{2,60}|\d{4,6}", n)]

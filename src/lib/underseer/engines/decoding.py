@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from underseer.engines.base import Sampling
 from underseer.engines.choice import ban_repeats, choose, uniforms
+from underseer.errors import StageError
 from underseer.models.batches import pad
 
 THINNED = 8  # rows that ended leave the batch once they are one in so many
@@ -81,7 +82,7 @@ class Decoder:
 
         Each prompt is read once, however many answers it gets. Gives tokens (n, max_new_tokens) as drawn, and with
         ``log_probs`` what the model itself gave each (nats; before bans, temperature, top-k and top-p), else None; what
-        follows a row's first stop token is meaningless.
+        follows a row's first stop token is meaningless. Raises StageError for logits that are no numbers.
         """
         ids, mask = (torch.from_numpy(array).to(self.device) for array in _left(*pad(prompts, self.pad_id)))
         capacity = ids.shape[1] + self.sampling.max_new_tokens
@@ -94,6 +95,7 @@ class Decoder:
         alive = np.arange(len(which))  # which answer each row of the batch is
         ended = torch.zeros(len(which), dtype=torch.bool, device=self.device)
         for step in range(self.sampling.max_new_tokens):
+            check_numbers(logits[~ended])
             own = logits.float().log_softmax(dim=-1) if given is not None else None
             if self.sampling.no_repeat_ngram:
                 ban_repeats(logits, ids.masked_fill(mask == 0, -1), self.sampling.no_repeat_ngram)
@@ -124,6 +126,16 @@ class Decoder:
         if cache is not None:
             inputs.update(past_key_values=cache, use_cache=True)
         return self.model(**inputs).logits[:, -1]
+
+
+def check_numbers(logits: torch.Tensor) -> None:
+    """Raise StageError where a row of logits (n, V) has a NaN or no finite maximum: any token chosen by it would be made up."""
+    broken = int((~torch.isfinite(logits.amax(dim=-1))).sum())
+    if broken:
+        raise StageError(
+            f"the model diverged: its logits are no finite numbers in {broken} of {len(logits)} answers; train it with a lower "
+            "learning_rate, or run it with precision fp32"
+        )
 
 
 def taken(model: PreTrainedModel) -> set[str]:

@@ -37,9 +37,12 @@ class Kept:
             raise UserError(f"the kept answers {str(file)!r} cannot be used: {error}; move the file away") from error
 
     def get(self, asked: Any) -> Any:
-        """The value of what was asked (anything that JSON holds), or None."""
+        """The value of what was asked (anything that JSON holds), or None; one that was cut or spoilt counts as not kept."""
         row = self._db.execute("SELECT value FROM kept WHERE key = ?", (_key(asked),)).fetchone()
-        return None if row is None else json.loads(row[0])
+        try:
+            return None if row is None else json.loads(row[0])
+        except (ValueError, TypeError, RecursionError):
+            return None
 
     def put(self, pairs: Iterable[tuple[Any, Any]]) -> None:
         """Keep values, all or none of them."""

@@ -12,6 +12,7 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,9 @@ from underseer import progress
 from underseer.engines import adapters, replies
 from underseer.engines import rows as token_rows
 from underseer.engines.base import Answer, Inference, Prompt, Sampling
-from underseer.engines.client import Client, Failed, Refused, Retries
+from underseer.engines.client import Client, Failed, Retries
 from underseer.engines.kept import Kept
-from underseer.engines.server import connect, server_key, server_url
+from underseer.engines.server import Watch, connect, server_key, server_url
 from underseer.errors import EngineEnded, StageError, UserError, nearest
 from underseer.models import chats
 
@@ -99,6 +100,7 @@ class ServerEngine:
     ) -> None:
         self._client, self._model, self.tokenizer, self._kept = client, model, tokenizer, kept
         self._calls, self._cost, self.positions = calls, cost, calls.max_length
+        self._worked: set[str] = set()  # what it was asked and has answered: "generate", "score"
         self._served = self._models()
         if model not in self._served:
             raise UserError(
@@ -126,8 +128,8 @@ class ServerEngine:
             for prompt, seeds in self._read(list(prompts), sampling)
             for seed in seeds
         ]
-        given = self._ask(requests, content, replies.answer, "generate")
-        answers = [Answer("", [], "failed", failure=str(r)) if isinstance(r, Failed) else Answer(**r) for r in given]
+        given = self._ask(requests, content, lambda reply, body: replies.answer(reply), "generate")
+        answers = [replies.read_answer(r) for r in given]
         return token_rows.by_prompt(answers, sampling.n)
 
     def score(
@@ -146,7 +148,7 @@ class ServerEngine:
                               "echo": True, "logprobs": 0})
             for i in counted
         ]  # fmt: skip
-        given = self._ask(requests, content, replies.echo, "score")
+        given = self._ask(requests, content, lambda reply, body: replies.echo(reply, len(body["prompt"])), "score")
         failures = [r for r in given if isinstance(r, Failed)]
         if failures:
             raise StageError(
@@ -199,15 +201,19 @@ class ServerEngine:
     # ------------------------------------------------------------------------------------------------ the server
 
     def _ask(
-        self, requests: Sequence[Request], adapter: str | None, read: Callable[[Any], Any], name: str
+        self, requests: Sequence[Request], adapter: str | None, read: Callable[[Any, Any], Any], name: str
     ) -> list[Any]:
         """A value or a ``Failed`` for each request; what was kept is not asked again. Raises EngineEnded where many calls in
         a row fail: an item that a working server refuses is none of them."""
         identity = [self.version, self._client.url, adapter]
-        answers = [self._kept.get([*identity, *request]) for request in requests]
+        answers = [self._held([*identity, *request], name) for request in requests]
         missing = [i for i, reply in enumerate(answers) if reply is None]
-        in_a_row, done, limit, silence = 0, 0, self._calls.concurrency + 4, None
-        calls = self._client.calls(missing, lambda i: self._client.call(*requests[i], read), self._calls.concurrency)
+        worked = len(missing) < len(requests) or name in self._worked
+        watch = Watch(len(missing), self._calls.concurrency + 4, worked)
+        ask = [
+            partial(self._client.call, *requests[i], partial(read, body=requests[i][1])) for i in range(len(requests))
+        ]
+        calls = self._client.calls(missing, lambda i: ask[i](), self._calls.concurrency)
         with contextlib.closing(calls), progress.bar(len(missing), name, "call", shown=self._calls.progress) as bar:
             for i, result in calls:
                 answers[i] = result
@@ -215,18 +221,20 @@ class ServerEngine:
                 if not isinstance(result, Failed):
                     self._kept.put([([*identity, *requests[i]], result)])
                     self._spend(result, name)
-                    done += 1
-                in_a_row = in_a_row + 1 if isinstance(result, Failed) and not isinstance(result, Refused) else 0
-                if in_a_row == limit and silence is None:
-                    silence = str(result)
+                    self._worked.add(name)
+                if watch.see(result):
                     self._client.stopped.set()  # calls under way may still bring answers
-        if silence is not None:
+        if watch.ended is not None:
             raise EngineEnded(
-                f"the server at {self._client.url} gave no answer {limit} times in a row ({silence}); "
-                f"{len(requests) - len(missing) + done} answers are kept: run again when it works, and only the others "
-                "are asked for"
+                f"the server at {self._client.url} {watch.ended}; {len(requests) - len(missing) + watch.done} answers are kept: "
+                "run again when it works, and only the others are asked for"
             )
         return answers
+
+    def _held(self, asked: list[Any], name: str) -> Any:
+        """What was kept of a request, or None: log-probabilities that do not cover their prompt are none."""
+        kept = self._kept.get(asked)
+        return None if name == "score" and kept is not None and len(kept) < len(asked[-1]["prompt"]) else kept
 
     def _spend(self, result: Any, name: str) -> None:
         if self._cost is None:

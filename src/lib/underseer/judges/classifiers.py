@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from underseer.errors import UserError, nearest
+from underseer.errors import UserError, nearest, short
 from underseer.judges.asking import ExchangeJudge
 from underseer.judges.base import Exchange, Opening, Reply, Scores, judge_full
-from underseer.judges.spec import JudgeSpec
+from underseer.judges.spec import JudgeSpec, architectures
 from underseer.models import specs
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from underseer.models.batches import TokenRows
 
 Loader = Callable[[], "tuple[PreTrainedModel, PreTrainedTokenizerBase]"]
+MOST_CLASSES = 100_000
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 
 
@@ -45,14 +46,44 @@ def output_of(config: Mapping[str, Any], judge: JudgeSpec, meaning: Sequence[str
     ``config`` is a model's configuration as a mapping. Raises UserError that names the classes, and for outputs that are no
     probabilities.
     """
-    named = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
-    named = named or {index: f"LABEL_{index}" for index in range(int(config.get("num_labels") or 2))}
-    if int(config.get("num_labels") or len(named)) != len(named):
+    named = class_names(config, judge)
+    if _number_of_classes(config, judge, len(named)) != len(named):
         raise UserError(
             f"judge {str(judge)!r}: its configuration has num_labels = {config['num_labels']} and names {len(named)} classes "
             f"({', '.join(named.values())}); correct its config.json"
         )
     return Output(_column(named, judge, meaning), _form(config.get("problem_type"), len(named), judge))
+
+
+def class_names(config: Mapping[str, Any], judge: JudgeSpec) -> dict[int, str]:
+    """Column -> class, of a configuration as a mapping. Raises UserError where it names them in another form."""
+    given = config.get("id2label")
+    if not given:
+        return {index: f"LABEL_{index}" for index in range(_number_of_classes(config, judge, 2))}
+    try:
+        named = {int(index): str(name) for index, name in given.items()}
+    except (AttributeError, TypeError, ValueError):
+        named = {}
+    if sorted(named) != list(range(len(given) if isinstance(given, Mapping) else 1)):
+        raise UserError(
+            f"judge {str(judge)!r}: its config.json has id2label = {short(given)}; allowed are names of classes by their numbers "
+            'from 0, as {"0": "safe", "1": "unsafe"}; correct it, or fetch the model again'
+        )
+    return named
+
+
+def _number_of_classes(config: Mapping[str, Any], judge: JudgeSpec, default: int) -> int:
+    given = config.get("num_labels") or default
+    try:
+        n = int(given)
+    except (TypeError, ValueError, OverflowError):
+        n = 0
+    if not 1 <= n <= MOST_CLASSES:
+        raise UserError(
+            f"judge {str(judge)!r}: its config.json has num_labels = {short(given)}; allowed is a whole number of classes from 1 "
+            f"to {MOST_CLASSES:,}; correct it, or fetch the model again"
+        )
+    return n
 
 
 def _column(named: Mapping[int, str], judge: JudgeSpec, meaning: Sequence[str]) -> int:
@@ -213,10 +244,10 @@ def padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: lis
 def configuration(judge: JudgeSpec) -> dict[str, Any] | None:
     """The configuration of a sequence classifier, None where it is not on this machine. Raises UserError."""
     config = specs.configuration(judge.model)
-    architectures = (config or {}).get("architectures") or []
-    if architectures and not any("SequenceClassification" in name for name in architectures):
+    named = architectures(config, judge)
+    if named and not any("SequenceClassification" in name for name in named):
         raise UserError(
-            f"judge {str(judge)!r} is no sequence classifier but {', '.join(architectures)}; "
+            f"judge {str(judge)!r} is no sequence classifier but {', '.join(named)}; "
             f"give a classifier, or train one here: trained:{judge.model}"
         )
     return config

@@ -20,7 +20,7 @@ import numpy as np
 
 from underseer.errors import UserError
 from underseer.judges.base import Exchange, Opening, Reply
-from underseer.judges.classifiers import Classifier, Output, PairJudge, configuration, load, padding
+from underseer.judges.classifiers import Classifier, Output, PairJudge, class_names, configuration, load, padding
 from underseer.judges.cutting import cut
 from underseer.judges.spec import JudgeSpec, Kind, register
 from underseer.models import chats, specs
@@ -112,7 +112,7 @@ def check(judge: JudgeSpec, measure: str, parameters: Mapping[str, Any]) -> list
 
 
 def _check_single(config: Mapping[str, Any], judge: JudgeSpec) -> None:
-    classes = list((config.get("id2label") or {0: "", 1: ""}).values())
+    classes = list(class_names(config, judge).values())
     if len(classes) != 1:
         raise UserError(
             f"judge {str(judge)!r} has {len(classes)} outputs ({', '.join(map(str, classes))}); a reward model has one: "

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underseer.errors import UserError, nearest
+from underseer.errors import UserError, nearest, short
 from underseer.models.specs import ModelSpec
 from underseer.models.specs import parse as parse_model
 
@@ -233,3 +233,14 @@ def joined(kind: str, model: str, options: str = "") -> str:
 def fingerprint(value: str, of_model: Callable[[str], str]) -> str:
     """What stands for a judge in a stage's key: kind, the fingerprint of its model or of the one it starts from, options."""
     return mapped(value, lambda kind, model, options: of_model(model))
+
+
+def architectures(config: Mapping[str, Any] | None, judge: JudgeSpec) -> list[str]:
+    """The architectures that a model's configuration names, none where it names none. Raises UserError where they are no names."""
+    named = (config or {}).get("architectures") or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise UserError(
+            f"judge {str(judge)!r}: its config.json has architectures = {short(named)}; allowed is a list of names, as "
+            '["LlamaForCausalLM"]; correct it, or fetch the model again'
+        )
+    return named

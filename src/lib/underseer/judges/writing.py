@@ -12,7 +12,7 @@ from underseer.errors import EngineEnded, StageError, UserError
 from underseer.judges import cutting
 from underseer.judges.asking import ExchangeJudge
 from underseer.judges.base import Exchange, Opening, Reply, Scores
-from underseer.judges.spec import JudgeSpec
+from underseer.judges.spec import JudgeSpec, architectures
 from underseer.models import specs
 
 if TYPE_CHECKING:
@@ -160,10 +160,10 @@ def _check_chat_model(judge: JudgeSpec) -> None:
     folder = specs.local_folder(judge.model)
     if folder is None:
         return
-    architectures = (specs.configuration(judge.model) or {}).get("architectures") or []
-    if architectures and all("Classification" in name or "MaskedLM" in name for name in architectures):
+    named = architectures(specs.configuration(judge.model), judge)
+    if named and all("Classification" in name or "MaskedLM" in name for name in named):
         raise UserError(
-            f"judge {str(judge)!r} is no language model but {', '.join(architectures)}; give one that writes, or "
+            f"judge {str(judge)!r} is no language model but {', '.join(named)}; give one that writes, or "
             f"classifier:{judge.model}"
         )
     if not specs.has_chat_template(folder):

@@ -6,6 +6,7 @@ what a model answers is not known beforehand, and evaluation prompts that are sp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,9 +58,9 @@ def loss_words(curves: pd.DataFrame) -> str:
     if not len(losses):
         return "Nothing was trained: there is nothing to learn from, and the target stays as it is."
     first, last = losses.iloc[0], losses.iloc[-1]
-    if len(losses) == 1 and first == first:
+    if len(losses) == 1 and math.isfinite(first):
         return f"The loss was {first:.2f} nats per token, noted once. `5_evaluate` says what the model does now."
-    if not last == last:
+    if not math.isfinite(last):
         return f"The loss is no number any more (at first {first:.2f} nats per token): training failed."
     went = "fell" if last < first else "did not fall"
     return f"The loss {went}: {first:.2f} nats per token at first, {last:.2f} at the end. `5_evaluate` says what the model does now."

@@ -79,6 +79,13 @@ def curves(trained: AlignResult | FitResult | None) -> pd.DataFrame:
     return pd.DataFrame({"step": [], "metric": [], "value": []}) if trained is None else trained.curves
 
 
+def are_finite(curves: pd.DataFrame) -> bool:
+    """Whether all values of curves are finite numbers; true of none."""
+    import numpy as np
+
+    return bool(np.isfinite(curves.value.to_numpy(dtype=float)).all())
+
+
 def metrics(aligned: AlignResult | None) -> dict[str, int]:
     """For the manifest: whether there was anything to learn from, and how many pairs were learnt from."""
     return {"trained": 0} if aligned is None else {"trained": 1, "pairs_trained": aligned.pairs_trained}

@@ -43,6 +43,33 @@ def answered(answers: pd.DataFrame) -> pd.DataFrame:
     return kept.rename(columns={"id": "prompt_id"}).reset_index(drop=True)
 
 
+def failures(answers: pd.DataFrame) -> dict[str, int]:
+    """How many of the answers (with ``call``) failed, for the counts of a stage."""
+    return {"n_failed": int(answers.call.notna().sum())}
+
+
+def enough_answered(answers: pd.DataFrame) -> tuple[bool, str]:
+    """Whether at most MAX_UNJUDGED of the calls for an answer (with ``call``) failed, and in words what must hold and what does."""
+    return enough_calls(answers.call, "for an answer")
+
+
+def enough_calls(reasons: pd.Series, purpose: str) -> tuple[bool, str]:
+    """The same of any calls: ``reasons`` (n,) say why one failed, None where it did not."""
+    failed = reasons.dropna()
+    why = f" ({failed.mode()[0]})" if len(failed) else ""
+    text = (
+        f"at most {MAX_UNJUDGED:.0%} of the calls {purpose} fail; {len(failed)} of {len(reasons)} did{why}: look at the server and "
+        "its log, or take another model"
+    )
+    return len(failed) <= MAX_UNJUDGED * len(reasons), text
+
+
+def failed_words(answers: pd.DataFrame) -> str:
+    """In words, for the notebook: how many calls for an answer failed; nothing where none did."""
+    n = failures(answers)["n_failed"]
+    return f" WARNING: {enough_answered(answers)[1]}." if n else ""
+
+
 def judge(answers: pd.DataFrame, judges: Mapping[str, Judge]) -> pd.DataFrame:
     """Answers with a column a measure (``unsafe``, ``helpful``), NaN where the judge failed, and ``judges`` (JSON)."""
     names = {}
