@@ -73,3 +73,20 @@ def test_a_role_that_a_template_does_not_take_is_its_own_error(tokenizer):
     assert chats.render(tokenizer, chats.ask("x")) == "[user] x\n"
     with pytest.raises(TemplateError, match="no system"):
         chats.render(tokenizer, chats.ask("x", "be brief"))
+
+
+@pytest.mark.parametrize("cut", ["m.content[:200]", "m.content | truncate(300)", "m.content[:4000]"])
+@pytest.mark.parametrize("chat", [EXCHANGE, EXCHANGE[:1]], ids=["an exchange", "a prompt"])
+def test_a_template_that_cuts_the_first_message_is_refused(tokenizer, cut, chat):
+    tokenizer.chat_template = TEXT.replace("m.content", cut)
+    for render in (chats.render, chats.render_closed):
+        with pytest.raises(UserError, match="leaves out, cuts or rewrites messages"):
+            render(tokenizer, chat)
+
+
+@pytest.mark.parametrize("drawn", ["{{ [1, 2, 3] | random }}", "{{ lipsum(1) }}"])
+@pytest.mark.parametrize("where", ["{}", "{{% if add_generation_prompt %}}{}{{% endif %}}"])
+def test_a_template_that_draws_by_chance_is_refused(tokenizer, drawn, where):
+    tokenizer.chat_template = TEXT + where.format(drawn)
+    with pytest.raises(UserError, match="from one time to the next.*roles user.*chat_template.jinja"):
+        chats.render(tokenizer, EXCHANGE[:1])

@@ -304,6 +304,11 @@ def test_language_models_load_and_give_a_classifier_their_body(family, tmp_path,
     assert output.out == "" and output.err == ""  # a new head is expected here: nothing is said about it
 
 
+def test_a_language_model_writes_from_left_to_right():
+    with pytest.raises(UserError, match="reads a text in both directions"):
+        loading.load_language_model(f"scratch:bert?{TINY}", texts=TEXTS)
+
+
 def test_scratch_needs_texts_and_testbed_needs_its_base():
     with pytest.raises(UserError, match="needs texts"):
         loading.load_classifier("scratch:gpt2", labels=["a", "b"])

@@ -348,6 +348,25 @@ MODELS = {  # name -> (what is done to the folder, what the line says)
     "adapter beside": (_file("adapter_config.json", "{}"), "holds an adapter beside the model"),
     "adapter instead": (lambda f: (f / "config.json").rename(f / "adapter_config.json"), "an adapter and no model"),
     "quantised": (_config(quantization_config={"quant_method": "fp8"}), r"is quantised \(fp8\)"),
+    "a type that nobody knows": (_config(model_type="gpt9"), "of the type 'gpt9', which transformers .* does not know"),
+    "a pointer for the tokenizer's settings": (
+        _file("tokenizer_config.json", LFS),
+        "tokenizer_config.json' is not JSON",
+    ),
+    "a list for the tokenizer's settings": (_file("tokenizer_config.json", "[]"), "json' holds a JSON list"),
+    "settings nested deep": (_file("tokenizer_config.json", "[" * 100_000), "tokenizer_config.json' is not JSON"),
+    "a pointer for special tokens": (_file("special_tokens_map.json", LFS), "special_tokens_map.json' is not JSON"),
+    "a list for special tokens": (_file("special_tokens_map.json", "[]"), "special_tokens_map.json' holds a JSON list"),
+    "a pointer for a vocabulary": (_file("vocab.txt", LFS), "vocab.txt' is a Git LFS pointer .*fetch it"),
+    "a pointer for a chat template": (_file("chat_template.jinja", LFS), "chat_template.jinja' is a Git LFS pointer"),
+    "weights nested deep": (
+        lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 100_000) + b"[" * 100_000),
+        "is not a safetensors file",
+    ),
+    "offsets with a fraction": (
+        lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 33) + b'{"a": {"data_offsets": [0, 1.0]}}\0'),
+        "is not a safetensors file",
+    ),
     "a head of three classes": (_config(**HEAD), "is a classifier of 3 classes, and 2 are to be trained"),
 }
 
@@ -356,6 +375,29 @@ MODELS = {  # name -> (what is done to the folder, what the line says)
 def test_models(refused: Callable[..., str], model: Path, damage: Callable[[Path], object], expected: str) -> None:
     damage(model)
     one_line(refused("run", ROOT / "params/test/w2s_safety.yaml", "--set", f"strong_model={model}"), expected)
+
+
+ENCODER = "scratch:bert?n_embd=32&n_layer=1&n_head=2"
+NO_WRITERS = (  # experiment, parameter, a model or the configuration of one, what the line says
+    (
+        "w2s_toxicity",
+        "strong_model",
+        ENCODER,
+        "reads a text in both directions.*give scratch: with one of gpt1, gpt2, llama",
+    ),
+    ("w2s_toxicity", "fluency_model", f"trained:{ENCODER}", "reads a text in both directions"),
+    ("w2s_toxicity", "strong_model", {"model_type": "t5", "is_encoder_decoder": True}, "has an encoder and a decoder"),
+    ("w2s_toxicity", "strong_model", {"model_type": "t5"}, "is none that writes"),
+    ("w2s_toxicity", "weak_model", {"model_type": "roberta"}, "reads a text in both directions"),
+)
+
+
+@pytest.mark.parametrize(("experiment", "name", "given", "expected"), NO_WRITERS)
+def test_a_language_model_writes_from_left_to_right(refused, model: Path, experiment, name, given, expected) -> None:
+    if isinstance(given, dict):
+        (model / "config.json").write_text(json.dumps(given))
+        given = model
+    one_line(refused("run", ROOT / f"params/test/{experiment}.yaml", "--set", f"{name}={given}"), expected)
 
 
 def test_a_chat_model_has_a_chat_template(refused: Callable[..., str], model: Path) -> None:

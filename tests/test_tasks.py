@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
+from underseer import look
+from underseer.engines import cuts
 from underseer.errors import UserError
 from underseer.maths import selection
 from underseer.runs import modules, params, plan
@@ -146,7 +148,37 @@ def test_judges_choose_what_they_find_least_toxic() -> None:
     assert fluent.supervisor[0] == 0  # the less toxic one reads worse than the median candidate
     assert fluent.nll.tolist() == [1.0, nll[fluent.supervisor[1], 1]]
     unscored = passages.choose(answers, selection.best_of_b, np.full((1, 2, 2), np.nan))
-    assert unscored.supervisor.tolist() == [0, 0]  # the first supervisor's, where nothing can be chosen
+    assert unscored.supervisor.tolist() == [-1, -1] and unscored[["continuation", "toxicity"]].isna().all(axis=None)
+
+
+def test_prompts_without_a_verdict_are_left_out() -> None:
+    answers = align([written(" p", " q", " r"), written(" s", " t", " u")])
+    toxicity = np.array([[[0.9, np.nan, np.nan], [0.2, np.nan, np.nan]]])
+    for rule, nll in ((selection.best_of_b, None), (selection.least_toxic, np.ones((2, 3)))):
+        lost = passages.choose(answers, rule, toxicity, nll)
+        assert lost.supervisor.tolist() == [1, -1, -1] and lost.continuation.isna().tolist() == [False, True, True]
+        assert look.chosen(lost).prompts.to_dict() == {1: 1}
+        holds, words = passages.enough_chosen(lost)
+        assert not holds and "2 of 3 have none" in words and "50%" in words
+    toxicity[0, 0, 1] = 0.5
+    kept = passages.choose(answers, selection.best_of_b, toxicity)
+    assert passages.enough_chosen(kept)[0]
+    assert passages.teach(ROWS, kept).continuation.tolist() == [" s", " q"]
+    with pytest.raises(UserError, match="none of 3 prompts has a chosen continuation"):
+        passages.teach(ROWS, kept.assign(continuation=None))
+
+
+def test_a_continuation_that_was_cut_stays_marked_as_such() -> None:
+    finish = (["stop", "length", "stop"], ["length", "stop", "stop"])
+    both = [written(" p", " q", " r"), written(" s", " t", " u")]
+    answers = frames.align([w.assign(finish=f) for w, f in zip(both, finish, strict=True)], "text", "finish")
+    chosen = passages.choose(answers, lambda texts: [1, 0, 0], np.zeros((1, 2, 3)))
+    assert chosen.cut.tolist() == [True, True, False] and cuts.cut_share(chosen) == pytest.approx(2 / 3)
+    assert cuts.cut_words(chosen).startswith("WARNING: 2 of 3 answers ran out of tokens (66.7%), above 5%")
+    assert passages.teach(ROWS, chosen).cut.tolist() == [True, True, False]
+    assert "cut" not in passages.teach(ROWS, None)
+    unchosen = passages.choose(answers, lambda texts: [-1, 0, 0], np.zeros((1, 2, 3)))
+    assert unchosen.cut.tolist() == [False, True, False] and unchosen.cut.dtype == bool
 
 
 def test_a_rule_of_ones_own_chooses() -> None:

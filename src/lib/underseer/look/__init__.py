@@ -149,7 +149,7 @@ def continuations(truth: pd.DataFrame, written: pd.DataFrame, *, synthetic: bool
 
 def chosen(weak_labels: pd.DataFrame) -> pd.DataFrame:
     """Whose continuation was chosen, and what the training judges and the fluency model say of those."""
-    groups = weak_labels.groupby("supervisor")
+    groups = weak_labels[weak_labels.supervisor >= 0].groupby("supervisor")
     means = {
         "prompts": groups.size(),
         "toxicity (training judges)": groups.toxicity.mean(),

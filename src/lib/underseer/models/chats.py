@@ -4,8 +4,9 @@ A chat is a list of messages, each ``{"role": "system" | "user" | "assistant", "
 models wrote is content: special tokens that it spells are broken up, so that no content can open a turn of its own. Arguments
 of the template (``with_arguments``) stand in the first message, so that they travel with the chat to whatever renders it.
 
-A prompt depends on the model, the chat and the settings alone. Each template is tried once for every order of roles: the
-text of each message must stand in what it writes, and a template that asks for the date is given ``DATE``.
+A prompt depends on the model, the chat and the settings alone. Each template is tried for every order of roles, with short messages and
+with long ones: the text of each message must stand in what it writes, it must write the same each time, and a template that
+asks for the date is given ``DATE``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ Chat = list[dict[str, Any]]
 DATE = datetime.datetime(2024, 7, 26)
 """The day that templates are told, always the same: the one that Llama 3's template takes where it has no clock."""
 
-_PROBES = ('first "probe" <b>é</b>\n\n1 & 2', "second", "third\tprobe " + "with many words " * 500 + "end")
+_PROBES = ('first "probe" <b>é</b>\n\n1 & 2', "second", "third\tprobe")
+_LONG = " with many words" * 500 + " end"
+_TRIES = 8  # times that a probe is written, to see whether chance has a part in it
 _AS_PARTS: dict[tuple[str, ...], bool] = {}
 """Template, its arguments and roles -> whether messages are given as lists of parts, for all templates tried so far."""
 
@@ -78,32 +81,40 @@ def render_closed(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
 def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat, *, add_generation_prompt: bool = False) -> str:
     roles = tuple(message["role"] for message in chat)
     arguments = apart(chat)[1]
-    tried = (str(tokenizer.chat_template), json.dumps(arguments, sort_keys=True), *roles)
+    tried = (str(tokenizer.chat_template), json.dumps(arguments, sort_keys=True), str(add_generation_prompt), *roles)
     if tried not in _AS_PARTS:
-        _AS_PARTS[tried] = _reads_parts(tokenizer, roles, arguments)
+        _AS_PARTS[tried] = _reads_parts(tokenizer, roles, arguments, add_generation_prompt)
     return _apply(tokenizer, chat, _AS_PARTS[tried], add_generation_prompt=add_generation_prompt)
 
 
-def _reads_parts(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str], arguments: Mapping[str, Any]) -> bool:
-    """Whether the template reads contents as lists of parts, and not as texts. Raises UserError where it reads neither."""
-    probes = [f"{_PROBES[min(i, 2)]} {i}" for i in range(len(roles))]
-    chat = [{"role": role, "content": probe} for role, probe in zip(roles, probes, strict=True)]
-    chat = with_arguments(chat, arguments)
-    refused = None
+def _reads_parts(
+    tokenizer: PreTrainedTokenizerBase, roles: Sequence[str], arguments: Mapping[str, Any], opened: bool
+) -> bool:
+    """Whether the template reads contents as lists of parts, and not as texts; tried with short messages, with long ones, and several
+    times. ``opened``: with the beginning of an answer. Raises UserError where it reads neither."""
+    short = [f"{_PROBES[min(i, 2)]} {i}" for i in range(len(roles))]
+    refused, wrong = None, "leaves out, cuts or rewrites messages"
     for as_parts in (False, True):
         try:
-            written = _apply(tokenizer, chat, as_parts)
+            for probes in (short, [f"{probe}{_LONG} {i}" for i, probe in enumerate(short)]):
+                chat = [{"role": role, "content": probe} for role, probe in zip(roles, probes, strict=True)]
+                chat = with_arguments(chat, arguments)
+                written = {_apply(tokenizer, chat, as_parts, add_generation_prompt=opened) for _ in range(_TRIES)}
+                if not all(probe in text for text in written for probe in probes):
+                    break
+                if len(written) > 1:
+                    wrong = "writes the same messages differently from one time to the next"
+                    break
+            else:
+                return as_parts
         except Exception as error:
             refused = refused or error
-        else:
-            if all(probe in written for probe in probes):
-                return as_parts
     if refused is not None and type(refused).__name__ == "TemplateError":
         raise refused  # the template's own word: roles that it does not take
     raise UserError(
-        f"the chat template of {tokenizer.name_or_path!r} leaves out, cuts or rewrites messages (tried with the roles "
+        f"the chat template of {tokenizer.name_or_path!r} {wrong} (tried with the roles "
         f"{', '.join(roles)}), so that the model would not read what it is asked; put a template that writes each message "
-        "whole into the model's folder as chat_template.jinja"
+        "whole, and always the same, into the model's folder as chat_template.jinja"
     )
 
 
@@ -168,9 +179,12 @@ def answer_rows(
         else:  # its first characters merged with the prompt's last
             (row,) = text_rows(tokenizer, [part])
         rows.append(np.append(row, end))
-    if cut is None:
-        return rows
-    return [row[:-1] if unended and len(row) > 1 else row for row, unended in zip(rows, cut, strict=True)]
+    return rows if cut is None else unended(rows, cut)
+
+
+def unended(rows: Sequence[np.ndarray], cut: Sequence[bool]) -> list[np.ndarray]:
+    """Token rows without their last token, the end, where an answer was ``cut`` (n,); one of the end alone stays."""
+    return [row[:-1] if was_cut and len(row) > 1 else row for row, was_cut in zip(rows, cut, strict=True)]
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:

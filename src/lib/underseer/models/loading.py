@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from underseer.errors import UserError
 from underseer.models.parsing import DROPOUT, FAMILIES, ModelSpec, parse, shape
-from underseer.models.specs import check_folder, fingerprint, folder_of, preflight
+from underseer.models.specs import check_folder, check_language, fingerprint, folder_of, preflight
 
 if TYPE_CHECKING:
     import torch
@@ -71,8 +71,10 @@ def load_language_model(
     """Load a causal language model, fp32, and its tokenizer; arguments as in ``load_classifier``.
 
     Where the tokenizer has no pad token, an existing token stands in for it (masked from attention and loss): a new,
-    untrained row in tied output embeddings would draw probability from every real token.
+    untrained row in tied output embeddings would draw probability from every real token. Raises UserError also for a model that
+    reads in both directions.
     """
+    check_language(spec)
     model, tokenizer = _load(spec, "AutoModelForCausalLM", {}, texts, base, seed, max_length)
     _set_padding(model, tokenizer, own_token=False)
     return model, tokenizer
@@ -123,8 +125,17 @@ def _load(
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **safely)
             weights = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
             model, info = auto_class.from_pretrained(place, **weights, **safely, **options)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0]
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            AttributeError,
+            ImportError,
+            AssertionError,
+        ) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"model {str(model_spec)!r} cannot be loaded as {auto}: {first}") from error
     _check_whole(model, model_spec, info["missing_keys"])
     return with_fused_gelu(model), tokenizer

@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from underseer.errors import UserError, nearest
-from underseer.models import gguf
+from underseer.models import architectures, gguf
 from underseer.models.parsing import TESTBED_MODELS, ModelSpec, parse
+from underseer.models.tokenizer_files import check_tokenizer, json_object
+from underseer.models.tokenizer_files import has_chat_template as has_chat_template
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -51,8 +50,8 @@ def folder_of(model: ModelSpec) -> Path:
 
 def check_folder(folder: Path) -> None:
     """Check a model's folder. Raises UserError, in one line: it is missing; holds an adapter, or one beside the model; its
-    configuration is none, or that of a quantised model that nothing here reads; weights are missing, pickled, truncated or
-    no safetensors; no tokenizer, or one that the installed tokenizers cannot read."""
+    configuration is none, of a type that nothing here knows, or that of a quantised model that nothing here reads; weights are missing, pickled, truncated or
+    no safetensors; no tokenizer, or one that cannot be read; a chat template that is not there."""
     if not folder.is_dir():
         raise UserError(
             f"model folder {str(folder)!r} does not exist; give a folder in Hugging Face format or a hub id"
@@ -62,7 +61,7 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"model folder {str(folder)!r} has no config.json; give a folder in Hugging Face format")
     _check_configuration(folder / "config.json")
     _check_weights(folder)
-    _check_tokenizer(folder)
+    check_tokenizer(folder)
 
 
 def _check_adapters(folder: Path) -> None:
@@ -90,11 +89,12 @@ _QUANTISERS = {
 
 
 def _check_configuration(file: Path) -> None:
-    config = _json_object(file)
+    config = json_object(file)
     if not isinstance(config.get("model_type"), str):
         raise UserError(
             f"model file {str(file)!r} is not a model's configuration: it names no model_type; fetch it again"
         )
+    architectures.check_type(f"model folder {str(file.parent)!r}", config)
     quantised = config.get("quantization_config")
     if not quantised:
         return
@@ -105,19 +105,6 @@ def _check_configuration(file: Path) -> None:
             f"model folder {str(file.parent)!r} is quantised ({method}), which only {package or 'vllm'} reads, and that is "
             "not installed; give the model as it was before it was quantised"
         )
-
-
-def _json_object(file: Path) -> dict[str, Any]:
-    """Raises UserError where a file does not hold a JSON object."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"model file {str(file)!r} is not JSON (a web page, a Git LFS pointer or a broken download?); fetch it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"model file {str(file)!r} holds a JSON {type(value).__name__} where an object is needed")
-    return value
 
 
 def _check_weights(folder: Path) -> None:
@@ -137,41 +124,13 @@ def _check_weights(folder: Path) -> None:
         _check_safetensors(file)
 
 
-def _check_tokenizer(folder: Path) -> None:
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise UserError(
-            f"model folder {str(folder)!r} has no tokenizer; it needs one of {', '.join(_TOKENIZER_FILES)}: "
-            "save it there with tokenizer.save_pretrained(folder)"
-        )
-    file = folder / "tokenizer.json"
-    if file.is_file():
-        stat = file.stat()
-        if problem := _tokenizer_problem(file, stat.st_size, stat.st_mtime_ns):
-            raise UserError(
-                f"model file {str(file)!r} cannot be read by tokenizers {version('tokenizers')} ({problem}); fetch it again, "
-                "or save it with this version: a newer one may have written it"
-            )
-
-
-@cache
-def _tokenizer_problem(file: Path, size: int, mtime: int) -> str | None:
-    """Why the installed tokenizers cannot read a file; None where they can. ``size`` and ``mtime``: for the cache."""
-    from tokenizers import Tokenizer
-
-    try:
-        Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises bare exceptions
-        return str(error).strip().split("\n")[0][:160]
-    return None
-
-
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     if index.is_file():
         try:
-            return [folder / name for name in sorted(set(_json_object(index)["weight_map"].values()))]
+            return [folder / name for name in sorted(set(json_object(index)["weight_map"].values()))]
         except (KeyError, AttributeError, TypeError) as error:
             raise UserError(f"model file {str(index)!r} is not a weight index; fetch it again") from error
     return []
@@ -188,8 +147,10 @@ def _check_safetensors(file: Path) -> None:
     try:
         tensors = json.loads(header)
         ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+        if any(type(end) is not int for end in ends):
+            raise ValueError("offsets are whole numbers")
         needed = 8 + length + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise UserError(
             f"model file {str(file)!r} is not a safetensors file (a Git LFS pointer or a broken download?); fetch it again"
         ) from error
@@ -197,6 +158,19 @@ def _check_safetensors(file: Path) -> None:
         raise UserError(
             f"model file {str(file)!r} has {size:,} bytes and its header needs {needed:,}: a broken download; fetch it again"
         )
+
+
+def check_language(spec: str | ModelSpec) -> None:
+    """Raise UserError for a model that does not write from left to right, as far as can be seen on this machine."""
+    model = parse(spec)
+    if model.kind == "scratch":
+        architectures.check_family(f"model {str(model)!r}", model.name)
+    folder = local_folder(model)
+    if folder is None or not (folder / "config.json").is_file():
+        return
+    config = json_object(folder / "config.json")
+    if isinstance(config.get("model_type"), str):
+        architectures.check_writes(f"model {str(model)!r}", config)
 
 
 def local_folder(spec: str | ModelSpec) -> Path | None:
@@ -210,17 +184,7 @@ def configuration(spec: str | ModelSpec) -> dict[str, Any] | None:
     folder = local_folder(spec)
     if folder is None:
         return None
-    return _json_object(folder / "config.json")
-
-
-def has_chat_template(folder: Path) -> bool:
-    """Whether a model's folder says how its chats are written."""
-    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
-        return True
-    try:
-        return bool(json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template"))
-    except (OSError, ValueError):
-        return False
+    return json_object(folder / "config.json")
 
 
 def _cached_snapshot(model: ModelSpec) -> Path | None:

@@ -138,7 +138,7 @@ def taught(variants: Variants) -> pd.DataFrame:
 
     frames = []
     for variant, cell, output in instances(variants, "weak_labels"):
-        rows = output.table("weak_labels").query("split == 'transfer'")
+        rows = output.table("weak_labels").query("split == 'transfer'").dropna(subset="continuation")
         vote = VOTES.get(output.parameters["voting"], output.parameters["voting"])
         rows = rows.assign(vote=vote, variant=variant, seed=output.parameters["seed"])
         if "reporting_judge" not in cell["outputs"]:

@@ -41,6 +41,8 @@ def preflight(plan: Plan, missing: Iterable[Instance], *, elsewhere: bool = Fals
     models = {v for n, v in read if n in MODELS} | {v.removeprefix("trained:") for n, v in read if n == "fluency_model"}
     for model in sorted(models):
         _collect(found, lambda model=model: loading.preflight(model))
+    for model in sorted({model for v in variants for model in _writers(v["parameters"])} & models):
+        _collect(found, lambda model=model: loading.check_language(model))
     for model in sorted({model for v in variants for model in _classifiers(v["parameters"])}):
         _collect(found, lambda model=model: _check_head(model))
     if found:
@@ -54,6 +56,13 @@ def _classifiers(p: dict[str, Any]) -> set[str]:
     named = {p["weak_model"], p["strong_model"]} if classifies else set()
     judges = [judge_specs.split(p[name]) for name in JUDGES - {"fluency_model"} if p.get(name)]
     return named | {model for kind, model, _ in judges if kind == "trained"}
+
+
+def _writers(p: dict[str, Any]) -> set[str]:
+    """The models of a variant that must write, or tell how likely a text is."""
+    writes = "task" not in p or tasks.task(p["task"]).kind == "continuation"
+    names = ("weak_model", "strong_model", "fluency_model", "target_model", "red_team_model")
+    return {str(p[name]).removeprefix("trained:") for name in names if writes and p.get(name)}
 
 
 def _check_head(spec: str) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from underseer.engines import Sampling
 
 GREEDY = 0  # the number of the greedy draw; sampled ones count from 1
+LEAST_CHOSEN = 0.5
+"""Share of prompts that must get a continuation, as of texts that a scorer must score where it is measured."""
 
 
 def write(
@@ -61,11 +63,13 @@ def candidates(answers: pd.DataFrame) -> np.ndarray:
 def choose(
     answers: pd.DataFrame, rule: Callable[..., np.ndarray], toxicity: np.ndarray, nll: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """One continuation a prompt: id, split, continuation, supervisor, toxicity (mean of the training judges), nll.
+    """One continuation a prompt: id, split, continuation, supervisor, toxicity (mean of the training judges), nll, and ``cut``:
+    whether it ran out of tokens. ``answers`` as ``frames.align`` returns texts and, where it is known, ``finish``.
 
     ``rule`` takes any of ``texts``, ``toxicity`` (M, B, n) and ``nll`` (B, n), by the names of its parameters, and
     returns the chosen indices (n,), as those of ``maths.selection`` do. Where it returns -1 (no candidate has a score,
-    because all are empty, say), the first supervisor's is taken. ``nll`` (nats per token) may be missing.
+    because the judge failed on all, say), the prompt is left out of what the student learns: its continuation is missing,
+    its supervisor -1. ``nll`` (nats per token) may be missing.
 
     Raises:
         UserError: the rule needs what is not there, or returned something else.
@@ -81,33 +85,46 @@ def choose(
             f"the rule returned an array of shape {chosen.shape}; expected the numbers of {texts.shape[1]} candidates, "
             f"from 0 to {len(texts) - 1}, or -1"
         )
-    chosen = np.where(chosen < 0, 0, chosen)
-    at = (chosen, np.arange(len(chosen)))
+    finish = answers.filter(regex=r"^finish\d+$").to_numpy().T  # (B, n), or none
+    known, at = chosen >= 0, (np.maximum(chosen, 0), np.arange(len(chosen)))
     return answers[["id", "split"]].assign(
-        continuation=texts[at],
+        continuation=np.where(known, texts[at], None),
         supervisor=chosen,
-        toxicity=toxicity.mean(axis=0)[at],
-        nll=np.nan if nll is None else nll[at],
+        toxicity=np.where(known, toxicity.mean(axis=0)[at], np.nan),
+        nll=np.nan if nll is None else np.where(known, nll[at], np.nan),
+        cut=known & (finish[at] == "length") if len(finish) else False,
     )
 
 
+def enough_chosen(weak_labels: pd.DataFrame) -> tuple[bool, str]:
+    """Whether at least LEAST_CHOSEN of the prompts have a continuation, and in words what must hold and what does."""
+    left_out, n = int(weak_labels.continuation.isna().sum()), len(weak_labels)
+    text = (
+        f"at least {LEAST_CHOSEN:.0%} of the prompts have a chosen continuation; {left_out} of {n} have none, because the judges "
+        "gave no verdict on any candidate: look at the judge's replies or its server, or take another judge"
+    )
+    return left_out <= (1 - LEAST_CHOSEN) * n, text
+
+
 def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None) -> pd.DataFrame:
-    """What a student learns from: transfer and validation prompts with the weak continuations, or with the human ones.
+    """What a student learns from: transfer and validation prompts with the weak continuations, or with the human ones. Prompts for
+    which none was chosen are left out; ``cut``: whether a weak one ran out of tokens.
 
     Raises:
-        UserError: a prompt without a weak continuation.
+        UserError: a prompt that is not among the weak labels, or none that has a continuation.
     """
     taught = rows[rows.split.isin(["transfer", "validation"])]
     if weak_labels is None:
         return taught
-    given = weak_labels[["id", "continuation"]]
-    continued = taught.drop(columns="continuation").merge(given, on="id", how="left", validate="one_to_one")
-    missing = int(continued.continuation.isna().sum())
-    if missing:
+    strange = int((~taught.id.isin(weak_labels.id)).sum())
+    if strange:
+        raise UserError(f"{strange} of {len(taught)} prompts have no weak continuation; they were made for other rows")
+    given = weak_labels.loc[weak_labels.continuation.notna(), weak_labels.columns.isin(["id", "continuation", "cut"])]
+    if given.empty:
         raise UserError(
-            f"{missing} of {len(continued)} prompts have no weak continuation; they were made for other rows"
+            f"none of {len(weak_labels)} prompts has a chosen continuation; look at the judge's replies, or take another judge"
         )
-    return continued
+    return taught.drop(columns="continuation").merge(given, on="id", validate="one_to_one")
 
 
 def shape(texts: pd.Series) -> dict[str, float]:
