@@ -23,7 +23,7 @@ from conftest import ROOT, TEST_PARAMS, outputs, underseer, warmed
 from soak import processes
 from underseer import paths, store
 from underseer.maths import metrics
-from underseer.runs import execute, params, plan, workflow
+from underseer.runs import execute, keys, params, plan, workflow
 
 
 def test_an_unchanged_rerun_does_nothing(finished: Path) -> None:
@@ -418,6 +418,32 @@ def test_nothing_is_built_on_a_damaged_input(begun: Path, monkeypatch: pytest.Mo
     assert "an input is damaged: " in done.stderr and "w2s/3_weak_labels/" in done.stderr and "rm -r" in done.stderr
     students = store.outputs(begun / "runs/w2s/4_student")
     assert [o.parameters["supervision"] for o in students] == ["truth"], "the ceiling reads no weak labels"
+
+
+def test_no_result_stands_under_the_key_of_other_data(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are edited, or gone, after planning: before the stage begins, and while its notebook runs."""
+    file, rows = tmp_path / "rows.csv", [f"please do task {i} of type {i * 7},{i % 2 == 0}\n" for i in range(400)]
+    monkeypatch.setattr(execute, "_papermill", lambda _, folder: (folder / execute.PENDING).write_text("{}") and None)
+    for moment in ("before", "gone", "while", "never"):
+        file.write_text("prompt,is_safe\n" + "".join(rows))
+        made = plan.make(params.load(TEST_PARAMS, ["dataset=wts-safety", f"dataset_path={file}"]))
+        (data,) = (i for i in made.instances.values() if i.stage == "w2s/1_data")
+        if moment == "before":
+            file.write_text("prompt,is_safe\n" + "".join(rows[::-1]))
+        elif moment == "gone":
+            file.unlink()
+        elif moment == "while":
+            looks = iter([None, f"dataset_path = {file}"])
+            monkeypatch.setattr(execute, "replaced", lambda *_, looks=looks: next(looks))
+        assert execute.run(made, data) == int(moment != "never") and data.cached == (moment == "never")
+        if moment != "never":
+            (failure,) = workflow.failures()
+            assert str(file) in failure["problem"] and "\n" not in failure["problem"]
+            assert ("was edited after this run was planned" in failure["problem"]) == (moment != "gone")
+        monkeypatch.setattr(execute, "replaced", keys.replaced)
+        keys._files_hash.cache_clear()
 
 
 def test_predictions_are_tables_by_id(finished: Path) -> None:
