@@ -446,6 +446,45 @@ def test_no_result_stands_under_the_key_of_other_data(
         keys._files_hash.cache_clear()
 
 
+def test_nothing_damaged_is_shown_or_handed_on(finished: Path, tmp_path: Path) -> None:
+    """Each command names the file and how it is made anew, and writes nothing."""
+    home, name = tmp_path / "home", "test/w2s_safety"
+    shutil.copytree(finished, home)
+    (report,) = outputs(home, "w2s/5_report")
+    student = next(o for o in outputs(home, "w2s/4_student") if o.parameters["supervision"] == "weak")
+    published = home / "reports" / name
+
+    def refused(file: Path, content: bytes, again: str, *commands: tuple[str, ...]) -> None:
+        whole = file.read_bytes()
+        file.chmod(0o644)
+        file.write_bytes(content)
+        for words in commands:
+            done = underseer(home, *words)
+            assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+            (line,) = done.stderr.strip().splitlines()[-1:]
+            assert f"{file}: differs from its manifest; remove it (rm -r" in line and line.endswith(again), line
+        file.write_bytes(whole)
+
+    table = student.table("predictions")
+    table.assign(p=1 - table.p).to_parquet(tmp_path / "turned.parquet", index=False)
+    turned = (tmp_path / "turned.parquet").read_bytes()
+    refused(student.file("predictions.parquet"), turned, "--until w2s/4_student", ("rows", name),
+            ("export", name, "--with", student.name))  # fmt: skip
+    results, run = report.file("results.json"), f"run {TEST_PARAMS.relative_to(ROOT)}"
+    numbers = results.read_bytes().replace(b'"mean": 0.', b'"mean": 9.')
+    refused(results, numbers, run, ("export", name), ("report", name), ("rows", name))
+    refused(results, numbers[:99], run, ("report", name, "--show-unsafe"))
+    assert not (home / "exports").exists()
+    (published / "results.json").write_bytes(numbers)
+    edited = underseer(home, "export", name)
+    assert edited.returncode == 2 and "not the numbers of the newest report" in edited.stderr
+    shutil.rmtree(home / "reports")
+    refused(results, numbers, run, ("run", str(TEST_PARAMS)))
+    refused(report.file("notebook.ipynb"), b'{"cells": [', run, ("run", str(TEST_PARAMS)))
+    assert not published.exists()
+    assert underseer(home, "run", TEST_PARAMS).returncode == 0 and (published / "index.html").is_file()
+
+
 def test_predictions_are_tables_by_id(finished: Path) -> None:
     for output in outputs(finished, "w2s/4_student"):
         table = pd.read_parquet(output.file("predictions.parquet"))

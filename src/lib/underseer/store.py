@@ -267,21 +267,23 @@ def verify(root: Path | None = None) -> tuple[int, list[str]]:
     return count, damaged
 
 
-def damage(output: Output) -> list[str]:
-    """A line for each file of a finished stage that is missing, differs from the manifest in size or SHA-256, or is not in it."""
+def damage(output: Output, endings: tuple[str, ...] = ("",)) -> list[str]:
+    """A line for each file (with one of these ``endings``) that is missing, differs from the manifest, or is not in it."""
     try:
         files = output.manifest["files"]
     except StageError:
         return [f"{paths.shown(output.path / MANIFEST)}: not a manifest"]
     lines = []
-    for name, record in files.items():
+    for name, record in ((name, record) for name, record in files.items() if name.endswith(endings)):
         path = output.path / name
         if not path.is_file():
             lines.append(f"{paths.shown(path)}: missing")
         elif path.stat().st_size != record["bytes"] or sha256(path) != record["sha256"]:
             lines.append(f"{paths.shown(path)}: differs from its manifest")
     extra = {str(p.relative_to(output.path)) for p in output.path.rglob("*") if p.is_file()} - {*files, MANIFEST}
-    return lines + [f"{paths.shown(output.path / name)}: not in the manifest" for name in sorted(extra)]
+    return lines + [
+        f"{paths.shown(output.path / name)}: not in the manifest" for name in sorted(extra) if name.endswith(endings)
+    ]
 
 
 def sha256(path: Path) -> str:
