@@ -76,7 +76,7 @@ def export(name: str, to: Path | None, artefacts: Sequence[str]) -> tuple[Path, 
         fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return folder, [o.name for o in named if o.manifest["marks"]["unsafe"]]
+    return folder, [o.name for o in named if o.manifest["marks"].get("unsafe")]
 
 
 def _artefact(name: str) -> store.Output:
@@ -142,7 +142,7 @@ def _listed(output: store.Output, results: dict[str, Any], report: store.Output)
 
     manifest, seed = output.manifest, output.parameters.get("seed")
     values = ", ".join(f"{k} = {v}" for k, v in output.parameters.items() if v is not None)
-    unsafe = " **Marked unsafe.**" if manifest["marks"]["unsafe"] else ""
+    unsafe = " **Marked unsafe.**" if manifest["marks"].get("unsafe") else ""
     lines = [
         f"| {w.dataset_name(row['dataset'])} | {w.metric_head(row['metric'])} "
         f"| {w.number(row['values'][row['seeds'].index(seed)], row['metric'])} | {w.with_interval(row, row['metric'])} |"

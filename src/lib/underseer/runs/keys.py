@@ -100,9 +100,20 @@ def _read_notebook(stage: str, path: Path, _modified: int, _size: int) -> Notebo
 
 def code_cells(file: Path) -> list[str]:
     """The code of a notebook, by cell, without its parameters and those that papermill put in."""
-    cells = [c for c in json.loads(file.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    cells = [c for c in cells_of(file) if c["cell_type"] == "code"]
     hidden = {"parameters", "injected-parameters"}
     return ["".join(c["source"]) for c in cells if not hidden & set(c["metadata"].get("tags", ()))]
+
+
+def cells_of(file: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook. Raises UserError for a file that is damaged."""
+    try:
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        if all(isinstance(cell["cell_type"], str) and "".join(cell["source"]) is not None for cell in cells):
+            return cells
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UserError(f"{paths.shown(file)}: not a notebook, or cut short; remove it, and run its experiment again")
 
 
 def cells_diff(old: list[str], new: list[str], *names: str) -> str:
