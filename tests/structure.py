@@ -18,7 +18,7 @@ LIMITS = Path(__file__).with_name("structure_limits.json")
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 300, 40, 8
 
 LAYERS = (
-    ("paths", "errors", "cost", "progress", "store", "stage_run"),
+    ("paths", "errors", "cost", "progress", "manifests", "store", "stage_run"),
     ("maths", "prompts"),
     ("models",),
     ("training",),

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from conftest import PUBLIC_DATA
 from public_files import BEAVER, PKU, SALAD, SECRET, jsonl, needs_public_data, rtp, write
 from underseer import data
-from underseer.data import exchanges, loading, preferences, sources
+from underseer.data import answer_readers, exchanges, loading, preferences, sources
 from underseer.data.groups import allot
 from underseer.data.policies import policies
 from underseer.data.sizes import quotas
@@ -262,6 +262,17 @@ def zipped(**files: bytes) -> bytes:
         (POINTER, "is a Git LFS pointer"),
         (zipped(a=POINTER), "is a Git LFS pointer"),
         (b"404: Not Found", "is a server's error message"),
+        (
+            b"You have exceeded a secondary rate limit. Please wait a few minutes. " + b"More. " * 60,
+            "is a server's error message",
+        ),
+        (b"error code: 1015", "is a server's error message"),
+        (b"Invalid credentials in Authorization header", "is a server's error message"),
+        (b"upstream connect error or disconnect/reset before headers. reset reason: x", "is a server's error message"),
+        (b"<p>Rate limit exceeded</p>", "is a web page"),
+        (b"outs:\n- md5: 0123\n  path: rows.txt\n", "is a DVC pointer"),
+        (b"# xet version 0\nfilesize = 12\nhash = '0'\n", "is a xet pointer"),
+        (b"/annex/objects/SHA256E-s12--0.txt\n", "is a git-annex pointer"),
         (b'{"error": "Entry not found"}', "is a server's error message"),
         (zipped(a=b"x", b=b"y"), "a zip of 2 files (a, b); unpack it and give the one to be read"),
         (zipped(a=SECRET.encode() * 9)[:90], "cannot be decompressed (BadZipFile)"),
@@ -283,6 +294,66 @@ def test_files_that_are_not_the_file_are_recognised_by_every_reader(tmp_path, na
         data.check_files(name, str(path), holds=None)
     assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
     assert SECRET not in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('["How to bake?", "How to mix?"]', "is JSON"),
+        ('[\n  {"prompt": "How to bake?"}\n]', "is JSON"),
+        ('{"prompt": "How to bake?"}\n', "is JSON"),
+        ("prompt,is_safe\nHow to bake?,True\n", "begins with names of columns"),
+        ("prompt\nHow to bake?\n", "begins with names of columns"),
+        ("../.git/annex/objects/a b/SHA256E-s12--0.txt", "is a git-annex pointer"),
+        ("../../blobs/0123456789abcdef", "is a path, the text of a symbolic link"),
+        ("MaliciousInstruct.txt\n", "is a path"),
+        ("C:\\data files\\rows.txt", "is a path"),
+    ],
+)
+def test_a_text_of_something_else_is_no_list_of_prompts(tmp_path, content, message):
+    path = write(tmp_path / "rows.txt", content)
+    with pytest.raises(UserError) as error:
+        data.load("malicious-instruct", path)
+    assert str(error.value).startswith(f"{path}: {message}") and "\n" not in str(error.value)
+
+
+def test_ordinary_prompts_are_read_whatever_they_begin_with(tmp_path):
+    lines = ["Steal, rob, kill", "[INST] how to bake", "100 ways to bake", "Error messages: how to hide one?", "{x} of it",
+             "/ or \\: which?", "Access to dataset X: how?", "Forbidden cakes, please"]  # fmt: skip
+    for text in ("\n".join(lines), *lines[:5], *lines[7:]):
+        assert len(data.load("malicious-instruct", write(tmp_path / "rows.txt", text))) == len(text.split("\n"))
+
+
+@needs_public_data
+def test_public_prompts_are_read_as_lines(tmp_path):
+    for name in ("advbench", "xstest", "wts-safety", "s-eval", "do-not-answer"):
+        texts = [" ".join(t.split()) for t in data.load(name, str(PUBLIC_DATA))["text"]]
+        assert len(data.load("malicious-instruct", write(tmp_path / "all.txt", "\n".join(texts)))) > 0.99 * len(texts)
+        for text in texts[:100]:
+            assert len(data.load("malicious-instruct", write(tmp_path / "one.txt", text))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("wts-safety", "prompt,is_safe,is_safe\na,True,False\n", ":1: two columns 'is_safe'; drop or rename one of them"),
+        ("s-eval", '{"risk_type": "x", "prompt": "a"}\n{"risk_type": "x", "prompt": "a", "prompt": "b"}', ":2: 'prompt' stands twice"),
+        ("s-eval", '[{"risk_type": "x", "prompt": "a"},\n {"risk_type": "x", "prompt": "a", "prompt": "b"}]', ":2: 'prompt' stands twice"),
+        ("real-toxicity-prompts", jsonl(rtp("a", "b")).replace('"toxicity"', '"text": "c", "toxicity"', 1), ":1: 'text' stands twice"),
+    ],
+)  # fmt: skip
+def test_what_stands_twice_is_refused(tmp_path, name, content, message):
+    path = write(tmp_path / "rows", content)
+    with pytest.raises(UserError) as error:
+        data.load(name, path)
+    assert str(error.value).startswith(f"{path}{message}")
+    assert len(data.load("wts-safety", write(tmp_path / "more", "prompt,x,x,is_safe\na,1,2,True\n"))) == 1
+
+
+def test_lists_nested_deep_are_no_ratings(tmp_path):
+    for content in (b"[" * 100_000, b'{"a": ' * 100_000):
+        with pytest.raises(UserError, match="no JSON object of behaviours with lists of completions"):
+            answer_readers.harmbench_rated(content, "rows")
 
 
 @pytest.mark.parametrize("container", ["gzip", "bz2", "xz", "zip", "nested", "parquet"])

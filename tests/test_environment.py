@@ -127,11 +127,12 @@ def test_a_report_is_not_made_anew_from_what_is_damaged(home: Path) -> None:
     folder = home / "runs/w2s/5_report/0123456789abcdef"
     folder.mkdir(parents=True)
     (folder / "results.json").write_text("{}")
-    record = {"stage": "w2s/5_report", "parameters": {"name": "test/x"}, "marks": {}, "finished": "2026"}
+    record = {name: {} for name in ("inputs", "hashes", "metrics", "cost", "marks")}
+    record |= {"stage": "w2s/5_report", "parameters": {"name": "test/x"}, "finished": "2026"}
     store.write_manifest(folder, record)
     (folder / "results.json").write_text("{")
     done = underseer(home, "report", "test/x")
-    assert done.returncode == 1 and "results.json: differs from its manifest; remove" in done.stderr
+    assert done.returncode == 2 and "results.json: differs from its manifest; remove" in done.stderr
     (folder / "manifest.json").write_text(json.dumps(record | {"files": 3}))
     done = underseer(home, "verify")
     assert done.returncode == 1 and "not a manifest" in done.stderr and "Traceback" not in done.stderr

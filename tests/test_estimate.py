@@ -27,7 +27,15 @@ def finish(made: Plan, instance: Instance, seconds: float, tokens: int = 0) -> N
         cost = {"seconds": seconds, "tokens_trained": tokens, "tokens_scored": 1, "judge_calls": 5}
         inputs = {role: [f"{made.instances[k].stage}/{k}" for k in keys] for role, keys in instance.inputs.items()}
         moment = datetime.now(UTC).isoformat()
-        record = {**vars(instance), "inputs": inputs, "cost": cost, "marks": {}, "started": moment, "finished": moment}
+        record = {
+            **vars(instance),
+            "inputs": inputs,
+            "cost": cost,
+            "marks": {},
+            "metrics": {},
+            "started": moment,
+            "finished": moment,
+        }
         store.seal(folder, instance.place, record)
 
 

@@ -48,7 +48,8 @@ def held(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     d = finished("w2s/1_data", "d")
     by_hand = home / "scratch/w2s/4_student/20260101-000000"
     by_hand.mkdir(parents=True)
-    store.write_manifest(by_hand, {"stage": "w2s/4_student", "inputs": {"data": [f"w2s/1_data/{d.key}"]}, "marks": {}})
+    nothing = {name: {} for name in ("parameters", "hashes", "metrics", "cost", "marks")}
+    store.write_manifest(by_hand, nothing | {"stage": "w2s/4_student", "inputs": {"data": [f"w2s/1_data/{d.key}"]}})
     e = finished("w2s/1_data", "e")
     finished("w2s/4_student", "f", {"data": [f"w2s/1_data/{e.key}"]})
     left = paths.work("w2s/4_student", "0" * 16)
@@ -93,6 +94,41 @@ def test_commands_about_results(home: Path) -> None:
     for wrong in (["show", "c"], ["diff", "aaaa", "c"], ["open", "demo/nothing"], ["logs", "c"]):
         done = underseer(home, *wrong)
         assert done.returncode == 2 and "no finished result" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_log_that_is_not_text_is_shown(home: Path) -> None:
+    (paths.plans() / "test/x").mkdir(parents=True)
+    (paths.plans() / "test/x/0.log").write_bytes(b"begins\n\xff ends\n")
+    done = underseer(home, "logs", "test/x")
+    assert done.returncode == 0 and "begins" in done.stdout and "ends" in done.stdout
+
+
+@pytest.mark.parametrize("change", ["inputs", "cost", "marks", "hashes", "metrics", "parameters", "files", "stage", "bytes", "finished"])  # fmt: skip
+def test_a_manifest_without_what_is_read_of_it_is_damaged(home: Path, change: str) -> None:
+    place = finished("w2s/1_data", "a").place
+    file = place / store.MANIFEST
+    record = json.loads(file.read_text())
+    if change == "bytes":
+        record["files"]["rows.parquet"].pop(change)
+    elif change == "finished":
+        record[change] = 3
+    else:
+        record.pop(change)
+    file.chmod(0o644)
+    file.write_text(json.dumps(record))
+    with pytest.raises(StageError, match="not a manifest; remove .* and run the same command again"):
+        housekeeping.sizes(store.outputs())
+    assert store.verify()[1] == [f"{paths.shown(file)}: not a manifest"] and not list(store.readable())
+
+
+def test_what_no_stage_made_is_shown(home: Path) -> None:
+    """A model that was dequantised has no host, commit and end."""
+    place = finished("models/gguf", "a").place
+    file = place / store.MANIFEST
+    record = json.loads(file.read_text())
+    file.chmod(0o644)
+    file.write_text(json.dumps({k: v for k, v in record.items() if k not in ("finished", "provenance", "runtime")}))
+    assert housekeeping.differences(store.Output(place), store.Output(place))["code"] == []
 
 
 @pytest.mark.slow

@@ -31,8 +31,8 @@ Error in rule w2s_4_student:
 """
 
 
-def profile(folder: Path, text: str) -> str:
-    (folder / "config.yaml").write_text(text)
+def profile(folder: Path, text: str | bytes) -> str:
+    (folder / "config.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     return str(folder)
 
 
@@ -47,6 +47,14 @@ def test_jobs_that_failed_are_read_from_snakemakes_output() -> None:
     [
         (None, "no such Snakemake profile; there are slurm"),
         ("executor: [", "not YAML"),
+        (b"executor: \xff", "config.yaml: byte 0xff is not UTF-8; convert the file"),
+        ("a: !!timestamp x", "not YAML"),
+        ("[" * 5000, "not YAML"),
+        ("- executor", "['executor']: expected 'key: value' lines"),
+        ("executor: [a]", "executor = ['a']: expected the name of one, such as slurm"),
+        ("jobs: many", "jobs = 'many': expected a whole number from 1"),
+        ("jobs: 0", "jobs = 0: expected a whole number from 1"),
+        ("jobs: true", "jobs = True: expected a whole number from 1"),
         ("executor: no-such-thing", "pip install snakemake-executor-plugin-no-such-thing"),
     ],
 )
@@ -55,6 +63,11 @@ def test_a_profile_that_cannot_be_used(tmp_path: Path, text: str | None, expecte
     with pytest.raises(UserError) as error:
         launch.open_profile(name)
     assert expected in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_a_profile_in_the_environment_reaches_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", "/nowhere")
+    assert launch.environment() == {k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"}
 
 
 def test_the_cores_of_this_machine_do_not_limit_a_cluster(home: Path, tmp_path: Path) -> None:

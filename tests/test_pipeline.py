@@ -23,7 +23,7 @@ from conftest import ROOT, TEST_PARAMS, outputs, underseer, warmed
 from soak import processes
 from underseer import paths, store
 from underseer.maths import metrics
-from underseer.runs import execute, params, plan, workflow
+from underseer.runs import execute, keys, params, plan, workflow
 
 
 def test_an_unchanged_rerun_does_nothing(finished: Path) -> None:
@@ -418,6 +418,71 @@ def test_nothing_is_built_on_a_damaged_input(begun: Path, monkeypatch: pytest.Mo
     assert "an input is damaged: " in done.stderr and "w2s/3_weak_labels/" in done.stderr and "rm -r" in done.stderr
     students = store.outputs(begun / "runs/w2s/4_student")
     assert [o.parameters["supervision"] for o in students] == ["truth"], "the ceiling reads no weak labels"
+
+
+def test_no_result_stands_under_the_key_of_other_data(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are edited, or gone, after planning: before the stage begins, and while its notebook runs."""
+    file, rows = tmp_path / "rows.csv", [f"please do task {i} of type {i * 7},{i % 2 == 0}\n" for i in range(400)]
+    monkeypatch.setattr(execute, "_papermill", lambda _, folder: (folder / execute.PENDING).write_text("{}") and None)
+    for moment in ("before", "gone", "while", "never"):
+        file.write_text("prompt,is_safe\n" + "".join(rows))
+        made = plan.make(params.load(TEST_PARAMS, ["dataset=wts-safety", f"dataset_path={file}"]))
+        (data,) = (i for i in made.instances.values() if i.stage == "w2s/1_data")
+        if moment == "before":
+            file.write_text("prompt,is_safe\n" + "".join(rows[::-1]))
+        elif moment == "gone":
+            file.unlink()
+        elif moment == "while":
+            looks = iter([None, f"dataset_path = {file}"])
+            monkeypatch.setattr(execute, "replaced", lambda *_, looks=looks: next(looks))
+        assert execute.run(made, data) == int(moment != "never") and data.cached == (moment == "never")
+        if moment != "never":
+            (failure,) = workflow.failures()
+            assert str(file) in failure["problem"] and "\n" not in failure["problem"]
+            assert ("was edited after this run was planned" in failure["problem"]) == (moment != "gone")
+        monkeypatch.setattr(execute, "replaced", keys.replaced)
+        keys._files_hash.cache_clear()
+
+
+def test_nothing_damaged_is_shown_or_handed_on(finished: Path, tmp_path: Path) -> None:
+    """Each command names the file and how it is made anew, and writes nothing."""
+    home, name = tmp_path / "home", "test/w2s_safety"
+    shutil.copytree(finished, home)
+    (report,) = outputs(home, "w2s/5_report")
+    student = next(o for o in outputs(home, "w2s/4_student") if o.parameters["supervision"] == "weak")
+    published = home / "reports" / name
+
+    def refused(file: Path, content: bytes, again: str, *commands: tuple[str, ...]) -> None:
+        whole = file.read_bytes()
+        file.chmod(0o644)
+        file.write_bytes(content)
+        for words in commands:
+            done = underseer(home, *words)
+            assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+            (line,) = done.stderr.strip().splitlines()[-1:]
+            assert f"{file}: differs from its manifest; remove it (rm -r" in line and line.endswith(again), line
+        file.write_bytes(whole)
+
+    table = student.table("predictions")
+    table.assign(p=1 - table.p).to_parquet(tmp_path / "turned.parquet", index=False)
+    turned = (tmp_path / "turned.parquet").read_bytes()
+    refused(student.file("predictions.parquet"), turned, "--until w2s/4_student", ("rows", name),
+            ("export", name, "--with", student.name))  # fmt: skip
+    results, run = report.file("results.json"), f"run {TEST_PARAMS.relative_to(ROOT)}"
+    numbers = results.read_bytes().replace(b'"mean": 0.', b'"mean": 9.')
+    refused(results, numbers, run, ("export", name), ("report", name), ("rows", name))
+    refused(results, numbers[:99], run, ("report", name, "--show-unsafe"))
+    assert not (home / "exports").exists()
+    (published / "results.json").write_bytes(numbers)
+    edited = underseer(home, "export", name)
+    assert edited.returncode == 2 and "not the numbers of the newest report" in edited.stderr
+    shutil.rmtree(home / "reports")
+    refused(results, numbers, run, ("run", str(TEST_PARAMS)))
+    refused(report.file("notebook.ipynb"), b'{"cells": [', run, ("run", str(TEST_PARAMS)))
+    assert not published.exists()
+    assert underseer(home, "run", TEST_PARAMS).returncode == 0 and (published / "index.html").is_file()
 
 
 def test_predictions_are_tables_by_id(finished: Path) -> None:

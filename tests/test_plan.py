@@ -14,7 +14,7 @@ import pytest
 
 from conftest import ROOT
 from underseer.runs import params, plan
-from underseer.runs.keys import _files_hash
+from underseer.runs.keys import _files_hash, contents
 
 DEMO = ROOT / "params/demo/w2s_safety.yaml"
 TEST = ROOT / "params/test/w2s_safety.yaml"
@@ -150,6 +150,17 @@ def test_data_content_decides_not_its_place(tmp_path: Path) -> None:
     _files_hash.cache_clear()
     (tmp_path / "a" / "safety.csv").write_text(rows.replace("number 7,", "number seven,"))
     assert not before & keys("a")
+
+
+def test_a_judge_on_a_server_needs_no_files_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name there stands for it; a judge that answers here keeps the hash of its model."""
+    monkeypatch.setenv("UNDERSEER_OPENAI_URL", "http://127.0.0.1:9/v1")
+    sets = ["engine=openai", "training_judge=rubric:gpt-4o-mini"]
+    made = plan.make(params.load(ROOT / "params/test/selfmoa.yaml", sets))
+    found = {i.hashes["training_judge"] for i in made.instances.values() if "training_judge" in i.hashes}
+    assert found == {"rubric:served:gpt-4o-mini"}
+    votes = contents({"judge": "vote:mean:rubric:m+trained:testbed:gpt2-xs", "engine": "openai", "precision": "fp32"})
+    assert votes["judge"] == "vote:mean:rubric:served:m+trained:testbed:gpt2-xs"
 
 
 def test_planning_is_light() -> None:

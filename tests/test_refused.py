@@ -206,6 +206,10 @@ WHOLE = (
     ("extends: gone.yaml", "gone.yaml: no such file"),
     ("extends: x.yaml", "extends itself"),
     ("extends: [a]", r"extends = \['a'\]: expected the path"),
+    ('extends: "a\\0b"', r"extends = 'a\\x00b': holds a NUL character; give the path"),
+    ('extends: "\\ud800"', "extends = .*half a character: a lone surrogate; give the path"),
+    ("extends: /dev/zero", "/dev/zero: no regular file; give an experiment file"),
+    ("#" * 2_000_000, "x.yaml: 2,000,000 bytes, and an experiment file has at most 1,048,576"),
     ("pipeline: w2s\ndescription: a: b", "x.yaml:2: not YAML: mapping values are not allowed here"),
 )
 
@@ -439,6 +443,10 @@ def test_servers(refused: Callable[..., str], monkeypatch, env: dict[str, str], 
         ("store", ["sync"], "store/runs/.plans/test/w2s_safety/0.json: not a plan; remove it"),
         ("store", ["report", "test/w2s_safety"], "no finished report of that name; none has run yet"),
         ("store", ["verify", "gone"], "gone: no such folder"),
+        ("store", ["verify", "store/a-file"], "a-file: no folder; give a folder of store/runs, or none"),
+        ("store", ["verify", "/etc"], "/etc: holds no finished result, nothing to verify; give a folder of"),
+        ("store", ["gc"], "reports/x/y/results.json: not the results of a report; make it anew .*, or remove"),
+        ("store", ["logs", "abc"], "failed/abc.ipynb: not a notebook, or cut short; remove it, and run its experiment"),
         ("store", ["promote", "store"], "no exploratory result"),
     ],
 )
@@ -446,7 +454,11 @@ def test_stores(refused: Callable[..., str], tmp_path: Path, monkeypatch, home: 
     plans = tmp_path / "store/runs/.plans/test/w2s_safety"
     plans.mkdir(parents=True)
     (tmp_path / "store/a-file").touch()
-    (plans / "0.json").write_text('{"name": ')
+    if args != ["gc"]:
+        (plans / "0.json").write_text('{"name": ')
+    for file, text in {"reports/x/y/results.json": "{}", "runs/w2s/4_student/failed/abc.ipynb": '{"cells": ['}.items():
+        (tmp_path / "store" / file).parent.mkdir(parents=True)
+        (tmp_path / "store" / file).write_text(text)
     monkeypatch.setenv("UNDERSEER_HOME", home)
     one_line(refused(*args), expected)
 
@@ -464,6 +476,9 @@ COMMANDS = (  # the words of a command line, what is said
     (["run", TEST, "--set", "epochs"], "--set epochs: expected KEY=VALUE"),
     (["run", TEST, "--set", "=3"], "--set =3: expected KEY=VALUE"),
     (["run", "gone.yaml"], "gone.yaml: no such file"),
+    (["run", "/dev/zero"], "/dev/zero: no regular file; give an experiment file"),
+    (["show", "**"], "no finished result; give a key, its first characters, or a folder of scratch/"),
+    (["open", "*"], "no finished result; give a key"),
     (["run", "/"], "holds no experiment file"),
     (["run", "a" * 5000], "File name too long"),
     (["run", os.fsdecode(b"\xff.yaml")], "no such file|reports cannot have this name"),

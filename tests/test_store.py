@@ -13,6 +13,7 @@ from underseer.errors import StageError, UserError
 
 KEY = "0123456789abcdef"
 STAGE = "w2s/1_data"
+NOTHING = {name: {} for name in ("parameters", "inputs", "hashes", "metrics", "cost", "marks")}
 
 
 def make(home: Path, text: str = "content") -> store.Output:
@@ -20,7 +21,7 @@ def make(home: Path, text: str = "content") -> store.Output:
         (folder / "sub").mkdir()
         (folder / "sub" / "a.txt").write_text(text)
         (folder / "checkpoints").mkdir()
-        return store.seal(folder, paths.place(STAGE, KEY), {"stage": STAGE, "parameters": {}})
+        return store.seal(folder, paths.place(STAGE, KEY), NOTHING | {"stage": STAGE})
 
 
 def test_sealed_output_is_whole(home: Path) -> None:

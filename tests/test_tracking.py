@@ -326,18 +326,33 @@ def test_pages_say_what_still_runs_and_a_run_that_is_over_ends_what_looks(
         ("mysql+nothing://me:secret@/x", "mysql"),
         ("http://127.0.0.1:9", "127.0.0.1:9: "),
         ("sqlite:////proc/none/x.db", "none"),
+        ("http://[::1", "Invalid IPv6 URL"),
+        ("http://me:secret@[::1", "Invalid IPv6 URL"),
+        ("http://127.0.0.1:99999", "Port out of range"),
+        ("postgresql://me:secret/x@127.0.0.1:9/x", "Port could not be cast"),
+        ("postgres://127.0.0.1/x?user=me&password=secret", "postgres"),
     ],
 )
 def test_a_store_that_cannot_be_used_is_one_line_without_a_password(
     plan: Plan, address: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with pytest.raises(tracking.Unreachable) as error:
-        tracking.sync(plan)
-    line = str(error.value)
-    assert why in line and "secret" not in line and "\n" not in line
+    for use in (lambda: tracking.sync(plan), lambda: tracking.views("http://127.0.0.1:5000")):
+        with pytest.raises(tracking.Unreachable) as error:
+            use()
+        line = str(error.value)
+        assert why in line and "secret" not in line and "\n" not in line
     held = [f.read_text() for f in paths.plans().rglob("*") if f.is_file()]
     assert not any("secret" in text for text in held)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://me:se%40cret@host", "mysql://host/x?user=me&passwd=se%40cret", "postgresql://h/x?sslpassword=se@cret&a=b"],
+)
+def test_no_error_shows_a_password_decoded_or_as_it_is_written(address: str) -> None:
+    line = tracking._one_line(ValueError("no user me with se@cret or se%40cret at host\nmore"), address)
+    assert line in ("no user me with *** or *** at host", "no user me with *** or se%40cret at host")
 
 
 def test_a_broken_database_is_one_line_and_stays_as_it_is(plan: Plan) -> None:

@@ -21,13 +21,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from underseer import paths
+from underseer import manifests, paths
 from underseer.errors import StageError, UserError
 
 MANIFEST = "manifest.json"
 CHECKPOINTS = "checkpoints"
-FIELDS = {"stage": str, "parameters": dict, "marks": dict, "files": dict}
-"""Fields of manifests that are read without a further look, and their types."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,8 @@ class Output:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Raises ``StageError`` where the file holds no manifest."""
-        try:
-            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            manifest = None
-        fields = manifest if isinstance(manifest, dict) else {}
-        if "files" not in fields or not all(isinstance(fields.get(k, kind()), kind) for k, kind in FIELDS.items()):
+        manifest = manifests.read(self.path / MANIFEST)
+        if manifest is None:
             place = paths.shown(self.path)
             raise StageError(f"{place}/{MANIFEST}: not a manifest; remove {place} and run the same command again")
         return manifest
@@ -257,31 +251,32 @@ def write_manifest(folder: Path, record: dict[str, Any]) -> None:
 
 def verify(root: Path | None = None) -> tuple[int, list[str]]:
     """Recompute every checksum at or below ``root``: the number of instances read, and a line for each damaged file."""
-    if root is not None and not root.exists():
-        raise UserError(f"{root}: no such folder; give a folder of {paths.shown(paths.runs())}, or none for all of it")
-    damaged: list[str] = []
-    count = 0
-    for output in outputs(root):
-        count += 1
-        damaged += damage(output)
-    return count, damaged
+    allowed = f"give a folder of {paths.shown(paths.runs())}, or none for all of it"
+    if root is not None and not root.is_dir():
+        raise UserError(f"{root}: {'no folder' if root.exists() else 'no such folder'}; {allowed}")
+    there = list(outputs(root))
+    if root is not None and not there:
+        raise UserError(f"{root}: holds no finished result, nothing to verify; {allowed}")
+    return len(there), [line for output in there for line in damage(output)]
 
 
-def damage(output: Output) -> list[str]:
-    """A line for each file of a finished stage that is missing, differs from the manifest in size or SHA-256, or is not in it."""
+def damage(output: Output, endings: tuple[str, ...] = ("",)) -> list[str]:
+    """A line for each file (with one of these ``endings``) that is missing, differs from the manifest, or is not in it."""
     try:
         files = output.manifest["files"]
     except StageError:
         return [f"{paths.shown(output.path / MANIFEST)}: not a manifest"]
     lines = []
-    for name, record in files.items():
+    for name, record in ((name, record) for name, record in files.items() if name.endswith(endings)):
         path = output.path / name
         if not path.is_file():
             lines.append(f"{paths.shown(path)}: missing")
         elif path.stat().st_size != record["bytes"] or sha256(path) != record["sha256"]:
             lines.append(f"{paths.shown(path)}: differs from its manifest")
     extra = {str(p.relative_to(output.path)) for p in output.path.rglob("*") if p.is_file()} - {*files, MANIFEST}
-    return lines + [f"{paths.shown(output.path / name)}: not in the manifest" for name in sorted(extra)]
+    return lines + [
+        f"{paths.shown(output.path / name)}: not in the manifest" for name in sorted(extra) if name.endswith(endings)
+    ]
 
 
 def sha256(path: Path) -> str:

@@ -188,7 +188,7 @@ def harmbench_rated(content: bytes, name: str) -> list[Record]:
         return rows_of(HarmBenchRated)(content, name)
     try:
         completions = [completion for listed in json.loads(content).values() for completion in listed]
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise UserError(
             f"{name}: no JSON object of behaviours with lists of completions; download the file again"
         ) from None

@@ -67,16 +67,25 @@ def _from_zip(content: bytes, name: str, patterns: tuple[str, ...]) -> bytes:
         return archive.read(chosen[0])
 
 
+ANNEX = "is a git-annex pointer and not the file itself; run git annex get, or download it"
 _OTHER_CONTENT = (
-    ((b"<!doctype", b"<html", b"<head", b"<?xml"), "is a web page and not the file itself; download the raw file"),
+    ((b"<!doctype", b"<html", b"<head", b"<body", b"<title", b"<h1", b"<p>", b"<div", b"<script", b"<center", b"<!--", b"<?xml"),
+     "is a web page and not the file itself; download the raw file"),
     ((b"version https://git-lfs",), "is a Git LFS pointer and not the file itself; run git lfs pull, or download it"),
+    ((b"outs:\n", b"outs:\r", b"md5: "), "is a DVC pointer and not the file itself; run dvc pull, or download it"),
+    ((b"# xet version",), "is a xet pointer and not the file itself; run git xet checkout, or download it"),
+    ((b"/annex/objects/",), ANNEX),
     ((b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"rar!"), "is an archive (zstd, 7z or rar); unpack it and give the file inside"),
     ((b"%pdf-", b"sqlite format 3", b"arrow1", b"\x89hdf"), "is a PDF, SQLite, Arrow or HDF file; export it as csv or Parquet"),
     ((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), "is a pickle, which can run code when read; give csv or Parquet"),
 )  # fmt: skip
 _SERVER_ERROR = re.compile(
-    rb"\d{3}:? [\w ]+|(entry|repository|revision|not) (not )?found|invalid username or password\.?"
-    rb"|access to (dataset|this resource) .*|\{\s*\"(error|message)\"\s*:.*\}",
+    rb"[45]\d\d:? [\w ]+|(entry|repository|revision|not) (not )?found|invalid (username or password|credentials)\b.*"
+    rb"|access to (dataset|this resource) .*|\{\s*\"(error|message)\"\s*:.*\}"
+    rb"|you have exceeded an? [\w ]*limit\b.*|(api )?rate limit exceeded.*|too many requests.*|error( code)?:? \d+\.?"
+    rb"|upstream (connect|request) (error|timeout).*|no healthy upstream|bad gateway|service unavailable|gateway time-?out"
+    rb"|internal server error|access denied\.?|forbidden|unauthorized|(found|moved permanently|temporary redirect)\. redirecting to .*"
+    rb"|this repository (is over its data quota|exceeded its lfs budget).*",
     re.IGNORECASE | re.DOTALL,
 )
 """What servers answer in place of a file: "404: Not Found", "Entry not found", {"error": ...}."""
@@ -88,7 +97,29 @@ def refuse_other_content(content: bytes, name: str) -> None:
     for starts, message in _OTHER_CONTENT:
         if head.startswith(starts):
             raise UserError(f"{name}: {message}")
-    if len(content) < 400 and _SERVER_ERROR.fullmatch(content.strip()):
+    if len(content) < 1024 and _SERVER_ERROR.fullmatch(content.strip()):
         raise UserError(f"{name}: is a server's error message and not the file itself; download the file again")
     if b"\0" in content[:4096] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{name}: is a binary file that is not known here; give csv, JSON lines or Parquet")
+
+
+_PATH = re.compile(r"(?:~|\.{0,2})/.*|[a-zA-Z]:\\.*|\S*[/\\]\S*|\S+\.\w{1,7}")
+_COLUMNS = re.compile(r"\"?\w+\"?(?:[,;\t]\"?\w+\"?)+|\"?(?:prompts?|texts?|goals?|targets?|questions?|instructions?|behaviou?rs?|labels?|query)\"?",
+                      re.IGNORECASE)  # fmt: skip
+_JSON = re.compile(r"\[\s*[\"\[{\]]|\{\s*[\"}]")
+
+
+def refuse_no_lines(text: str, name: str) -> None:
+    """Raises UserError where a text is recognised as something other than a prompt a line: there any line would be read as one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    wrong = ""
+    if len(lines) == 1 and "/annex/objects/" in lines[0]:
+        wrong = ANNEX
+    elif len(lines) == 1 and _PATH.fullmatch(lines[0]):
+        wrong = "is a path, the text of a symbolic link, and not the file itself; give the file that it leads to"
+    elif _JSON.match(lines[0] + "".join(lines[1:2])):
+        wrong = "is JSON; a text file with one prompt a line is needed"
+    elif _COLUMNS.fullmatch(lines[0]):
+        wrong = "begins with names of columns; a text file with one prompt a line and no header is needed"
+    if wrong:
+        raise UserError(f"{name}: {wrong}")

@@ -15,7 +15,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError, from_json
 
-from underseer.data.containers import refuse_other_content
+from underseer.data.containers import refuse_no_lines, refuse_other_content
+from underseer.data.repeats import Twice, number_of, parse_once, short
 from underseer.errors import UserError
 
 SHOWN = 5
@@ -110,6 +111,7 @@ def _records(content: bytes, name: str, schema: type[Schema], mistakes: list[str
     if schema.form in ("csv", "tsv"):
         yield from _from_csv(text, name, schema, mistakes)
     elif schema.form == "text":
+        refuse_no_lines(text, name)
         yield from (
             (line, {"text": row.removesuffix("\r")}) for line, row in enumerate(_lines(text), start=1) if row.strip()
         )
@@ -119,7 +121,11 @@ def _records(content: bytes, name: str, schema: type[Schema], mistakes: list[str
         for line, row in enumerate(_lines(text), start=1):
             try:
                 if row.strip():
-                    yield line, from_json(row)
+                    record = from_json(row)
+                    parse_once(row)
+                    yield line, record
+            except Twice as error:
+                mistakes.append(f"{name}:{line}: {error}")
             except ValueError as error:
                 _, message = _json_mistake(error)
                 mistakes.append(f"{name}:{line}: {message}; one JSON object per line is needed")
@@ -133,7 +139,11 @@ def _lines(text: str) -> list[str]:
 def _parse(text: str, name: str) -> list[Any]:
     """A JSON array."""
     try:
-        return from_json(text)
+        records = from_json(text)
+        parse_once(text)
+        return records
+    except Twice as error:
+        raise UserError(f"{name}:{number_of(text)}: {error}") from None
     except ValueError as error:
         line, message = _json_mistake(error)
         raise UserError(f"{name}:{line}: {message}; download the file again, or correct it") from None
@@ -223,14 +233,16 @@ _RANGE = ("greater_than_equal", "less_than_equal", "finite_number")
 def _require(present: list[str], schema: type[Schema], where: str) -> None:
     if message := _missing(present, schema):
         raise UserError(f"{where}: {message}")
+    known = {field.alias or name for name, field in schema.model_fields.items()}
+    if twice := [column for column in present if column in known and present.count(column) > 1]:
+        raise UserError(f"{where}: two columns '{twice[0]}'; drop or rename one of them")
 
 
 def _missing(present: list[str], schema: type[Schema]) -> str | None:
     missing = [column for column in schema.columns() if column not in present]
     if not missing:
         return None
-    # A file without a header line has a prompt where the names should be: such a "name" is not repeated.
-    names = ", ".join(c if len(c) <= 30 else f"(a text of {len(c)} characters)" for c in present) or "none"
+    names = ", ".join(map(short, present)) or "none"
     return f"no column '{missing[0]}'; needed: {', '.join(schema.columns())}; found: {names}"
 
 

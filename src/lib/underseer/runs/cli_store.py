@@ -109,7 +109,7 @@ def logs(
     folder = paths.plans() / name
     written = sorted(folder.glob("*.log") if name else folder.rglob("*.log"), key=lambda f: f.stat().st_mtime)
     if written:
-        text, file = written[-1].read_text(encoding="utf-8").splitlines(), written[-1]
+        text, file = written[-1].read_text(encoding="utf-8", errors="replace").splitlines(), written[-1]
     elif name:
         file = housekeeping.executed(name)
         text = [line for part in housekeeping.printed(file) for line in part.splitlines()]

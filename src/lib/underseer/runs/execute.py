@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from underseer import paths, progress, store
-from underseer.errors import unreadable
-from underseer.runs.keys import edited, read_notebook
+from underseer.errors import UserError, unreadable
+from underseer.runs.keys import edited, read_notebook, replaced
 from underseer.runs.plan import Instance, Plan
 from underseer.runs.run import PENDING, provenance
 from underseer.runs.warm import sweep, thread_limits
@@ -85,8 +85,13 @@ def _damaged(inputs: dict[str, list[str]]) -> str | None:
 
 
 def _edited(plan: Plan, instance: Instance) -> str | None:
+    """What of a stage's code, data and models is no longer what its key stands for, in one line."""
     sources = plan.code.get(instance.hashes["modules"], {})
     changed = edited(read_notebook(instance.stage), instance, sources)
+    try:
+        changed = changed or replaced(instance.parameters, instance.hashes)
+    except UserError as error:  # what it reads is gone
+        return str(error).splitlines()[0]
     return f"{changed} was edited after this run was planned; run the same command again" if changed else None
 
 

@@ -47,7 +47,7 @@ def export(name: str, to: Path | None, artefacts: Sequence[str]) -> tuple[Path, 
         artefacts: ``STAGE/KEY`` of stages whose outputs go into ``artefacts/``.
 
     Raises:
-        UserError: no such report, or stage; a report that shows unsafe texts; a folder that is not empty.
+        UserError: no such report, or stage; one that is damaged, or is not what its page shows; a report that shows unsafe texts; a folder that is not empty.
     """
     report, page = publish.newest_report(name), paths.home() / "reports" / name
     named = [_artefact(one) for one in artefacts]
@@ -55,6 +55,11 @@ def export(name: str, to: Path | None, artefacts: Sequence[str]) -> tuple[Path, 
         raise UserError(f"{name}: its report is not published; make it with: .venv/bin/underseer report {name}")
     if UNSAFE in (page / "index.html").read_text(encoding="utf-8"):
         raise UserError(f"{name}: its page shows unsafe texts; make it without: .venv/bin/underseer report {name}")
+    publish.check(report, *named)
+    if not publish.shows(report, page):
+        raise UserError(
+            f"{paths.shown(page / 'results.json')}: not the numbers of the newest report; publish them with: .venv/bin/underseer report {name}"
+        )
     folder = (to or paths.home() / "exports" / name).resolve()
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{paths.shown(folder)}: holds files already; remove it, or give another folder with --to")
@@ -71,7 +76,7 @@ def export(name: str, to: Path | None, artefacts: Sequence[str]) -> tuple[Path, 
         fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return folder, [o.name for o in named if o.manifest["marks"]["unsafe"]]
+    return folder, [o.name for o in named if o.manifest["marks"].get("unsafe")]
 
 
 def _artefact(name: str) -> store.Output:
@@ -137,7 +142,7 @@ def _listed(output: store.Output, results: dict[str, Any], report: store.Output)
 
     manifest, seed = output.manifest, output.parameters.get("seed")
     values = ", ".join(f"{k} = {v}" for k, v in output.parameters.items() if v is not None)
-    unsafe = " **Marked unsafe.**" if manifest["marks"]["unsafe"] else ""
+    unsafe = " **Marked unsafe.**" if manifest["marks"].get("unsafe") else ""
     lines = [
         f"| {w.dataset_name(row['dataset'])} | {w.metric_head(row['metric'])} "
         f"| {w.number(row['values'][row['seeds'].index(seed)], row['metric'])} | {w.with_interval(row, row['metric'])} |"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,6 +125,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> Raw:
         chain = " -> ".join(shown(p) for p in (*seen, path))
         raise UserError(f"{shown(path)}: extends itself ({chain}); remove one 'extends'")
     try:
+        _check_regular(path)
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, notation.Loader)
         values = yaml.load(text, notation.Loader)
@@ -147,12 +149,24 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> Raw:
     if base is not None:
         if not isinstance(base, str):
             raise UserError(f"{shown(path)}: extends = {short(base)}: expected the path of another params file")
+        if why := limits.unfit("extends", base):
+            raise UserError(f"{shown(path)}: extends = {short(base)}: {why}; give the path of another params file")
         raw = read(path.parent / base, (*seen, path.resolve()))
     _drop_inherited_seeds(raw, values)
     for key_node, _ in node.value:
         key, where = str(key_node.value), f"{shown(path)}:{key_node.start_mark.line + 1}"
         raw.keys[key] = Source(where, _located(raw, where, key, values.get(key_node.value), ROOT))
     return raw
+
+
+def _check_regular(path: Path) -> None:
+    """Raises UserError for a device, a pipe or a folder, which may never end, and for what is too large for an experiment file."""
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise UserError(f"{shown(path)}: no regular file; give an experiment file (*.yaml)")
+    if facts.st_size > limits.MOST_BYTES:
+        size = f"{facts.st_size:,} bytes, and an experiment file has at most {limits.MOST_BYTES:,}"
+        raise UserError(f"{shown(path)}: {size}; give an experiment file (*.yaml)")
 
 
 def _drop_inherited_seeds(raw: Raw, values: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from underseer import paths, store
-from underseer.errors import StageError, UserError
+from underseer.errors import StageError, UserError, short
 from underseer.runs import keys
 from underseer.store import Output
 
@@ -26,7 +27,8 @@ def named(key: str) -> Output:
     for folder in (Path(key), paths.home() / key):
         if (folder / store.MANIFEST).is_file():
             return Output(folder.resolve())
-    matches = sorted(p.parent for p in paths.runs().glob(f"*/*/{key}*/{store.MANIFEST}") if p.parent.name[0] != ".")
+    found = paths.runs().glob(f"*/*/{_beginning(key)}*/{store.MANIFEST}")
+    matches = sorted(p.parent for p in found if p.parent.name[0] != ".")
     if len(matches) != 1:
         first = ", ".join(f.name for f in matches[:5])
         few = (
@@ -36,6 +38,13 @@ def named(key: str) -> Output:
         )
         raise UserError(f"{key}: {few}; .venv/bin/underseer plan PARAMS.yaml shows an experiment's keys")
     return Output(matches[0])
+
+
+def _beginning(key: str) -> str:
+    """The first characters of a key, as a pattern of files' names takes them. Raises UserError for what is none."""
+    if not re.fullmatch(r"\w*", key):
+        raise UserError(f"{short(key)}: no finished result; give a key, its first characters, or a folder of scratch/")
+    return key
 
 
 def sizes(outputs: Iterable[Output]) -> dict[str, dict[str, int]]:
@@ -109,10 +118,20 @@ def _wanted(unplanned: list[str]) -> set[str]:
         except UserError as error:
             unplanned.append(f"{paths.shown(file)}: {str(error).splitlines()[0]}")
     for results in paths.home().glob("reports/*/*/results.json"):
-        wanted.add(json.loads(results.read_text(encoding="utf-8"))["provenance"].get("report", ""))
+        wanted.add(_report_of(results))
     for manifest in paths.home().glob(f"{paths.SCRATCH}/*/*/*/{store.MANIFEST}"):
         wanted.update(Output(manifest.parent).inputs)
     return wanted
+
+
+def _report_of(results: Path) -> str:
+    """The key of the report that a published one shows. Raises UserError where that cannot be read: what it rests on is unknown."""
+    try:
+        return str(json.loads(results.read_text(encoding="utf-8"))["provenance"].get("report", ""))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        name = "/".join(results.parts[-3:-1])
+        again = f"make it anew (.venv/bin/underseer report {name}), or remove {paths.shown(results.parent)}"
+        raise UserError(f"{paths.shown(results)}: not the results of a report; {again}") from None
 
 
 def remove(unreached: Garbage) -> None:
@@ -155,7 +174,7 @@ def code_diff(a: Output, b: Output) -> str:
 
 def printed(notebook: Path) -> Iterator[str]:
     """What the cells of an executed notebook printed, and the error that one of them ended with."""
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+    for cell in keys.cells_of(notebook):
         for output in cell.get("outputs", ()):
             if output["output_type"] == "stream":
                 yield "".join(output["text"]).rstrip("\n")
@@ -169,7 +188,7 @@ def executed(key: str) -> Path:
     Raises:
         UserError: there is none.
     """
-    failed = sorted(paths.runs().glob(f"*/*/failed/{key}*.ipynb"))
+    failed = sorted(paths.runs().glob(f"*/*/failed/{key}*.ipynb")) if re.fullmatch(r"\w*", key) else []
     if len(failed) == 1:
         return failed[0]
     output = named(key)

@@ -100,9 +100,20 @@ def _read_notebook(stage: str, path: Path, _modified: int, _size: int) -> Notebo
 
 def code_cells(file: Path) -> list[str]:
     """The code of a notebook, by cell, without its parameters and those that papermill put in."""
-    cells = [c for c in json.loads(file.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    cells = [c for c in cells_of(file) if c["cell_type"] == "code"]
     hidden = {"parameters", "injected-parameters"}
     return ["".join(c["source"]) for c in cells if not hidden & set(c["metadata"].get("tags", ()))]
+
+
+def cells_of(file: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook. Raises UserError for a file that is damaged."""
+    try:
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        if all(isinstance(cell["cell_type"], str) and "".join(cell["source"]) is not None for cell in cells):
+            return cells
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UserError(f"{paths.shown(file)}: not a notebook, or cut short; remove it, and run its experiment again")
 
 
 def cells_diff(old: list[str], new: list[str], *names: str) -> str:
@@ -162,20 +173,54 @@ def edited(notebook: Notebook, instance: Any, sources: dict[str, str]) -> str | 
 
 
 def contents(declared: dict[str, Any]) -> dict[str, str]:
-    """What stands for models and paths in a key: a revision, or a hash of the content."""
-    hashes = {k: _model_fingerprint(v) for k, v in declared.items() if k in MODELS and v is not None}
-    judges = {k: v for k, v in declared.items() if k in JUDGES | {"judge"} and v is not None}
-    hashes |= {k: judge_specs.fingerprint(v, _model_fingerprint) for k, v in judges.items()}
-    if declared.get("dataset_path") is not None:
-        read = [
-            _files_hash(v, declared["dataset_path"]) for k, v in declared.items() if k in DATASETS and v is not None
-        ]
-        hashes["dataset_path"] = read[0] if len(read) == 1 else sha(" ".join(read))
+    """What stands for models, paths and the engine in a key: a revision, a hash of the content, a version."""
+    hashes = _read(declared)
     if declared.get("engine"):
         from underseer import engines
 
         hashes["engine"] = engines.identity(declared["engine"], declared["precision"])
     return hashes
+
+
+def replaced(declared: dict[str, Any], hashes: dict[str, str]) -> str | None:
+    """Which data or model of a stage no longer holds what it was planned with, as ``name = value``; None of none.
+
+    Args:
+        declared: the parameters that decide the stage's result.
+        hashes: those of the planned instance.
+
+    Raises:
+        UserError: it is gone.
+    """
+    _model_fingerprint.cache_clear()
+    _files_hash.cache_clear()
+    now = _read(declared)
+    return next((f"{name} = {declared[name]}" for name, found in now.items() if hashes.get(name, found) != found), None)
+
+
+def _read(declared: dict[str, Any]) -> dict[str, str]:
+    """What stands for the models and the files that a stage reads."""
+    hashes = {k: _model_fingerprint(v) for k, v in declared.items() if k in MODELS and v is not None}
+    judges = {k: v for k, v in declared.items() if k in JUDGES | {"judge"} and v is not None}
+    served = declared.get("engine") == "openai"
+    hashes |= {k: _judge_fingerprint(v, served=served) for k, v in judges.items()}
+    if declared.get("dataset_path") is not None:
+        read = [
+            _files_hash(v, declared["dataset_path"]) for k, v in declared.items() if k in DATASETS and v is not None
+        ]
+        hashes["dataset_path"] = read[0] if len(read) == 1 else sha(" ".join(read))
+    return hashes
+
+
+def _judge_fingerprint(value: str, *, served: bool) -> str:
+    """What stands for a judge; where a server answers, one that writes has a name there instead of files here."""
+    if not served:
+        return judge_specs.fingerprint(value, _model_fingerprint)
+
+    def stands(kind: str, model: str, _: str) -> str:
+        return f"served:{model}" if kind and judge_specs.KINDS[kind].writing else _model_fingerprint(model)
+
+    return judge_specs.mapped(value, stands)
 
 
 @cache

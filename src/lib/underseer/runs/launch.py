@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from underseer import paths, store
-from underseer.errors import UserError
+from underseer.errors import UserError, short
 from underseer.runs import warm
 from underseer.runs.plan import Instance
 
@@ -60,18 +60,31 @@ def open_profile(name: str) -> Profile:
         have = f"there are {', '.join(known)}, or give a folder with a config.yaml"
         raise UserError(f"--profile {name}: no such Snakemake profile; {have}")
     file = folders[0].resolve() / "config.yaml"
+    where = f"--profile {name}: {paths.shown(file)}"
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"--profile {name}: {paths.shown(file)}: not YAML: {getattr(error, 'problem', error)}"
-        ) from None
-    settings = settings if isinstance(settings, dict) else {}
-    executor = settings.get("executor", "local")
+    except UnicodeDecodeError as error:
+        byte = f"0x{error.object[error.start]:02x}"
+        raise UserError(f"{where}: byte {byte} is not UTF-8; convert the file, e.g. with iconv -t utf-8") from None
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{where}: not YAML: {getattr(error, 'problem', None) or type(error).__name__}") from None
+    settings = {} if settings is None else settings
+    if not isinstance(settings, dict):
+        raise UserError(f"{where}: {short(settings)}: expected 'key: value' lines, as in profiles/slurm/config.yaml")
+    executor, jobs = settings.get("executor", "local"), settings.get("jobs")
+    if not isinstance(executor, str) or not re.fullmatch(r"[\w-]+", executor):
+        raise UserError(f"{where}: executor = {short(executor)}: expected the name of one, such as slurm")
+    if jobs is not None and (type(jobs) is not int or jobs < 1):
+        raise UserError(f"{where}: jobs = {short(jobs)}: expected a whole number from 1, the stages at a time")
     if executor != "local" and not find_spec(f"snakemake_executor_plugin_{executor.replace('-', '_')}"):
         needed = "make slurm" if executor == "slurm" else f"pip install snakemake-executor-plugin-{executor}"
         raise UserError(f"--profile {name}: the plugin of the executor {executor} is not installed; run: {needed}")
-    return Profile(file.parent, executor, settings.get("jobs"))
+    return Profile(file.parent, executor, jobs)
+
+
+def environment() -> dict[str, str]:
+    """That of Snakemake: it takes a profile from the command line alone."""
+    return {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
 
 
 @contextmanager

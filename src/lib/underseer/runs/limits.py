@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 MOST_VARIANTS, MOST_STAGES = 10_000, 20_000
+MOST_BYTES = 1 << 20  # of an experiment file
 SMALLEST, LARGEST = 1e-37, 3e38  # what a 32-bit float holds
 
 MOST: tuple[tuple[str, float], ...] = (

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from underseer import store
 
-PLUMBING = frozenset({"cost", "errors", "look", "paths", "progress", "runs", "store"})
+PLUMBING = frozenset({"cost", "errors", "look", "manifests", "paths", "progress", "runs", "store"})
 """Modules that move results about without deciding them: a change there reruns nothing."""
 PACKAGE = Path(__file__).parents[1]
 _BODIES = ("body", "orelse", "finalbody", "handlers", "cases")

@@ -10,17 +10,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from underseer import paths, store
-from underseer.errors import StageError, UserError
+from underseer.errors import UserError
 from underseer.runs import names
 from underseer.runs.plan import Plan
 
 FILES = ("results.json", "notebook.ipynb")
 """What stands beside a published page."""
+READ = (".parquet", ".json", ".ipynb")
+"""Endings of the files of stages that the page of rows shows: their models may have been removed."""
 
 
 def publish(plan: Plan) -> Path:
     """Put the report that a finished plan made into ``reports/<name>/``; returns its folder."""
     output = store.Output(plan.report.place)
+    check(output)
     return _place(plan.name, lambda fresh: _fill(output, fresh), output)
 
 
@@ -28,6 +31,22 @@ def write(output: store.Output, folder: Path) -> None:
     """Write a finished report into a folder, its page from the executed notebook: no unsafe text is in it."""
     _copy(output, folder)
     _fill(output, folder)
+
+
+def check(report: store.Output, *artefacts: store.Output) -> None:
+    """Compare a report, ``artefacts`` and what the page of rows shows with their manifests, before any of it is shown or handed on.
+
+    Raises:
+        UserError: what is damaged, and the command that makes it anew.
+    """
+    from underseer.look import viewer
+
+    whole = {output.path: ("",) for output in (report, *artefacts)}
+    for output in (report, *artefacts, *viewer.outputs(report).values()):
+        if lines := store.damage(output, whole.get(output.path, READ)):
+            place = shlex.quote(paths.shown(output.path))
+            until = "" if output is report else f" --until {'/'.join(output.path.parts[-3:-1])}"
+            raise UserError(f"{lines[0]}; remove it (rm -r {place}) and make it anew: {command(report)}{until}")
 
 
 def _copy(output: store.Output, folder: Path) -> None:
@@ -51,9 +70,7 @@ def republish(output: store.Output, name: str, *, texts: dict[str, str] | None =
     """Render tables, figures and pages once more, from a stored ``results.json`` alone, by the report's notebook as it is now."""
     from underseer.report import case
 
-    if damage := store.damage(output):
-        place = paths.shown(output.path)
-        raise StageError(f"{damage[0]}; remove {place} and run its experiment again: only it is made anew")
+    check(output)
     results = json.loads(output.file("results.json").read_text(encoding="utf-8"))
     if texts and (results.get("case_study") or {}).get("kind") == "continuation":
         texts = texts | case.case_texts(results["case_study"], output.table("predictions"))
@@ -65,6 +82,7 @@ def browse(name: str, *, texts: bool = False) -> tuple[Path, Path | None]:
     from underseer.look import viewer
 
     output = newest_report(name)
+    check(output)
     folder = paths.home() / "reports" / name
     folder.mkdir(parents=True, exist_ok=True)
     return viewer.write(output, folder, command(output)), viewer.unlock(output) if texts else None
@@ -149,8 +167,12 @@ def newest_report(name: str) -> store.Output:
 
 def is_published(plan: Plan) -> bool:
     """Whether ``reports/<name>/`` shows the results of this very plan."""
-    shown = paths.home() / "reports" / plan.name / "results.json"
-    made = plan.report.place / "results.json"
+    return shows(store.Output(plan.report.place), paths.home() / "reports" / plan.name)
+
+
+def shows(report: store.Output, folder: Path) -> bool:
+    """Whether the numbers of a published report are those of a finished one."""
+    shown, made = folder / "results.json", report.path / "results.json"
     return shown.is_file() and made.is_file() and shown.read_bytes() == made.read_bytes()
 
 
@@ -159,6 +181,7 @@ def texts(report: store.Output) -> dict[str, str]:
     from underseer.report import collect_selfmoa as loop
     from underseer.report import collect_w2s
 
+    check(report)
     results = json.loads(report.file("results.json").read_text(encoding="utf-8"))
     if results["pipeline"] == "selfmoa":
         return loop.case_texts(results["case_study"], loop.evaluated(report.manifest["variants"]))

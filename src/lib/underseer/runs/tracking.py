@@ -11,12 +11,13 @@ import hashlib
 import json
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import unquote, unquote_plus, urlparse
 
 from underseer import paths, store
 from underseer.runs import mlflow_view
@@ -76,6 +77,7 @@ def views(base: str) -> dict[str, str]:
         Unreachable: as for ``sync``.
     """
     try:
+        _reachable(uri())
         mlflow = _quiet_mlflow()
         client = mlflow.MlflowClient(tracking_uri=uri())
         experiments = {e.name: e for e in client.search_experiments() if mlflow_view.TAG in e.tags}
@@ -97,8 +99,19 @@ def views(base: str) -> dict[str, str]:
 def _one_line(error: Exception, address: str) -> str:
     """What went wrong, in a line that holds no password."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    password = urlparse(address).password
-    return text.replace(password, "***") if password else text
+    for secret in sorted(_secrets(address), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _secrets(address: str) -> set[str]:
+    """What an address holds that nobody is to read, as it is written and decoded: its password, the parts that a parser sees where
+    characters in it are not encoded, and query parameters. Of an address that cannot be parsed, too."""
+    user, _, _ = address.partition("://")[2].rpartition("@")
+    password = user.partition(":")[2]
+    given = {password, *(part for part in re.split(r"[/?#@:]", password) if len(part) > 2)}
+    given |= set(re.findall(r"[?&][^=&]*(?:pass|pwd|token|secret|key)[^=&]*=([^&#]+)", address, re.IGNORECASE))
+    return (given | {unquote(one) for one in given} | {unquote_plus(one) for one in given}) - {""}
 
 
 def _file(address: str) -> Path | None:

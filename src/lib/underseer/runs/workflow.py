@@ -50,7 +50,7 @@ def run(
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **env, "UNDERSEER_HOME": str(paths.home())},
+            env={**launch.environment(), **env, "UNDERSEER_HOME": str(paths.home())},
             process_group=0,
         )
         lifeline = Lifeline([-process.pid])  # a SIGKILL of this process ends Snakemake and its local jobs too

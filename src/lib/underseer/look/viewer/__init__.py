@@ -38,12 +38,12 @@ def write(report: store.Output, folder: Path, command: str) -> Path:
 
     command: the command that makes the experiment, shown beside each stage.
     """
-    outputs = _outputs(report)
-    pages = notebooks.write(outputs, folder / "stages", command)
+    there = outputs(report)
+    pages = notebooks.write(there, folder / "stages", command)
     stages = {
         key: {"stage": output.manifest["stage"], "key": key, "page": pages.get(key), "place": place(output)}
         | {"command": f"{command} --until {output.manifest['stage']}"}
-        for key, output in outputs.items()
+        for key, output in there.items()
     }
     page = folder / PAGE
     name, redacted = report.parameters["name"], not report.manifest["marks"]["synthetic"]
@@ -65,7 +65,7 @@ def unlock(report: store.Output) -> Path:
 
 def parts(report: store.Output) -> list[Part]:
     """The lists of rows of a finished report, from those of its stages that are still in the store."""
-    held = _outputs(report)
+    held = outputs(report)
     variants: Variants = [
         {"values": cell["values"], "outputs": {r: held[k] for r, k in cell["roles"].items() if k in held}}
         for cell in report.manifest["variants"]
@@ -109,7 +109,7 @@ def _fingerprint(texts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _outputs(report: store.Output) -> dict[str, store.Output]:
+def outputs(report: store.Output) -> dict[str, store.Output]:
     """By key, the stages that a report reads, and the supervisors behind its weak labels, as far as they are in the store."""
     read = {o.key: o for role in report.manifest["inputs"] for o in inputs(report, role)}
     behind = {s.key: s for o in read.values() for s in inputs(o, "supervisors")}
