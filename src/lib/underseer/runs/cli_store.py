@@ -195,6 +195,9 @@ def verify(
     from underseer import store
 
     count, damaged = store.verify(path.resolve() if path else None)
+    if path and not count:
+        there = f"give a folder of {paths.shown(paths.runs())}, or none for all of it"
+        raise UserError(f"{path}: holds no finished result, nothing to verify; {there}")
     for line in damaged:
         say(line, failed=True)
     if damaged:
