@@ -133,6 +133,7 @@ SETS = {  # experiment of params/test -> (overrides parted by ' ; ', what the li
         ("n_judge=0", "n_judge = 0: training_judge is trained"),
         ("training_judge=perspective", "needs a key: set "),
         ("voting=hard", "the toxicity task takes none, best_of_b"),
+        ("max_new_tokens=64", "max_new_tokens = 64 and max_length = 64: a continuation leaves no room for its prompt"),
         ("fluency_model=null", "fluency_model = null: the toxicity task needs it"),
     ),
     "selfmoa": (
@@ -142,6 +143,14 @@ SETS = {  # experiment of params/test -> (overrides parted by ' ; ', what the li
         ("iterations=100000", "iterations = 100000: expected at most 1,000"),
         ("objective_weights=helpfulness:nan,safety:1", "helpfulness = nan; it must be above 0"),
         ("objective_weights=safety:1", "not among the objective_weights"),
+        (
+            "objective_weights=helpfulness:0.5,safty:0.5",
+            "'safty' is no objective; did you mean 'safety'.*helpfulness and safety",
+        ),
+        ("max_new_tokens=32 ; max_length=32", "an answer leaves no room for its prompt; give max_new_tokens below 32"),
+        ("baseline_epochs=sft:999999999", "baseline_epochs = 'sft:999999999': expected at most 10,000"),
+        ("baseline_learning_rate=sft:1e-300", "expected a number from"),
+        ("baseline_epochs=sft:1,sft:2", "sft stands there twice; name each baseline once"),
         ("baselines=x", "baselines = 'x': 'x' is unknown"),
         ("baseline_beta=sft:1e999", "is not BASELINE:NUMBER"),
         ("attack_strategies=+", "'' is unknown; allowed are all"),

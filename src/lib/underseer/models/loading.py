@@ -125,7 +125,7 @@ def _load(
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **safely)
             weights = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
             model, info = auto_class.from_pretrained(place, **weights, **safely, **options)
-        except Exception as error:  # of any type: what a damaged file makes the libraries raise
+        except Exception as error:  # each kind of broken file fails in its own way
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"model {str(model_spec)!r} cannot be loaded as {auto}: {first}") from error
     _check_whole(model, model_spec, info["missing_keys"])

@@ -109,6 +109,7 @@ def _scratch_options(text: str, family: str, query: str) -> dict[str, float | in
         raise UserError(
             f"model {text!r}: n_embd={sizes['n_embd']} is not divisible by n_head={sizes['n_head']}; choose a multiple"
         )
+    _check_shape(text, family, sizes)
     weights = 12 * sizes["n_layer"] * sizes["n_embd"] ** 2
     weights += (sizes["vocab_size"] + sizes["n_positions"]) * sizes["n_embd"]
     if weights > MOST_WEIGHTS:
@@ -116,6 +117,20 @@ def _scratch_options(text: str, family: str, query: str) -> dict[str, float | in
     if sizes["n_head"] % sizes.get("n_kv_head", 1):
         raise UserError(f"model {text!r}: n_head={sizes['n_head']} is not divisible by n_kv_head={sizes['n_kv_head']}")
     return options
+
+
+def _check_shape(text: str, family: str, sizes: dict[str, Any]) -> None:
+    """Raise UserError for a shape that no model of the family can have."""
+    head = sizes["n_embd"] // sizes["n_head"]
+    if FAMILIES[family][1] is _MODERN and head % 2:
+        raise UserError(
+            f"model {text!r}: n_embd={sizes['n_embd']} and n_head={sizes['n_head']} make heads of {head}, and {family} turns their "
+            "numbers in pairs; choose sizes that make it even"
+        )
+    if sizes["n_positions"] < 2:
+        raise UserError(
+            f"model {text!r}: n_positions={sizes['n_positions']} leaves nothing to read before a token; give at least 2"
+        )
 
 
 def _number(text: str, key: str, value: str) -> float | int:

@@ -24,7 +24,7 @@ def unfit(key: str, value: Any) -> str | None:
     """Why a value of the right type cannot be used, or None: a number that generators or 32-bit floats do not hold, or beyond
     any experiment; a text that can stand in no file's name, table or page."""
     if isinstance(value, str):
-        return _unfit_text(value)
+        return _unfit_text(value) or _unfit_own(key, value)
     if isinstance(value, bool) or not isinstance(value, int | float) or value == 0:
         return None
     if isinstance(value, float) and not (math.isfinite(value) and SMALLEST <= abs(value) <= LARGEST):
@@ -32,6 +32,15 @@ def unfit(key: str, value: Any) -> str | None:
     most = next(most for pattern, most in MOST if re.search(pattern, key))
     counted = isinstance(value, int) or key.endswith("epochs")
     return f"expected at most {most:,}" if counted and value > most else None
+
+
+def _unfit_own(key: str, value: str) -> str | None:
+    """The same of the numbers in a parameter of the baselines: ``sft:2,human_dpo:3``."""
+    if not str(key).startswith("baseline_"):
+        return None
+    given = re.findall(r":\s*(\d*\.?\d+(?:e-?\d+)?)\s*(?:,|$)", value)
+    found = (unfit(key, number) for number in map(float, given) if math.isfinite(number))
+    return next((problem for problem in found if problem), None)
 
 
 def _unfit_text(text: str) -> str | None:

@@ -58,7 +58,11 @@ def own(name: str, value: float | str | None, method: str) -> float | None:
     named; None where it says nothing. Raises UserError."""
     if not isinstance(value, str):
         return value
-    given = dict(part.strip().partition(":")[::2] for part in value.split(","))
+    parts = [part.strip().partition(":")[::2] for part in value.split(",")]
+    given = dict(parts)
+    if len(given) < len(parts):
+        twice = next(one for i, (one, _) in enumerate(parts) if one in dict(parts[:i]))
+        raise UserError(f"{name} = {value!r}: {twice} stands there twice; name each baseline once")
     for baseline, number in given.items():
         if (
             baseline not in (*BASELINES, *CONTROLS)
@@ -84,6 +88,7 @@ def preflight(parameters: Mapping[str, Any]) -> list[str]:
     looks = (
         _data,
         _weights,
+        _room,
         _mix,
         _benchmarks,
         lambda p: engines.check(p["engine"]),
@@ -159,8 +164,23 @@ def _weights(p: Mapping[str, Any]) -> None:
     from underseer.maths import modpo
 
     modpo.parse_weights(p["objective_weights"], modpo.objective(p["ordering"]))
+    for part in p["objective_weights"].split(","):
+        name = re.split("[:=]", part)[0].strip()
+        if name and name not in modpo.COLUMNS:
+            raise UserError(
+                f"objective_weights = {p['objective_weights']!r}: {name!r} is no objective{nearest(name, modpo.COLUMNS)}; the pairs of "
+                f"the loop are judged by {' and '.join(modpo.COLUMNS)}"
+            )
     if "human_modpo" in baselines(p["baselines"]):  # it learns from pairs that are ordered by helpfulness
         modpo.parse_weights(p["objective_weights"], "helpfulness")
+
+
+def _room(p: Mapping[str, Any]) -> None:
+    if p["max_new_tokens"] >= p["max_length"]:
+        raise UserError(
+            f"max_new_tokens = {p['max_new_tokens']} and max_length = {p['max_length']}: an answer leaves no room for its prompt; give "
+            f"max_new_tokens below {p['max_length']}, or raise max_length"
+        )
 
 
 def _errors(p: Mapping[str, Any]) -> None:

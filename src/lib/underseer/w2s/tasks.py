@@ -125,6 +125,11 @@ def _judge_mistakes(p: Mapping[str, Any]) -> list[str]:
     trained = [k for k in judges if str(p[k]).startswith("trained:")]
     if trained and not p["n_judge"]:
         mistakes.append(f"n_judge = 0: {trained[0]} is trained on rows of the judge split; give it some")
+    if p["max_new_tokens"] >= p["max_length"]:
+        mistakes.append(
+            f"max_new_tokens = {p['max_new_tokens']} and max_length = {p['max_length']}: a continuation leaves no room for its prompt; "
+            f"give max_new_tokens below {p['max_length']}, or raise max_length"
+        )
     return mistakes
 
 
