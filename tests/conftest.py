@@ -21,6 +21,8 @@ from underseer.runs import warm
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC_DATA = ROOT.parent / "shared" / "data"
 REPORTS = {"w2s": ROOT / "notebooks/w2s/5_report.ipynb", "selfmoa": ROOT / "notebooks/selfmoa/6_report.ipynb"}
+NOTHING = {name: {} for name in ("parameters", "inputs", "hashes", "metrics", "cost", "marks", "files")}
+"""What every manifest holds, beside its stage."""
 TEST_PARAMS = ROOT / "params" / "test" / "w2s_safety.yaml"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as a stage has it: the same results on any machine, a core a worker

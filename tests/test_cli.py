@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TEST_PARAMS, underseer
+from conftest import NOTHING, TEST_PARAMS, underseer
 from underseer.runs import params, plan, publish
 
 
@@ -58,9 +58,8 @@ def test_a_report_is_rendered_in_its_folder_for_explorations_alone(home: Path) -
         folder = home / name
         folder.mkdir(parents=True)
         (folder / "results.json").write_text("{}")
-        (folder / "manifest.json").write_text(
-            json.dumps({"marks": {"scratch": explored}, "parameters": {}, "files": {}})
-        )
+        manifest = NOTHING | {"stage": "w2s/5_report", "marks": {"scratch": explored}}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
         assert (publish.explored(name) is not None) is explored
     done = underseer(home, "report", "runs/w2s/5_report/0a")
     assert done.returncode == 2 and "no finished report of that name" in done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import ROOT, underseer
+from conftest import NOTHING, ROOT, underseer
 from underseer import data
 from underseer.data.registry import DATASETS
 from underseer.errors import StageError, UserError
@@ -203,7 +203,7 @@ def _run(tmp_path: Path, mine: bool, inputs: dict[str, bool]) -> Run:
     for role, marked in inputs.items():
         (tmp_path / role).mkdir()
         marks = {"synthetic": True, "unsafe": False, **({"rehearsal": True} if marked else {})}
-        manifest = {"stage": "w2s/1_data", "marks": marks, "files": {}}
+        manifest = NOTHING | {"stage": "w2s/1_data", "marks": marks}
         (tmp_path / role / "manifest.json").write_text(json.dumps(manifest))
         found[role] = [Output(tmp_path / role)]
     return Run(plan.Instance("w2s/4_student", "0" * 16, {}, {}, {}, {}, [], mine), found, tmp_path)

@@ -16,7 +16,7 @@ import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 
-from conftest import ROOT, warmed
+from conftest import NOTHING, ROOT, warmed
 from underseer import store
 from underseer.errors import StageError, UserError
 from underseer.runs import by_hand, keys, params, plan
@@ -384,7 +384,7 @@ def test_scratch_never_feeds_a_keyed_run(place: Place, shared: Kernel, tmp_path:
 def test_a_result_is_named_where_it_was_made(home: Path) -> None:
     made = home / "scratch" / DATA / "20260101-120000"
     (made / "sub").mkdir(parents=True)
-    (made / "manifest.json").write_text(json.dumps({"stage": DATA, "marks": {"scratch": True}, "files": {}}))
+    (made / "manifest.json").write_text(json.dumps(NOTHING | {"stage": DATA, "marks": {"scratch": True}}))
     name = f"scratch/{DATA}/{made.name}"
     for text in (name, f"data={made}", f"{name}/sub/.."):
         ((_, output),) = by_hand._given(text)

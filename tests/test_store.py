@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from conftest import NOTHING
 from underseer import paths, store
 from underseer.errors import StageError, UserError
 
 KEY = "0123456789abcdef"
 STAGE = "w2s/1_data"
-NOTHING = {name: {} for name in ("parameters", "inputs", "hashes", "metrics", "cost", "marks")}
 
 
 def make(home: Path, text: str = "content") -> store.Output:
