@@ -160,21 +160,13 @@ def score_change(first: Mapping, last: Mapping, seeds: Sequence[int]) -> differe
 
 
 def gap_change(results: Results, first: Mapping, last: Mapping, seeds: Sequence[int]) -> differences.Difference | None:
-    """The change of PGR, each the share of the mean gap that the mean gain is; its variance is the jackknife's over S seeds, which leaves one
-    out at a time. (A seed's own share has no finite variance, where its gap is small.) None below two seeds.
-    """
+    """The change of PGR, each the share of the mean gap that the mean gain is. (A seed's own share has no finite variance, where its gap is
+    small.) None below two seeds."""
     if len(seeds) < 2:
         return None
-    parts = np.array([_gain_and_gap(results, row, seeds) for row in (first, last)])  # (2, 2, S)
-    shares = [parts[:, 0, k].sum(-1) / parts[:, 1, k].sum(-1) for k in _without_each(len(seeds))]
-    moves = np.array([b - a for a, b in shares])
-    whole = parts[:, 0].sum(-1) / parts[:, 1].sum(-1)
-    variance = (len(seeds) - 1) / len(seeds) * ((moves - moves.mean()) ** 2).sum()
-    return differences.Difference(float(whole[1] - whole[0]), 0.0, 0.0, float(variance), len(seeds), MANY)
-
-
-def _without_each(n: int) -> list[list[int]]:
-    return [[k for k in range(n) if k != left_out] for left_out in range(n)]
+    gains, gaps = zip(*(_gain_and_gap(results, row, seeds) for row in (last, first)), strict=True)
+    mean, variance = differences.of_ratios(gains, gaps)
+    return differences.Difference(mean, 0.0, 0.0, variance, len(seeds), MANY)
 
 
 def _gain_and_gap(results: Results, row: Mapping, seeds: Sequence[int]) -> tuple[list[float], list[float]]:

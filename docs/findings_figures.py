@@ -92,35 +92,36 @@ def scored(results: Results, question: Question) -> list[Panel]:
     """The methods that are compared, of the loop and its controls every round: on safety, helpfulness and refusals, else on the primary
     metric; and the labels of the votes where these are compared."""
     asked = {method for pair in question.pairs for method in pair}
+    results = _only(results, asked)
     if results["pipeline"] == "selfmoa":
         sets = [(stages.main_of(results, role), metric) for role, metric in loop_tidy.SCORED]
         tables = {d: tidy.rows(results, metric=m, dataset=d) for d, m in sets if d}
         return [
-            Panel(_picked(t, asked), f"{figures.axis_label(t['metric'].iloc[0])}\n{w.dataset_name(d)}")
+            Panel(t, f"{figures.axis_label(t['metric'].iloc[0])}\n{w.dataset_name(d)}")
             for d, t in tables.items()
             if len(t)
         ]
     rows = tidy.scores(results)
-    panels = [Panel(_picked(rows, asked), figures.axis_label(rows["metric"].iloc[0]))]
+    panels = [Panel(rows, figures.axis_label(rows["metric"].iloc[0]))]
     labels = tidy.weak_labels(results)
     if "single" in asked and len(labels):
-        voted = asked | {m.removeprefix("w2s_") for m in asked}
         label = f"Weak labels: {w.lowered(figures.axis_label(labels['metric'].iloc[0]))}"
-        panels.append(Panel(_picked(labels, voted), label))
+        panels.append(Panel(labels, label))
     return panels
 
 
-def _picked(rows: pd.DataFrame, asked: set[str]) -> pd.DataFrame:
-    """The rows of the methods that are asked for, with a foot that counts these alone."""
-    own = [m in asked or bool(iteration(m)) or (rounds(m) or (m, 0))[0] in asked for m in rows["method"]]
-    picked = rows[own]
-    old, new = (w.sample_text(r.to_dict("records")) for r in (rows, picked))
-    picked.attrs = {
-        "foot": rows.attrs["foot"]
-        .replace(old, new)
-        .replace(old.replace(" test ", " transfer "), new.replace(" test ", " transfer "))
+def _only(results: Results, asked: set[str]) -> Results:
+    """The results of the methods that are asked for, each round of a loop's, and of the labels of their votes."""
+    voted = asked | {m.removeprefix("w2s_") for m in asked}
+    rows = [
+        r for r in results["rows"] if iteration(r["method"]) or (rounds(r["method"]) or (r["method"], 0))[0] in asked
+    ]
+    labels = results.get("label_quality") or {"rows": [], "covers": None}
+    return {
+        **results,
+        "rows": rows,
+        "label_quality": {**labels, "rows": [r for r in labels["rows"] if r["method"] in voted]},
     }
-    return picked
 
 
 def along(name: str, swept: ablation.Sweep, *, gap: bool) -> tuple[str, list[Panel]]:
@@ -254,10 +255,7 @@ def pairs(results: Results):
 def beside(ax: Any, rows: pd.DataFrame) -> None:
     """The intervals of models without pairs, at the end of the axis."""
     for k, row in enumerate(rows.to_dict("records")):
-        ink, at = drawing.colour(row["method"], 0), 1.015 + 0.018 * k
-        look = {"color": ink, "transform": ax.get_yaxis_transform(), "clip_on": False}
-        ax.plot([at, at], [row["low"], row["high"]], lw=2.2, solid_capstyle="butt", **look)
-        ax.plot([at], [row["mean"]], "o", ms=5, mec="white", mew=0.8, **look)
+        marks.at_end(ax, 1.015 + 0.018 * k, row, drawing.colour(row["method"], 0), transform=ax.get_yaxis_transform())
 
 
 def corrected(results: Results):
@@ -301,9 +299,7 @@ def rates(results: Results, dataset: str) -> pd.DataFrame:
 
 def by_judge(ax: Any, rows: pd.DataFrame) -> None:
     """Rates of ``rates``, of each method by each judge below each other."""
-    for k, (metric, (name, ink)) in enumerate(RATES.items()):
-        part = rows[rows["metric"] == metric]
-        part = part.assign(values=[[]] * len(part))
-        marks.spread(ax, part, part["place"] + 0.24 * (k - 1), [ink] * len(part), marker=drawing.MARKERS[k])
-        ax.plot([], [], drawing.MARKERS[k], color=ink, mec="white", ms=7, label=name)
+    rows = rows.assign(values=[[]] * len(rows))
+    parts = [(name, ink, rows[rows["metric"] == metric]) for metric, (name, ink) in RATES.items()]
+    loop_figures.below_each_other(ax, parts)
     loop_figures.downwards(ax, rows.sort_values("place"))

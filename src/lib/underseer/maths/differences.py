@@ -135,6 +135,22 @@ def paired_difference(values, boot, n_differ: int) -> Difference:
     return Difference(float(values.mean()), *parts, len(values), n_differ)
 
 
+def of_ratios(above, below) -> tuple[float, float]:
+    """The first of two ratios less the second, each of sums over seeds, and its variance between seeds: the jackknife's, which leaves one
+    seed out at a time (Efron and Stein 1981, "The jackknife estimate of variance", Annals of Statistics 9); 0 of one seed.
+
+    above, below: (2, S). A seed counts as much as it has below the line; without any one seed something must be left there.
+    """
+    above, below = np.asarray(above, float), np.asarray(below, float)
+    n = above.shape[1]
+    first, second = above.sum(1) / below.sum(1)
+    if n == 1:
+        return float(first - second), 0.0
+    without = (above.sum(1, keepdims=True) - above) / (below.sum(1, keepdims=True) - below)
+    moves = without[0] - without[1]
+    return float(first - second), float((n - 1) / n * ((moves - moves.mean()) ** 2).sum())
+
+
 def mcnemar(a, b) -> float:
     """Exact two-sided McNemar p-value. a, b: (n,) 1 where the classifier is right, paired by item (McNemar 1947).
 

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from underseer.report import wording as w
-from underseer.report.marks import ENDLESS, HALO, limited, lost_values, outside, spread, write_beyond
+from underseer.report.marks import ENDLESS, HALO, at_end, limited, lost_values, outside, spread, write_beyond
 from underseer.report.names import rounds
 
 COLOURS = {
@@ -185,16 +185,15 @@ def _across(ax: Axes, rows: pd.DataFrame, ink: Mapping[str, Any]) -> None:
     """The lines of ``trend`` that have no place."""
     drawn: list[Any] = []  # the colours of the lines that were drawn: variants of one method have the same, and dashes
     constant = rows[rows["place"].isna()]
-    for k, row in enumerate(constant.itertuples()):
-        dashes = DASHES[drawn.count(ink[row.line]) % len(DASHES)]
-        ax.axhline(row.mean, color=ink[row.line], lw=1.6, ls=dashes, label=row.line, zorder=1.5)
-        drawn.append(ink[row.line])
-        if pd.notna(row.low) and len(constant) > BANDS:
-            at = rows["place"].max() + 0.5 + ASIDE * k
-            ax.plot([at, at], [row.low, row.high], color=ink[row.line], lw=2.2, solid_capstyle="butt", clip_on=False)
-            ax.plot([at], [row.mean], "o", ms=5, color=ink[row.line], mec="white", mew=0.8, clip_on=False)
-        elif pd.notna(row.low):
-            ax.axhspan(row.low, row.high, color=ink[row.line], alpha=0.12, lw=0)
+    for k, row in enumerate(constant.to_dict("records")):
+        own = ink[row["line"]]
+        dashes = DASHES[drawn.count(own) % len(DASHES)]
+        ax.axhline(row["mean"], color=own, lw=1.6, ls=dashes, label=row["line"], zorder=1.5)
+        drawn.append(own)
+        if pd.notna(row["low"]) and len(constant) > BANDS:
+            at_end(ax, rows["place"].max() + 0.5 + ASIDE * k, row, own)
+        elif pd.notna(row["low"]):
+            ax.axhspan(row["low"], row["high"], color=own, alpha=0.12, lw=0)
 
 
 ASIDE = 0.09

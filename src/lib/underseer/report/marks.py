@@ -114,6 +114,13 @@ def _row(
         put([row["mean"]], at[0], marker=marker, ms=7, zorder=3, **edge)
 
 
+def at_end(ax: Axes, at: float, row: Mapping[str, Any], ink: Any, **look: Any) -> None:
+    """An upright interval with its mean beside the other end of the axis, of what holds along all of it."""
+    look |= {"color": ink, "clip_on": False}
+    ax.plot([at, at], [row["low"], row["high"]], lw=2.2, solid_capstyle="butt", **look)
+    ax.plot([at], [row["mean"]], "o", ms=5, mec="white", mew=0.8, **look)
+
+
 def lost_values(row: Mapping[str, Any]) -> list[float]:
     """The values of the seeds of a ``tidy`` row whose training collapsed."""
     lost, seeds = row.get("collapsed"), row.get("seeds")

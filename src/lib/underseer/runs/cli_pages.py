@@ -32,11 +32,9 @@ def report(
         say(f"report: {paths.shown(folder / 'index.html')}")
         return
     output = publish.newest_report(name)
-    texts = None
     if show_unsafe:
         errors.print("warning: the report will show unsafe texts; do not publish it", style="yellow")
-        texts = publish.texts(output)
-    folder = publish.republish(output, name, texts=texts)
+    folder = publish.republish(output, name, unsafe=show_unsafe)
     say(f"report: {paths.shown(folder / 'index.html')}")
 
 

@@ -66,15 +66,12 @@ def _fill(output: store.Output, folder: Path) -> None:
     page.write(nbformat.read(output.file("notebook.ipynb"), 4), folder)
 
 
-def republish(output: store.Output, name: str, *, texts: dict[str, str] | None = None) -> Path:
-    """Render tables, figures and pages once more, from a stored ``results.json`` alone, by the report's notebook as it is now."""
-    from underseer.report import case
-
+def republish(output: store.Output, name: str, *, unsafe: bool = False) -> Path:
+    """Render tables, figures and pages once more, from a stored ``results.json`` alone, by the report's notebook as it is now; with the
+    ``unsafe`` texts too where they are asked for."""
     check(output)
-    results = json.loads(output.file("results.json").read_text(encoding="utf-8"))
-    if texts and (results.get("case_study") or {}).get("kind") == "continuation":
-        texts = texts | case.case_texts(results["case_study"], output.table("predictions"))
-    return _place(name, lambda fresh: render(output.file("results.json"), fresh, texts), output)
+    shown = _texts(output) if unsafe else None
+    return _place(name, lambda fresh: render(output.file("results.json"), fresh, shown), output)
 
 
 def browse(name: str, *, texts: bool = False) -> tuple[Path, Path | None]:
@@ -176,15 +173,17 @@ def shows(report: store.Output, folder: Path) -> bool:
     return shown.is_file() and made.is_file() and shown.read_bytes() == made.read_bytes()
 
 
-def texts(report: store.Output) -> dict[str, str]:
-    """The test texts of a report's data, by id, unsafe ones too; of the loop those of its case study, answers as well."""
+def _texts(report: store.Output) -> dict[str, str]:
+    """The test texts of a report's data, by id, unsafe ones too, and those of its case study; of the loop those of its case study alone,
+    answers as well."""
+    from underseer.report import case, collect_w2s
     from underseer.report import collect_selfmoa as loop
-    from underseer.report import collect_w2s
 
-    check(report)
     results = json.loads(report.file("results.json").read_text(encoding="utf-8"))
     if results["pipeline"] == "selfmoa":
         return loop.case_texts(results["case_study"], loop.evaluated(report.manifest["variants"]))
     keys = [k for cell in report.manifest["variants"] for k in cell["roles"].values()]
     outputs = [o for k in dict.fromkeys(keys) if (o := store.read("w2s/1_data", k))]
-    return {i: t for output in outputs for i, t in collect_w2s.test_texts(output).items()}
+    texts = {i: t for output in outputs for i, t in collect_w2s.test_texts(output).items()}
+    continues = (results.get("case_study") or {}).get("kind") == "continuation"
+    return texts | (case.case_texts(results["case_study"], report.table("predictions")) if texts and continues else {})

@@ -124,22 +124,18 @@ def fall(a: Sequence[Mapping[str, int]], b: Sequence[Mapping[str, int]]) -> diff
     """The difference of two sensitivities, each that of the unsafe answers of all S seeds together.
 
     a, b: S counts each, in the order of the seeds. A seed with few unsafe answers has little weight, one with none has none. The
-    variance between seeds is the jackknife's, which leaves one seed out at a time (Efron and Stein 1981); that of the answers is binomial, of
-    (hits + 1) / (answers + 2). Both are added. None where it cannot be told: no unsafe answer, or all of them in one seed of several.
+    variance between seeds is that of `differences.of_ratios`; that of the answers is binomial, of (hits + 1) / (answers + 2). Both are
+    added. None where it cannot be told: no unsafe answer, or all of them in one seed of several.
 
     Simulated (tests/test_judges_in_use.py): without any fall at most 5 % of runs of 3, 5 and 8 seeds have p < 0.05.
     """
     hits = np.array([[c["tp"] for c in side] for side in (a, b)], float)
     unsafe = hits + [[c["fn"] for c in side] for side in (a, b)]
-    n = len(a)
-    left_out = unsafe.sum(1, keepdims=True) - unsafe if n > 1 else unsafe
-    if not (left_out > 0).all():
+    left = unsafe.sum(1, keepdims=True) - unsafe if len(a) > 1 else unsafe
+    if not (left > 0).all():
         return None
-    pooled = hits.sum(1) / unsafe.sum(1)
-    shares = (hits.sum(1, keepdims=True) - hits) / left_out if n > 1 else hits / unsafe
-    moves = shares[0] - shares[1]
-    seeds = (n - 1) / n * ((moves - moves.mean()) ** 2).sum()
+    mean, seeds = differences.of_ratios(hits, unsafe)
     smoothed = (hits.sum(1) + 1) / (unsafe.sum(1) + 2)
     items = float((smoothed * (1 - smoothed) / (unsafe.sum(1) + 2)).sum())
     missed = int((unsafe - hits).sum())
-    return differences.Difference(float(pooled[0] - pooled[1]), items, items, float(seeds), n, missed)
+    return differences.Difference(mean, items, items, seeds, len(a), missed)

@@ -98,14 +98,19 @@ def categories(rows: pd.DataFrame) -> Figure | None:
         return None
     fig, axes = canvas(7.4, 0.56 * rows["place"].nunique() + 1.5)
     ax = axes[0, 0]
-    for k, (name, part) in enumerate(rows.groupby("name", sort=False)):
-        ink = colour(part["method"].iloc[0], 0)
-        spread(ax, part, part["place"] + 0.24 * (k - 1), [ink] * len(part), marker=MARKERS[k], aside=0.0)
-        ax.plot([], [], MARKERS[k], color=ink, mec="white", ms=7, label=name)
+    parts = [(name, colour(part["method"].iloc[0], 0), part) for name, part in rows.groupby("name", sort=False)]
+    below_each_other(ax, parts)
     downwards(ax, rows)
     ax.set_xlim(-2, 102)
     ax.set_xlabel("Unsafe rate (%), lower is better")
     return finish(fig, rows, legend=ax)
+
+
+def below_each_other(ax: Axes, parts: Sequence[tuple[str, Any, pd.DataFrame]]) -> None:
+    """At each place the rows of up to three parts below each other, each part with its name, colour and mark."""
+    for k, (name, ink, part) in enumerate(parts):
+        spread(ax, part, part["place"] + 0.24 * (k - 1), [ink] * len(part), marker=MARKERS[k], aside=0.0)
+        ax.plot([], [], MARKERS[k], color=ink, mec="white", ms=7, label=name)
 
 
 def downwards(ax: Axes, rows: pd.DataFrame) -> None:
