@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import pandas as pd
+from underseer.store import Output
 
 STEERING = frozenset({"seed", "iterations", "baselines"})
 """Keys that decide which models there are, not what one of them is: they make no variants of a method."""
@@ -14,18 +14,6 @@ STEERING = frozenset({"seed", "iterations", "baselines"})
 Cell = Mapping[str, Any]
 Variants = Sequence[Cell]
 """Each variant: its ``values`` of the grid, and by role its ``outputs``."""
-
-
-class Output(Protocol):
-    """A finished stage, as far as a report reads it."""
-
-    key: str
-    parameters: Mapping[str, Any]
-    metrics: Mapping[str, float]
-
-    def has(self, name: str) -> bool: ...
-    def table(self, name: str) -> pd.DataFrame: ...
-    def json(self, name: str) -> Any: ...
 
 
 class Run(Protocol):

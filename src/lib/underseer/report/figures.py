@@ -74,10 +74,8 @@ def gaps(rows: pd.DataFrame, metric: str) -> Figure | None:
     ax = axes[0, 0]
     limits = limited(rows)
     forest(ax, rows, limits)
-    for x, name, side in (
-        (0, "weak", "right"),
-        (1, "ceiling", "left"),
-    ):  # at one column's width there is no room between
+    # at one column's width there is no room between
+    for x, name, side in ((0, "weak", "right"), (1, "ceiling", "left")):
         reference(ax, x, name, ha=side)
     ax.set_xlim(*limits)
     ax.set_xlabel(f"Performance gap recovered, on {w.spoken(metric)} (0 = weak supervisor, 1 = ceiling; no unit)")

@@ -99,9 +99,7 @@ def _row(
         put([v for v in shown if low <= v <= high], at[1], ls="", mec=ink, **look)
     for side, (text, n) in beyond(row, limits).items():
         end, arrow, inward = (low, "<v"[upright], 1) if side == "low" else (high, ">^"[upright], -1)
-        step = (
-            (0, 4 * inward / 72) if upright else (4 * inward / 72, 0)
-        )  # in inches: the whole arrow stands within the axis
+        step = (0, 4 * inward / 72)[:: 1 if upright else -1]  # in inches: the whole arrow stands within the axis
         look = {"marker": arrow, "clip_on": False, "zorder": 4, "ls": ""}
         look["transform"] = ax.transData + ScaledTranslation(*step, ax.figure.dpi_scale_trans)
         if text:

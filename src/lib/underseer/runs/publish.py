@@ -41,9 +41,9 @@ def check(report: store.Output, *artefacts: store.Output) -> None:
     """
     from underseer.look import viewer
 
-    whole = {output.path: ("",) for output in (report, *artefacts)}
-    for output in (report, *artefacts, *viewer.outputs(report).values()):
-        if lines := store.damage(output, whole.get(output.path, READ)):
+    whole = dict.fromkeys((report, *artefacts), ("",))
+    for output, endings in (whole | {o: READ for o in viewer.outputs(report).values() if o not in whole}).items():
+        if lines := store.damage(output, endings):
             place = shlex.quote(paths.shown(output.path))
             until = "" if output is report else f" --until {'/'.join(output.path.parts[-3:-1])}"
             raise UserError(f"{lines[0]}; remove it (rm -r {place}) and make it anew: {command(report)}{until}")

@@ -128,13 +128,8 @@ def _off(attacks: pd.DataFrame) -> list[dict[str, Any]]:
     rows = attacks.assign(rest=(-attacks[GAP]).where(attacks[_ERROR].isna()))
     errors = rows.groupby(["dataset", "method", "variant", "seed"], sort=False)[["rest", _ERROR]].mean()
     errors["judge"], errors["corrected"] = errors["rest"].abs(), (errors[_ERROR] - errors["rest"]).abs()
-    off = (
-        errors.dropna()
-        .groupby(["dataset", "method", "variant"], sort=False)[["judge", "corrected"]]
-        .mean()
-        .reset_index()
-    )
-    return [row | {"variant": json.loads(row["variant"])} for row in off.to_dict("records")]
+    off = errors.dropna().groupby(["dataset", "method", "variant"], sort=False)[["judge", "corrected"]]
+    return [row | {"variant": json.loads(row["variant"])} for row in off.mean().reset_index().to_dict("records")]
 
 
 def _correct(group: Measured) -> None:

@@ -42,9 +42,7 @@ def trusted(results: Results) -> pd.DataFrame:
                 values = [100 * k / n for k, n in counts if n]
                 if len(values) < len(counts):
                     said = f"{len(counts) - len(values)} of {w.plural(len(counts), 'seed')}"
-                    without[method, aspect] = (
-                        f"{stages.stage_name(method)}: {said} without {_OF[aspect]} answers, no point"
-                    )
+                    without[method, aspect] = f"{known['tick']}: {said} without {_OF[aspect]} answers, no point"
                 rows.append({"panel": aspect, "values": values, **known, **ends})
     table = pd.DataFrame(rows)
     seeds = w.plural(max((len(r["counts_by_seed"]) for r in results.get("judges_by_stage") or []), default=0), "seed")
