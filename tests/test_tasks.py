@@ -10,6 +10,7 @@ import pytest
 
 from conftest import ROOT
 from underseer import look
+from underseer.engines import cuts
 from underseer.errors import UserError
 from underseer.maths import selection
 from underseer.runs import modules, params, plan
@@ -165,6 +166,19 @@ def test_prompts_without_a_verdict_are_left_out() -> None:
     assert passages.teach(ROWS, kept).continuation.tolist() == [" s", " q"]
     with pytest.raises(UserError, match="none of 3 prompts has a chosen continuation"):
         passages.teach(ROWS, kept.assign(continuation=None))
+
+
+def test_a_continuation_that_was_cut_stays_marked_as_such() -> None:
+    finish = (["stop", "length", "stop"], ["length", "stop", "stop"])
+    both = [written(" p", " q", " r"), written(" s", " t", " u")]
+    answers = frames.align([w.assign(finish=f) for w, f in zip(both, finish, strict=True)], "text", "finish")
+    chosen = passages.choose(answers, lambda texts: [1, 0, 0], np.zeros((1, 2, 3)))
+    assert chosen.cut.tolist() == [True, True, False] and cuts.cut_share(chosen) == pytest.approx(2 / 3)
+    assert cuts.cut_words(chosen).startswith("WARNING: 2 of 3 answers ran out of tokens (66.7%), above 5%")
+    assert passages.teach(ROWS, chosen).cut.tolist() == [True, True, False]
+    assert "cut" not in passages.teach(ROWS, None)
+    unchosen = passages.choose(answers, lambda texts: [-1, 0, 0], np.zeros((1, 2, 3)))
+    assert unchosen.cut.tolist() == [False, True, False] and unchosen.cut.dtype == bool
 
 
 def test_a_rule_of_ones_own_chooses() -> None:

@@ -496,6 +496,19 @@ def test_continuation_rows_by_hand():
     assert {len(row) for row in short.ids} == {2} and set(short.begins) == {1}
 
 
+def test_no_end_is_learnt_after_a_continuation_that_was_cut():
+    from underseer.training.rows import continuation_rows
+
+    _, tokenizer = _language_model()
+    end = tokenizer.eos_token_id
+    rows = continuation_rows(tokenizer, PROMPTS[:3].assign(cut=[True, True, False]), "training", length=32, multiple=1)
+    learnt = [row[begin:].tolist() for row, begin in zip(rows.ids, rows.begins, strict=True)]
+    texts = [tokenizer(text).input_ids for text in PROMPTS.continuation[:3]]
+    assert learnt == [texts[0], [end], [*texts[2], end]]  # of an empty one the end alone is there to learn
+    weighed = PROMPTS[:3].assign(cut=[False, False, True], weight=[0, 1, 1])
+    assert continuation_rows(tokenizer, weighed, "training", length=32, multiple=1).ids[1][-1] == texts[2][-1]
+
+
 def test_an_opening_token_stays_when_a_prompt_is_cut():
     row = np.array([7, 1, 2, 3, 4])
     assert batches.cut_left(row, 3, start=7).tolist() == [7, 3, 4]

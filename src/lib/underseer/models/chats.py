@@ -179,9 +179,12 @@ def answer_rows(
         else:  # its first characters merged with the prompt's last
             (row,) = text_rows(tokenizer, [part])
         rows.append(np.append(row, end))
-    if cut is None:
-        return rows
-    return [row[:-1] if unended and len(row) > 1 else row for row, unended in zip(rows, cut, strict=True)]
+    return rows if cut is None else unended(rows, cut)
+
+
+def unended(rows: Sequence[np.ndarray], cut: Sequence[bool]) -> list[np.ndarray]:
+    """Token rows without their last token, the end, where an answer was ``cut`` (n,); one of the end alone stays."""
+    return [row[:-1] if was_cut and len(row) > 1 else row for row, was_cut in zip(rows, cut, strict=True)]
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:

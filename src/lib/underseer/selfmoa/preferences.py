@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from underseer.engines.cuts import cut_share as cut_share
+from underseer.engines.cuts import cut_words as cut_words
 from underseer.judges.base import release
 from underseer.judges.bench import MOST_UNJUDGED
 from underseer.models import chats
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
 MAX_UNJUDGED = MOST_UNJUDGED
 """Share of answers without a verdict above which a stage ends, as when a judge is measured."""
-MAX_CUT = 0.05
-"""Share of answers that ran out of tokens above which a notebook warns."""
 
 
 def answer(engine: Engine, prompts: pd.DataFrame, sampling: Sampling, *, adapter: Path | None = None) -> pd.DataFrame:
@@ -89,17 +89,3 @@ def enough_judged(scores: pd.Series | np.ndarray, measure: str) -> tuple[bool, s
         "replies or its server, or take another judge"
     )
     return missing <= MAX_UNJUDGED * n, text
-
-
-def cut_share(answers: pd.DataFrame) -> float:
-    """The share of answers that ran out of tokens; 0 of none."""
-    return float(answers.cut.mean()) if len(answers) else 0.0
-
-
-def cut_words(answers: pd.DataFrame) -> str:
-    """In words, for the notebook: how many answers ran out of tokens, with a warning where they are many."""
-    share = cut_share(answers)
-    text = f"{int(answers.cut.sum())} of {len(answers)} answers ran out of tokens ({share:.1%})"
-    if share <= MAX_CUT:
-        return f"{text}."
-    return f"WARNING: {text}, above {MAX_CUT:.0%}: they are judged as they stand, and no end of turn is learnt after them; raise max_new_tokens."

@@ -108,8 +108,8 @@ def fit_continuations(
 ) -> FitResult:
     """Train a causal language model to continue prompts; the state with the lowest validation loss is restored.
 
-    Frames have ``text`` (the prompt) and ``continuation``, and optionally ``weight`` as in ``fit_classifier``. Losses
-    are means in nats over the tokens of the continuations and the end token that closes each; those of the prompts are
+    Frames have ``text`` (the prompt) and ``continuation``, and optionally ``cut`` (whether it ran out of tokens: no end token
+    is learnt after it) and ``weight`` as in ``fit_classifier``. Losses are means in nats over the tokens of the continuations and the end token that closes each; those of the prompts are
     read, not learnt. ``loss`` is the sum of a batch, as ``objectives.token_loss_sum``. Prompt and continuation are tokenised apart. Together they take at most ``max_length`` tokens: the
     longer one is cut until both are alike, the prompt on the left, the continuation on the right. Of an empty
     continuation the end token alone is learnt. Checkpoints as in ``fit_classifier``. Raises UserError for a missing

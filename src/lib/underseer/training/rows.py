@@ -18,7 +18,7 @@ from underseer.models.batches import (
     start_token,
     tokenise,
 )
-from underseer.models.chats import answer_rows, ask, check_template, prompt_rows
+from underseer.models.chats import answer_rows, ask, check_template, prompt_rows, unended
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +68,7 @@ def continuation_rows(
     tokenizer: PreTrainedTokenizerBase, df: pd.DataFrame, part: str, *, length: int, multiple: int
 ) -> TokenRows:
     """Rows ``text`` + ``continuation`` + end token, of which only the continuation and the end token are learnt.
+    One that ran out of tokens (column ``cut``, where it is there) has no end token.
 
     Both parts are tokenised apart, so that the learnt tokens are those that a model continuing the prompt must write.
     """
@@ -83,6 +84,7 @@ def continuation_rows(
         raise UserError(f"max_length = {length} leaves no room for a prompt and its continuation; give at least 2")
     end = end_token(tokenizer)
     learnt = [np.append(row, end) for row in bare_ids(tokenizer, df["continuation"].tolist())]
+    learnt = unended(learnt, df["cut"]) if "cut" in df.columns else learnt
     ids, begins = continued(prompt_ids(tokenizer, df["text"].tolist()), learnt, length, start_token(tokenizer))
     return TokenRows(
         ids, tokenizer.pad_token_id, language_model=True, begins=begins, weights=weights, multiple=multiple

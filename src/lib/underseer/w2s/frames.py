@@ -21,8 +21,8 @@ def texts(rows: pd.DataFrame) -> list[str]:
     return [*rows.text, *(rows.text_pair if "text_pair" in rows else ())]
 
 
-def align(predictions: Sequence[pd.DataFrame], column: str = "p") -> pd.DataFrame:
-    """Several supervisors' answers (id, split, and ``column``) side by side: id, split, and for p: p0, p1, ...
+def align(predictions: Sequence[pd.DataFrame], *columns: str) -> pd.DataFrame:
+    """Several supervisors' answers (id, split, and ``columns``, p where none is named) side by side: id, split, and for p: p0, p1, ...
 
     Raises:
         UserError: no supervisor, or supervisors that answered different rows.
@@ -32,10 +32,11 @@ def align(predictions: Sequence[pd.DataFrame], column: str = "p") -> pd.DataFram
     first = predictions[0]
     aligned = first[["id", "split"]].copy()
     for number, given in enumerate(predictions):
-        answers = given.set_index("id")[column]
+        answers = given.set_index("id")
         if len(answers) != len(first) or not answers.index.is_unique or set(answers.index) != set(first.id):
             raise UserError(f"supervisor {number} answered other rows than supervisor 0; run both on the same data")
-        aligned[f"{column}{number}"] = answers.reindex(aligned.id).to_numpy()
+        for column in columns or ("p",):
+            aligned[f"{column}{number}"] = answers[column].reindex(aligned.id).to_numpy()
     return aligned
 
 

@@ -63,7 +63,8 @@ def candidates(answers: pd.DataFrame) -> np.ndarray:
 def choose(
     answers: pd.DataFrame, rule: Callable[..., np.ndarray], toxicity: np.ndarray, nll: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """One continuation a prompt: id, split, continuation, supervisor, toxicity (mean of the training judges), nll.
+    """One continuation a prompt: id, split, continuation, supervisor, toxicity (mean of the training judges), nll, and ``cut``:
+    whether it ran out of tokens. ``answers`` as ``frames.align`` returns texts and, where it is known, ``finish``.
 
     ``rule`` takes any of ``texts``, ``toxicity`` (M, B, n) and ``nll`` (B, n), by the names of its parameters, and
     returns the chosen indices (n,), as those of ``maths.selection`` do. Where it returns -1 (no candidate has a score,
@@ -84,12 +85,14 @@ def choose(
             f"the rule returned an array of shape {chosen.shape}; expected the numbers of {texts.shape[1]} candidates, "
             f"from 0 to {len(texts) - 1}, or -1"
         )
+    finish = answers.filter(regex=r"^finish\d+$").to_numpy().T  # (B, n), or none
     known, at = chosen >= 0, (np.maximum(chosen, 0), np.arange(len(chosen)))
     return answers[["id", "split"]].assign(
         continuation=np.where(known, texts[at], None),
         supervisor=chosen,
         toxicity=np.where(known, toxicity.mean(axis=0)[at], np.nan),
         nll=np.nan if nll is None else np.where(known, nll[at], np.nan),
+        cut=known & (finish[at] == "length") if len(finish) else False,
     )
 
 
@@ -105,7 +108,7 @@ def enough_chosen(weak_labels: pd.DataFrame) -> tuple[bool, str]:
 
 def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None) -> pd.DataFrame:
     """What a student learns from: transfer and validation prompts with the weak continuations, or with the human ones. Prompts for
-    which none was chosen are left out.
+    which none was chosen are left out; ``cut``: whether a weak one ran out of tokens.
 
     Raises:
         UserError: a prompt that is not among the weak labels, or none that has a continuation.
@@ -116,7 +119,7 @@ def teach(rows: pd.DataFrame, weak_labels: pd.DataFrame | None) -> pd.DataFrame:
     strange = int((~taught.id.isin(weak_labels.id)).sum())
     if strange:
         raise UserError(f"{strange} of {len(taught)} prompts have no weak continuation; they were made for other rows")
-    given = weak_labels.loc[weak_labels.continuation.notna(), ["id", "continuation"]]
+    given = weak_labels.loc[weak_labels.continuation.notna(), weak_labels.columns.isin(["id", "continuation", "cut"])]
     if given.empty:
         raise UserError(
             f"none of {len(weak_labels)} prompts has a chosen continuation; look at the judge's replies, or take another judge"
