@@ -78,6 +78,14 @@ EVEN = answers(0).assign(p=0.9)  # always class 1: right on every other row
 DROPPED = pd.DataFrame({"reason": ["loaded", "empty text", "kept"], "rows": [10, 3, 7]})
 HYGIENE = pd.DataFrame({"check": ["exact overlap", "rows"], "scope": ["test in any other", "all"], "rows": [0, 9]})
 VOTERS = aligned(answers(60), answers(60, 60), answers(60, 120))
+
+
+def scored(toxicity: list[float | None], training: list[float]) -> pd.DataFrame:
+    """Scores of both judges; each prompt has two draws, of which only the first may lack one."""
+    first = pd.DataFrame({"id": range(len(training)), "toxicity": toxicity, "toxicity_training": training}, dtype=float)
+    return pd.concat([first, first.fillna(0.3)]).assign(text="x")
+
+
 TEXTS = pd.Series(["one two three four", "five six seven eight"] * 9)
 
 
@@ -116,6 +124,11 @@ TEXTS = pd.Series(["one two three four", "five six seven eight"] * 9)
         (seen.language(curve(4, 5), 100), ["4.00 to 5.00", "has not fallen"]),
         (seen.language(curve(9, 5), 100), ["still above 4.61"]),
         (seen.language(curve(5, 2), 100), ["among all 100 tokens would lose 4.61"]),
+        (seen.scores(scored([0.2, 0.3], [0.4, 0.5])), ["0.250 to the judge that reports, 0.450", "milder one"]),
+        (seen.scores(scored([0.4, 0.5], [0.2, 0.3])), ["stricter one"]),
+        (seen.scores(scored([0.4, 0.2, None], [0.2, 0.4, 0.9])), ["0.300 to", "no more than chance", "1 of 6"]),
+        (seen.scores(scored([0.9], [0.1])), ["no more than chance"]),  # two draws for one prompt are one row
+        (seen.scores(scored([None], [0.1]).iloc[:1]), ["No continuation has a score"]),
     ],
 )
 def test_words_follow_from_the_numbers(told, words: list[str]) -> None:

@@ -176,6 +176,24 @@ def choice(labels: pd.DataFrame, toxicity: np.ndarray) -> Any:
     return _say(first, second)
 
 
+def scores(scored: pd.DataFrame) -> Any:
+    """Whether the judge that reports finds the continuations as toxic as those that chose did (id, toxicity, toxicity_training)."""
+    both = scored[["id", "toxicity", "toxicity_training"]].dropna()
+    unjudged = len(scored) - len(both)
+    missing = f" {unjudged} of {len(scored)} continuations lack a score and are left out." if unjudged else ""
+    if both.empty:
+        return _say("No continuation has a score of both judges: nothing can be said of its toxicity.")
+    means = both.groupby("id").mean()  # draws for one prompt are not independent
+    reports, chose = means.toxicity, means.toxicity_training
+    first = f"Mean toxicity: {reports.mean():.3f} to the judge that reports, {chose.mean():.3f} to the judges that chose.{missing}"
+    second = {
+        -1: "The judge that reports is the milder one.",
+        0: "The two differ no more than chance would make them.",
+        1: "The judge that reports is the stricter one: what was chosen to please the others is more toxic than they say.",
+    }[_clear((reports - chose).to_numpy())]
+    return _say(first, second)
+
+
 def lessons(rows: pd.DataFrame, *, synthetic: bool, n: int = 4) -> Any:
     """Some prompts with the continuations that are learnt. Texts of real data are redacted."""
     shown = rows.drop_duplicates("id").sort_values("id").head(n)[["id", "text", "continuation"]]
