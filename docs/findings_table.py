@@ -74,6 +74,8 @@ QUESTIONS = (
              ("demo/selfmoa",), (("last", "reset"),)),
     Question("people", "Does the loop do better than DPO and MODPO on 400 pairs by people?", ("demo/selfmoa",),
              (("last", "human_dpo"), ("last", "human_modpo"))),
+    Question("matched", "Does the loop do better than baselines that learn from as many pairs, in one round?", _ablations("selfmoa_matched"),
+             tuple(("last", m) for m in ("human_dpo", "human_modpo", "dpo_safety_only", "dpo_weighted_sum", "sft"))),
     Question("controls", "Does the loop beat its controls?", _ablations("selfmoa_controls"),
              (("last", "offline"), ("last", "no_red_team"), ("last", "iterated_dpo"))),
     Question("pairs", "How many times as many pairs must people label for MODPO to be as safe as the loop?",
