@@ -58,6 +58,7 @@ def test_voting_and_seeds_cost_only_what_they_change() -> None:
     assert "testbed/pretrain" not in new(single, make("voting=none", "seed=[0, 1]"))
     three = ("n_seeds=3", VOTES)
     assert new(make(*three, "bootstraps=3"), make(*three, "bootstraps=5"))["w2s/2_supervisors"] == 2 * 3
+    assert count(make(*three, "bootstraps=[1, 3, 5, 9]"))["w2s/2_supervisors"] == 3 * (1 + 9), "few are part of many"
 
 
 def test_runtime_settings_are_not_in_keys() -> None:

@@ -18,7 +18,6 @@ from underseer.w2s import frames, passages, tasks
 
 TOXICITY = ROOT / "params" / "test" / "w2s_toxicity.yaml"
 SAFETY = ROOT / "params" / "test" / "w2s_safety.yaml"
-DEMO = ROOT / "params" / "demo" / "w2s_safety.yaml"
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
@@ -34,33 +33,15 @@ def test_every_task_has_its_metric_and_its_votes(name: str) -> None:
 @pytest.mark.parametrize(
     ("file", "sets", "told"),
     [
-        (TOXICITY, ["voting=hard"], "voting = 'hard': the toxicity task takes none, best_of_b, least_toxic, mbr"),
-        (SAFETY, ["voting=mbr"], "voting = 'mbr': the safety task takes none, hard, soft"),
         (TOXICITY, ["student_loss=aux_conf"], "student_loss = 'aux_conf': the toxicity task takes hard_ce"),
         (SAFETY, ["student_loss=filtered_ce"], "it needs supervisors that can disagree"),
         (SAFETY, ["n_judge=10"], "n_judge = 10: the safety task has no judges"),
         (TOXICITY, ["reporting_judge=null"], "reporting_judge = null: the toxicity task needs it"),
-        (SAFETY, ["bootstraps=0"], "bootstraps = 0: expected"),
     ],
 )
 def test_parameters_that_do_not_go_together(file, sets: list[str], told: str) -> None:
     with pytest.raises(UserError, match=told.replace("'", ".")):
         plan.make(params.load(file, sets))
-
-
-def test_an_ablation_over_voting_and_seed_recomputes_no_supervisor() -> None:
-    """Supervisors are shared by every vote, and a vote of few is part of a vote of many."""
-
-    def supervisors(*sets: str) -> list[plan.Instance]:
-        return [i for i in plan.make(params.load(DEMO, sets)).instances.values() if i.stage == "w2s/2_supervisors"]
-
-    one_vote = supervisors("voting=hard", "seed=[0, 1, 2]", "bootstraps=5")
-    all_votes = supervisors("voting=[none, hard, soft]", "seed=[0, 1, 2]", "bootstraps=5")
-    assert {i.key for i in all_votes} == {i.key for i in one_vote} and len(all_votes) == 3 * (1 + 5)
-    many = supervisors("voting=[none, hard, soft]", "seed=[0, 1, 2]", "bootstraps=[1, 3, 5, 9]")
-    assert len(many) == 3 * (1 + 9) and {i.key for i in one_vote} <= {i.key for i in many}
-    losses = supervisors("voting=hard", "seed=[0, 1, 2]", "bootstraps=5", "student_loss=[hard_ce, weighted_ce]")
-    assert {i.key for i in losses} == {i.key for i in one_vote}
 
 
 def test_a_stage_rests_on_its_own_code_alone() -> None:
