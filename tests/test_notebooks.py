@@ -23,6 +23,17 @@ def code_cells(path: Path) -> list[dict]:
     return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
 
 
+def parameters(path: Path) -> list[str]:
+    """The lines of the cell of parameters."""
+    cell = next(c for c in code_cells(path) if "parameters" in c["metadata"].get("tags", []))
+    return "".join(cell["source"]).splitlines()
+
+
+def experiment_of(stage: str) -> str:
+    path = ROOT / f"notebooks/{stage}.ipynb"
+    return next(line for line in parameters(path) if line.startswith("experiment")).split('"')[1]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=STAGES)
 def test_thin_and_clean(path: Path) -> None:
     tagged = [c for c in code_cells(path) if "parameters" in c["metadata"].get("tags", [])]
@@ -38,9 +49,7 @@ def test_thin_and_clean(path: Path) -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=STAGES)
 def test_parameters_are_explained_and_stages_lead_to_each_other(path: Path) -> None:
     """Each parameter has a unit, its choices or its meaning beside it; the first cell links the stages around it and the report."""
-    tagged = next(c for c in code_cells(path) if "parameters" in c["metadata"].get("tags", []))
-    lines = [line for line in "".join(tagged["source"]).splitlines() if " = " in line]
-    assert [line for line in lines if "  # " not in line] == []
+    assert [line for line in parameters(path) if " = " in line and "  # " not in line] == []
     head = "".join(json.loads(path.read_text())["cells"][0]["source"])
     targets = re.findall(r"\]\(([\w./]+\.ipynb)\)", head)
     assert "Before: [" in head or path.stem == "pretrain"
@@ -50,11 +59,10 @@ def test_parameters_are_explained_and_stages_lead_to_each_other(path: Path) -> N
     assert path in reports or reports & {(path.parent / target).resolve() for target in targets}
 
 
-@pytest.mark.parametrize(("stage", "path"), list(zip(STAGES, NOTEBOOKS, strict=True)), ids=STAGES)
-def test_defaults_are_the_demos(stage: str, path: Path) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_defaults_are_the_demos(stage: str) -> None:
     """Run All in JupyterLab does what the first variant of the experiment does that the notebook names."""
-    tagged = next(c for c in code_cells(path) if "parameters" in c["metadata"].get("tags", []))
-    experiment = next(line for line in tagged["source"] if line.startswith("experiment")).split('"')[1]
+    experiment = experiment_of(stage)
     assert experiment.startswith("params/demo/")
     first = next(iter(params.load(ROOT / experiment).resolved()))
     for name, default in plan.read_notebook(stage).defaults.items():
@@ -67,13 +75,11 @@ def test_defaults_are_the_demos(stage: str, path: Path) -> None:
             assert name in DECIDED | {"name"}
 
 
-@pytest.mark.parametrize(("stage", "path"), list(zip(STAGES, NOTEBOOKS, strict=True)), ids=STAGES)
-def test_run_all_has_an_instance_of_its_experiment(stage: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_run_all_has_an_instance_of_its_experiment(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of stages that the demo itself leaves out."""
     monkeypatch.setattr(by_hand, "_check_made", lambda choice: None)
-    tagged = next(c for c in code_cells(path) if "parameters" in c["metadata"].get("tags", []))
-    experiment = next(line for line in tagged["source"] if line.startswith("experiment")).split('"')[1]
-    choice = by_hand.choose(stage, dict(plan.read_notebook(stage).defaults), experiment, None)
+    choice = by_hand.choose(stage, dict(plan.read_notebook(stage).defaults), experiment_of(stage), None)
     assert choice.planned.stage == stage and choice.plan.instances[choice.planned.key] is choice.planned
 
 
