@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import os
 import shutil
@@ -125,13 +126,26 @@ def copied(tmp_path: Path) -> tuple[Path, Callable[..., str]]:
     return tmp_path, printed
 
 
+def whole(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store after a whole run of an experiment, made once, by the test process that needs it first; none changes it."""
+    folder = tmp_path_factory.getbasetemp()
+    home = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / f"whole_{file.stem}"
+    with open(f"{home}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "done").exists():
+            done = underseer(home, "run", file)
+            assert done.returncode == 0, done.stdout + done.stderr
+            (home / "done").touch()
+    return home
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store after a whole run of params/test/w2s_safety.yaml; tests that use it must not change it.
+    """The store after a whole run of params/test/w2s_safety.yaml."""
+    return whole(TEST_PARAMS, tmp_path_factory)
 
-    They stand in one file, so that one worker makes it, once (``--dist loadfile``).
-    """
-    home = tmp_path_factory.mktemp("store")
-    done = underseer(home, "run", TEST_PARAMS)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return home
+
+@pytest.fixture(scope="session")
+def legal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store after a whole run of params/test/w2s_legal.yaml."""
+    return whole(TEST_PARAMS.with_name("w2s_legal.yaml"), tmp_path_factory)

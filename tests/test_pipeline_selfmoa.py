@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -115,15 +116,18 @@ def test_a_rerun_does_nothing(loop: Path) -> None:
 
 
 @pytest.mark.usefixtures("warm_kernels")
-def test_the_tour_runs_beside_finished_runs(loop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tour_runs_beside_finished_runs(
+    loop: Path, legal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its student with the demo's vote and loss is the stored one; those of its own vote and loss are trained too."""
     import papermill
 
-    legal = "params/test/w2s_legal.yaml"
-    done = underseer(loop, "run", legal)
-    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.copytree(legal / "runs/w2s", loop / "runs/w2s")
+    file = "params/test/w2s_legal.yaml"
+    done = underseer(loop, "run", file)
+    assert done.returncode == 0 and "nothing to do" in done.stdout, done.stdout + done.stderr
     monkeypatch.setenv("UNDERSEER_HOME", str(loop))
-    values = {"experiment": legal, "loop": "params/test/selfmoa.yaml", "seed": 0}
+    values = {"experiment": file, "loop": "params/test/selfmoa.yaml", "seed": 0}
     tour = ROOT / "notebooks" / "tour.ipynb"
     done = papermill.execute_notebook(tour, tmp_path / "tour.ipynb", values, cwd=ROOT, progress_bar=False)
     printed = [o.text for cell in done.cells for o in cell.get("outputs", []) if "text" in o]

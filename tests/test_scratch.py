@@ -100,10 +100,12 @@ class Kernel:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """With a finished run, of which the report alone is not that of another experiment."""
     place = Place(tmp_path_factory.mktemp("scratch"))
+    shutil.copytree(finished / "runs/w2s", place.home / "runs/w2s", ignore=shutil.ignore_patterns(REPORT[4:]))
     done = place.underseer("run", EXPERIMENT)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0 and " 1 to run" in done.stdout, done.stdout + done.stderr
     return place
 
 
