@@ -47,6 +47,7 @@ from underseer.judges.noisy import Noisy
 from underseer.models import chats, loading
 from underseer.selfmoa import evaluation
 from underseer.store import Output
+from underseer.testbed import chat  # which the names of its models come with
 from underseer.training import finetune
 from underseer.training.settings import TrainSettings
 
@@ -167,7 +168,7 @@ def folders(tmp_path_factory):
             "format llama-guard says nothing of refusal; those of qwen3guard, wildguard do",
         ),
         ("helpfulness_judge=rubric:{0}/reward", "no language model but GPT2ForSequenceClassification"),
-        ("reporting_judge=classifier:{0}/base", "no sequence classifier but GPT2LMHeadModel"),
+        ("reporting_judge=classifier:{0}/base", "no sequence classifier but GPT2LMHeadModel.*trained:"),
         ("refusal_judge=classifier:{0}/guarding", "classes harmless, Harmful; none is known to mean refusal"),
         ("training_judge=classifier:{0}/guarding?label=harmfull", "did you mean 'Harmful'"),
         ("helpfulness_judge=reward:{0}/several", "3 outputs.*classifier:"),
@@ -1140,7 +1141,6 @@ def test_length_sways_a_judge_by_its_strength():
 
 def test_a_blind_spot_hides_its_categories_of_harm():
     from underseer.judges.noisy import blind, categories
-    from underseer.testbed import chat
 
     rows = chat.judged_exchanges(400, 0)
     asked = rows[rows.unsafe == 1].reset_index(drop=True)

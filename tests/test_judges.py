@@ -336,17 +336,10 @@ def test_a_number_that_is_declared_a_probability_is_read_as_it_is(tmp_path):
     assert [reason is None for reason in scores.failures] == inside.tolist()
 
 
-def test_what_is_no_trained_classifier_is_refused(tmp_path, toxic_folder):
-    with pytest.raises(UserError, match="did you mean"):
-        judges.preflight({"reporting_judge": f"classifier:{toxic_folder}?label=neutrall"})
+def test_what_is_no_trained_classifier_is_refused(tmp_path):
     loading.save(*loading.load_language_model(TINY, texts=TEXTS), tmp_path)
-    with pytest.raises(UserError, match="no sequence classifier but GPT2LMHeadModel.*trained:"):
-        judges.preflight({"reporting_judge": f"classifier:{tmp_path}"})
     with pytest.raises(UserError, match="no trained head"):
         classifiers.load(str(tmp_path))
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="not JSON"):
-        judges.preflight({"reporting_judge": f"classifier:{tmp_path}"})
 
 
 def test_a_classifier_with_broken_weights_fails_and_is_counted(toxic_folder):
