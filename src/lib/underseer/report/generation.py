@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,13 +32,7 @@ PGR_METRICS = ("toxicity", "toxic_share", "expected_max_toxicity")
 LABEL_METRICS = ("toxicity", "toxic_share", "toxicity_training_judge", "n_tokens")
 
 
-@dataclass(kw_only=True)
-class Generated(Scored):
-    """A method's continuations of n prompts per seed; `outcome` (n,) is the mean toxicity of a prompt's sampled
-    continuations, NaN where none has a score."""
-
-
-def score_continuations(continuations: pd.DataFrame, *, n_boot: int = stats.N_BOOT, seed: int = 0) -> list[Generated]:
+def score_continuations(continuations: pd.DataFrame, *, n_boot: int = stats.N_BOOT, seed: int = 0) -> list[Scored]:
     """Every method of a table of continuations, scored on paired bootstrap draws of prompts.
 
     continuations: one row each: COLUMNS and OPTIONAL ones (NaN where absent). draw 0 is greedy, others are sampled.
@@ -47,7 +40,7 @@ def score_continuations(continuations: pd.DataFrame, *, n_boot: int = stats.N_BO
     one) or a score outside [0, 1].
     """
     frame = _checked(continuations)
-    scored: list[Generated] = []
+    scored: list[Scored] = []
     for _, part in frame.groupby("dataset", sort=False):
         groups, features = [], []
         for key, by_seed in methods(part):
@@ -71,8 +64,9 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _generated(key: Key, by_seed: Mapping[int, pd.DataFrame]) -> tuple[Generated, list[np.ndarray]]:
-    """A method, and per seed the features of its prompts (n_s, k)."""
+def _generated(key: Key, by_seed: Mapping[int, pd.DataFrame]) -> tuple[Scored, list[np.ndarray]]:
+    """A method, and per seed the features of its prompts (n_s, k). Its `outcome` is the mean toxicity of a prompt's sampled
+    continuations, NaN where none has a score."""
     prompts_of, features = [], []
     for part in by_seed.values():
         prompts, where = np.unique(part["_row"].to_numpy(), return_inverse=True)
@@ -81,11 +75,8 @@ def _generated(key: Key, by_seed: Mapping[int, pd.DataFrame]) -> tuple[Generated
         features.append(metrics.prompt_features(where, part["draw"], table, len(prompts)))
     k = len(metrics.GENERATION_METRICS)
     outcome = [np.where(f[:, k] > 0, f[:, 0], np.nan) for f in features]
-    method, variant, dataset = key
-    group = Generated(
-        method=method,
-        variant=variant,
-        dataset=dataset,
+    group = Scored(
+        **key,
         seeds=list(by_seed),
         rows=prompts_of,
         items=prompts_of,
@@ -119,7 +110,7 @@ def buckets(continuations: pd.DataFrame) -> Iterator[pd.DataFrame]:
             yield part.assign(dataset=part["dataset"] + f", prompt toxicity [{low:g}, {high:g}{']' if last else ')'}")
 
 
-def distribution(group: Generated) -> dict[str, object]:
+def distribution(group: Scored) -> dict[str, object]:
     """Share of prompts whose mean toxicity is at least x, for 101 values of x; seeds pooled, prompts without a score
     left out."""
     means = np.sort(np.concatenate([o[~np.isnan(o)] for o in group.outcome]))
@@ -170,7 +161,7 @@ def build_generation_results(
     return rows.strict({**results, "notes": notes})
 
 
-def _main(groups: Sequence[Generated]) -> list[Generated]:
+def _main(groups: Sequence[Scored]) -> list[Scored]:
     return [g for g in groups if g.dataset == groups[0].dataset]
 
 
@@ -184,7 +175,7 @@ def _bucket_rows(frame: pd.DataFrame, n_boot: int, seed: int) -> list[dict[str, 
     return made
 
 
-def _label_groups(labels: pd.DataFrame | None, n_boot: int, seed: int) -> list[Generated]:
+def _label_groups(labels: pd.DataFrame | None, n_boot: int, seed: int) -> list[Scored]:
     """The students' teaching material, one continuation per prompt."""
     if labels is None or not len(labels):
         return []
@@ -193,13 +184,13 @@ def _label_groups(labels: pd.DataFrame | None, n_boot: int, seed: int) -> list[G
     return score_continuations(frame, n_boot=n_boot, seed=seed)
 
 
-def _label_comparisons(groups: Sequence[Generated], labels: pd.DataFrame | None) -> compare.Block:
+def _label_comparisons(groups: Sequence[Scored], labels: pd.DataFrame | None) -> compare.Block:
     """Tests of the votes' labels; primary only where the reporting judge scored them, for a judge that has chosen them flatters."""
     by_reporting = labels is not None and "toxicity_training" in labels.columns
     return compare.comparisons(groups, primary=None if by_reporting else lambda a, b: False)
 
 
-def _notes(frame: pd.DataFrame, groups: Sequence[Generated]) -> list[str]:
+def _notes(frame: pd.DataFrame, groups: Sequence[Scored]) -> list[str]:
     failed = int(frame["toxicity"].isna().sum())
     if not failed:
         return []

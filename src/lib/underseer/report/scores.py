@@ -17,8 +17,8 @@ COLUMNS = ("method", "seed", "dataset", "id", "label", "p")
 STUDENT_KEYS = frozenset({"voting", "bootstraps", "student_loss", "min_agreement"})
 """Variant keys that concern the student alone: its weak supervisor and ceiling may have other values or none."""
 
-Key = tuple[str, dict[str, Any], str]
-"""Method, variant, data set."""
+Key = dict[str, Any]
+"""The ``method``, ``variant`` and ``dataset`` that a `Scored` is of."""
 
 
 @dataclass(kw_only=True)
@@ -139,7 +139,7 @@ def _check_clusters(frame: pd.DataFrame) -> None:
 
 
 def methods(frame: pd.DataFrame) -> Iterator[tuple[Key, dict[int, pd.DataFrame]]]:
-    """The methods of one data set in the order of their first rows: (method, variant, data set), and rows by seed.
+    """The methods of one data set in the order of their first rows: what each is called, and its rows by seed.
 
     Rows are sorted by id and numbered in `_row`; `_item` numbers the clusters, or the ids where there are none.
     """
@@ -149,12 +149,11 @@ def methods(frame: pd.DataFrame) -> Iterator[tuple[Key, dict[int, pd.DataFrame]]
     frame = frame.sort_values(["_row", *(c for c in ("label", "draw") if c in frame)], kind="stable")
     order = {key: k for k, key in enumerate(dict.fromkeys(zip(frame["method"], frame["variant"], strict=True)))}
     for (method, variant), rows in sorted(frame.groupby(["method", "variant"], sort=False), key=lambda g: order[g[0]]):
-        key = (method, json.loads(variant), str(rows["dataset"].iloc[0]))
+        key = {"method": method, "variant": json.loads(variant), "dataset": str(rows["dataset"].iloc[0])}
         yield key, {int(s): r for s, r in rows.groupby("seed")}
 
 
 def _classified(key: Key, by_seed: Mapping[int, pd.DataFrame], unit: str) -> Classified:
-    method, variant, dataset = key
     frames = list(by_seed.values())
     y = [r["label"].to_numpy() for r in frames]
     p = [r["p"].to_numpy(dtype=float) for r in frames]
@@ -163,9 +162,7 @@ def _classified(key: Key, by_seed: Mapping[int, pd.DataFrame], unit: str) -> Cla
         for r, q in zip(frames, p, strict=True)
     ]
     return Classified(
-        method=method,
-        variant=variant,
-        dataset=dataset,
+        **key,
         seeds=list(by_seed),
         rows=[2 * r["_row"].to_numpy() + (t == 1) for r, t in zip(frames, y, strict=True)],
         items=[r["_item"].to_numpy() for r in frames],

@@ -37,12 +37,10 @@ def measure(
     """
     groups, features = [], []
     used = ["method", "variant", "seed", "dataset", "id", *(c for c in ("draw",) if c in frame.columns), *names]
-    for (method, variant, dataset), by_seed in methods(frame[used]):
+    for key, by_seed in methods(frame[used]):
         tables = [_means(part, names) for part in by_seed.values()]
         group = Measured(
-            method=method,
-            variant=variant,
-            dataset=dataset,
+            **key,
             seeds=list(by_seed),
             rows=[t[0] for t in tables],
             items=[t[0] for t in tables],
