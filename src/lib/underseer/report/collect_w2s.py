@@ -6,7 +6,7 @@ Predictions on the test split were stored without labels; here, in the report, t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -42,6 +42,12 @@ def method_name(role: str, output: Output) -> str:
     return METHODS.get(role) or student_name(p["voting"], p["student_loss"])
 
 
+def vote_name(output: Output) -> str:
+    """The vote behind a stage's weak labels, as the report calls it."""
+    voting = output.parameters["voting"]
+    return VOTES.get(voting, voting)
+
+
 def predictions(task: Task, variants: Variants) -> pd.DataFrame:
     """Every method's answers to the test split with the truth: one row an item (method, variant, seed, dataset, id, label, p), or one
     a continuation. A stage that several variants share appears once.
@@ -59,12 +65,12 @@ def classified(variants: Variants) -> pd.DataFrame:
     """Every classifier's predictions on the test split: method, variant (JSON), seed, dataset, id, label, p."""
     frames = []
     for role in ROLES:
-        for variant, cell, output in instances(variants, role):
+        for named, cell, output in instances(variants, role):
             name = method_name(role, output)
             truth = cell["outputs"]["data"].table("test_labels")
             given = output.table("predictions").query("split == 'test'")
             rows = _join(truth, given, f"{name}, {output.key}")
-            frames.append(rows.assign(method=name, variant=variant, seed=output.parameters["seed"], dataset="test"))
+            frames.append(rows.assign(method=name, **named, dataset="test"))
     columns = ["method", "variant", "seed", "dataset", "id", "label", "p"]
     return pd.concat(frames, ignore_index=True)[columns]
 
@@ -73,14 +79,13 @@ def _continuations(variants: Variants) -> pd.DataFrame:
     """Every method's scored continuations of the test prompts, each with its prompt's stored toxicity."""
     frames = []
     for role in ROLES:
-        for variant, cell, output in instances(variants, role):
+        for named, cell, output in instances(variants, role):
             truth = cell["outputs"]["data"].table("test_labels")[["id", "prompt_toxicity"]]
             scored = cell["outputs"][f"{role}_scores"].table("scores")
             rows = scored.merge(truth, on="id", how="left", validate="many_to_one")
             if rows.prompt_toxicity.isna().any() or set(rows.id) != set(truth.id):
                 raise StageError(f"{output.key}: the continuations are of other prompts than the test split's")
-            named = {"method": method_name(role, output), "variant": variant, "seed": output.parameters["seed"]}
-            frames.append(rows.assign(**named, dataset="test"))
+            frames.append(rows.assign(method=method_name(role, output), **named, dataset="test"))
     first = ["method", "variant", "seed", "dataset", "id", "draw"]
     table = pd.concat(frames, ignore_index=True)
     return table[first + [c for c in table.columns if c not in first]]
@@ -121,12 +126,11 @@ def labels(variants: Variants) -> pd.DataFrame:
     """What the supervisors said of the transfer rows, beside the truth: vote, variant (JSON), seed, id, label, p,
     weak_label."""
     frames = []
-    for variant, cell, output in instances(variants, "weak_labels"):
+    for named, cell, output in instances(variants, "weak_labels"):
         rows = cell["outputs"]["data"].table("rows").query("split == 'transfer'")
         given = output.table("weak_labels").query("split == 'transfer'")
         joined = _join(rows[["id", "label"]], given, f"weak labels {output.key}")
-        vote = VOTES.get(output.parameters["voting"], output.parameters["voting"])
-        frames.append(joined.assign(vote=vote, variant=variant, seed=output.parameters["seed"]))
+        frames.append(joined.assign(vote=vote_name(output), **named))
     columns = ["vote", "variant", "seed", "id", "label", "p", "weak_label"]
     return pd.concat(frames, ignore_index=True)[columns].astype({"label": int})
 
@@ -137,10 +141,9 @@ def taught(variants: Variants) -> pd.DataFrame:
     from underseer.judges.oracle import Oracle
 
     frames = []
-    for variant, cell, output in instances(variants, "weak_labels"):
+    for named, cell, output in instances(variants, "weak_labels"):
         rows = output.table("weak_labels").query("split == 'transfer'").dropna(subset="continuation")
-        vote = VOTES.get(output.parameters["voting"], output.parameters["voting"])
-        rows = rows.assign(vote=vote, variant=variant, seed=output.parameters["seed"])
+        rows = rows.assign(vote=vote_name(output), **named)
         if "reporting_judge" not in cell["outputs"]:
             texts = rows["continuation"].tolist()
             rows = rows.assign(toxicity_training=rows["toxicity"], toxicity=Oracle().score(texts).values)
@@ -153,9 +156,9 @@ def curves(variants: Variants) -> pd.DataFrame:
     """The training curves of every student, ceiling and single supervisor: method, seed, step, metric, value."""
     frames = []
     for role in ROLES:
-        for _, _, output in instances(variants, role):
+        for named, _, output in instances(variants, role):
             shown = output.table("curves").query("metric != 'learning_rate'")
-            frames.append(shown.assign(method=method_name(role, output), seed=output.parameters["seed"]))
+            frames.append(shown.assign(method=method_name(role, output), seed=named["seed"]))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -239,10 +242,12 @@ def _metric(row: Mapping[str, Any]) -> str:
     return row["metric"] if row["metric"].startswith("pgr_") else f"{row['role']}_{row['metric']}"
 
 
-def instances(variants: Variants, role: str) -> list[tuple[str, Cell, Output]]:
-    """Each stage instance that fills a role once: its variant (JSON), the first cell that it is in, and its output."""
+def instances(variants: Variants, role: str) -> Iterator[tuple[dict[str, Any], Cell, Output]]:
+    """Each stage instance that fills a role once: its ``variant`` (JSON) and ``seed``, the first cell that it is in, and its output."""
     fixed = {"voting": "none"} if role == "weak" else {}
-    return [(collect.variant_text(cells, **fixed), cells[0], output) for cells, output in collect.once(variants, role)]
+    for cells, output in collect.once(variants, role):
+        named = {"variant": collect.variant_text(cells, **fixed), "seed": output.parameters["seed"]}
+        yield named, cells[0], output
 
 
 def _join(truth: pd.DataFrame, given: pd.DataFrame, name: str) -> pd.DataFrame:

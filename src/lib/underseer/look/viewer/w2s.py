@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from underseer.look.viewer.parts import KEYS, Part, inputs
-from underseer.report.collect import Cell, Output, Variants
-from underseer.report.collect_w2s import ROLES, VOTES, instances, method_name
+from underseer.report.collect import Variants
+from underseer.report.collect_w2s import ROLES, instances, method_name, vote_name
 from underseer.report.selfmoa.stages import agrees
 from underseer.w2s import tasks
 
@@ -57,20 +57,14 @@ def parts(variants: Variants, task: str) -> list[Part]:
     return [p for p in both if p is not None]
 
 
-def _instances(variants: Variants, role: str) -> Iterator[tuple[Cell, Output, dict[str, object]]]:
-    """Each stage instance of a role once, with its variant, seed and key."""
-    for variant, cell, output in instances(variants, role):
-        yield cell, output, {"variant": variant, "seed": output.parameters["seed"], "key": output.key}
-
-
 def _answered(variants: Variants, labels: Sequence[str]) -> Part | None:
     """Every classifier's answer to the test rows, with the truth."""
     frames = [
         output.table("predictions")
         .query("split == 'test'")
-        .assign(method=method_name(role, output), role=role, **named)
+        .assign(method=method_name(role, output), role=role, **named, key=output.key)
         for role in ROLES
-        for _, output, named in _instances(variants, role)
+        for named, _, output in instances(variants, role)
     ]
     items = _items(variants, "test", labels)
     if not frames or items is None:
@@ -88,19 +82,18 @@ def _answered(variants: Variants, labels: Sequence[str]) -> Part | None:
 def _labelled(variants: Variants, labels: Sequence[str]) -> Part | None:
     """The supervisors' answers to the transfer rows, and the label that each vote made of them."""
     frames, supervisors = [], {}
-    for _, output, named in _instances(variants, "weak_labels"):
-        given = output.table("weak_labels").query("split == 'transfer'")
-        vote = VOTES.get(output.parameters["voting"], output.parameters["voting"])
-        frames.append(given.assign(method=f"vote_{vote}", answer=given["weak_label"], role=vote, **named))
+    for named, _, output in instances(variants, "weak_labels"):
+        given, vote = output.table("weak_labels").query("split == 'transfer'"), vote_name(output)
+        labelled = given.assign(method=f"vote_{vote}", answer=given["weak_label"], role=vote)
+        frames.append(labelled.assign(**named, key=output.key))
         for k, one in enumerate(inputs(output, "supervisors")):
-            supervisors.setdefault(one.key, (one, f"supervisor_{vote}_{k}", named))
+            supervisors.setdefault(one.key, (one, f"supervisor_{vote}_{k}", named["seed"]))
     items = _items(variants, "transfer", labels)
     if not frames or items is None:
         return None
-    for one, method, named in supervisors.values():
+    for one, method, seed in supervisors.values():
         given = one.table("predictions").query("split == 'transfer'")
-        own = {**named, "key": one.key, "variant": "{}"}
-        frames.append(given.assign(method=method, role="supervisor", **own))
+        frames.append(given.assign(method=method, role="supervisor", variant="{}", seed=seed, key=one.key))
     cells = _with_truth(pd.concat(frames, ignore_index=True), items, labels)
     vote, right = cells["role"].isin(["hard", "soft"]), cells["right"]
     single = _of_role(cells, "single")
@@ -115,10 +108,10 @@ def _continued(variants: Variants) -> Part | None:
     """Every model's continuations of the test prompts, with both judges' scores."""
     frames = []
     for role in ROLES:
-        for cell, output, named in _instances(variants, role):
+        for named, cell, output in instances(variants, role):
             if f"{role}_scores" in cell["outputs"]:
                 scored = cell["outputs"][f"{role}_scores"].table("scores")
-                frames.append(scored.assign(method=method_name(role, output), **named))
+                frames.append(scored.assign(method=method_name(role, output), **named, key=output.key))
     items = _items(variants, "test", None)
     if not frames or items is None:
         return None
@@ -138,7 +131,7 @@ def _items(variants: Variants, split: str, labels: Sequence[str] | None) -> pd.D
     """Rows of a split of every seed's data, with the truth: of the test split from the labels that are stored apart. Data that
     differ in what else they hold, such as rows for supervisors, share rows: each stands once."""
     frames = []
-    for _, output, named in _instances(variants, "data"):
+    for named, _, output in instances(variants, "data"):
         rows = output.table("rows").query("split == @split").drop(columns="split")
         if split == "test" and output.has("test_labels.parquet"):
             truth = output.table("test_labels")
