@@ -98,10 +98,12 @@ def _clustered(rows: pd.DataFrame, variants: Variants) -> pd.DataFrame:
 
 
 def results(task: Task, name: str, run: Run, variants: Variants, rows: pd.DataFrame) -> dict[str, Any]:
-    """results.json, from the rows that ``predictions`` gave."""
+    """results.json, from the rows that ``predictions`` gave; hygiene, and the parameters that are compared with the paper's, are those of the
+    first variant."""
     from underseer.report import generation
     from underseer.report import results as classification
 
+    first = variants[0]["outputs"]
     experiment = Experiment(
         name=name,
         pipeline="w2s",
@@ -109,10 +111,10 @@ def results(task: Task, name: str, run: Run, variants: Variants, rows: pd.DataFr
         synthetic=run.synthetic,
         cost=run.costs(),
         provenance=run.provenance(),
-        hygiene=hygiene(variants),
+        hygiene=first["data"].table("hygiene"),
         curves=curves(variants),
         texts=texts(variants),
-        published=task.published_for(parameters(variants)),
+        published=task.published_for({**first["weak"].parameters, **first["student"].parameters}),
     )
     if task.kind == "continuation":
         given = {"judges": judges(variants), "labels": taught(variants)}
@@ -190,17 +192,6 @@ def _described(output: Output) -> dict[str, Any]:
     return {**judge, "calibration": {**calibration, "bins": {n: [bins[c][k] for k in full] for n, c in names.items()}}}
 
 
-def hygiene(variants: Variants) -> pd.DataFrame:
-    """The hygiene table of the first seed's data."""
-    return variants[0]["outputs"]["data"].table("hygiene")
-
-
-def parameters(variants: Variants) -> dict[str, Any]:
-    """The parameters of the first variant's student and supervisor: what is compared with the paper's."""
-    outputs = variants[0]["outputs"]
-    return {**outputs["weak"].parameters, **outputs["student"].parameters}
-
-
 def texts(variants: Variants) -> dict[str, str]:
     """The text of every test row, by id."""
     return {i: t for _, output in collect.once(variants, "data") for i, t in test_texts(output).items()}
@@ -216,30 +207,27 @@ def summary(variants: Variants, results: Mapping[str, Any]) -> dict[str, Any]:
     """Final numbers by variant and by configuration, for MLflow (``collect.by_configuration``): scores as ``<role>_<metric>``, and
     ``pgr_<metric>``."""
     main = results["rows"][0]["dataset"] if results["rows"] else None
-    rows = [{**r, "role": _role(r["method"])} for r in results["rows"] if r["dataset"] == main]
-    rows += [{**r, "role": "student", "metric": f"pgr_{r['metric']}"} for r in results["pgr"] if r["dataset"] == main]
+    rows = [(f"{_role(r)}_{r['metric']}", r) for r in results["rows"] if r["dataset"] == main]
+    rows += [(f"pgr_{r['metric']}", r) for r in results["pgr"] if r["dataset"] == main]
     cells = []
     for cell in variants:
         student = cell["outputs"]["student"].parameters
         values = {k: v for k, v in cell["values"].items() if k != "seed"}
-        own = [(_metric(r), r) for r in rows if _belongs(r, student, values)]
+        own = [(name, r) for name, r in rows if _belongs(r, student, values)]
         cells.append((cell, cell["outputs"]["data"].parameters["seed"], own))
     return collect.by_configuration(cells)
 
 
 def _belongs(row: Mapping[str, Any], student: Mapping[str, Any], configuration: Mapping[str, Any]) -> bool:
-    if row["role"] == "student" and row["method"] != student_name(student["voting"], student["student_loss"]):
+    role = _role(row)
+    if role == "student" and row["method"] != student_name(student["voting"], student["student_loss"]):
         return False
-    variant = {k: v for k, v in (row.get("variant") or {}).items() if (row["role"], k) != ("weak", "voting")}
+    variant = {k: v for k, v in row["variant"].items() if (role, k) != ("weak", "voting")}
     return all(configuration.get(k, v) == v for k, v in variant.items())
 
 
-def _role(method: str) -> str:
-    return {"weak": "weak", "strong_ceiling": "ceiling"}.get(method, "student")
-
-
-def _metric(row: Mapping[str, Any]) -> str:
-    return row["metric"] if row["metric"].startswith("pgr_") else f"{row['role']}_{row['metric']}"
+def _role(row: Mapping[str, Any]) -> str:
+    return {"weak": "weak", "strong_ceiling": "ceiling"}.get(row["method"], "student")
 
 
 def instances(variants: Variants, role: str) -> Iterator[tuple[dict[str, Any], Cell, Output]]:
