@@ -70,29 +70,17 @@ def _box(ax: Axes, box: Box, title: str, notes: Sequence[str], ink: str) -> None
     ax.add_patch(
         FancyBboxPatch((x, y), wide, high, boxstyle="round,pad=0,rounding_size=1.4", fc="#F6F8FA", ec=ink, lw=1.6)
     )
-    ax.text(
-        x + wide / 2, y + high - 2.2, title, ha="center", va="top", fontsize=8.5, fontweight="bold", color="#222222"
-    )
-    ax.text(
-        x + wide / 2,
-        y + high - 6.2,
-        "\n".join(textwrap.fill(note, round(1.35 * wide)) for note in notes),
-        ha="center",
-        va="top",
-        fontsize=7,
-        color="#333333",
-        linespacing=1.3,
-    )
+    middle, top, below = x + wide / 2, y + high, {"ha": "center", "va": "top"}
+    ax.text(middle, top - 2.2, title, fontsize=8.5, fontweight="bold", color="#222222", **below)
+    text = "\n".join(textwrap.fill(note, round(1.35 * wide)) for note in notes)
+    ax.text(middle, top - 6.2, text, fontsize=7, color="#333333", linespacing=1.3, **below)
 
 
 def _arrows(ax: Axes, *, with_reset: bool, again: bool) -> None:
     style = {"arrowstyle": "-|>", "lw": 1.5, "color": "#333333", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 13}
 
-    def arrow(start: tuple[float, float], end: tuple[float, float], text: str = "", shape: str = "arc3") -> None:
+    def arrow(start: tuple[float, float], end: tuple[float, float], shape: str = "arc3") -> None:
         ax.annotate("", end, start, arrowprops={**style, "connectionstyle": shape})
-        if text:
-            x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-            ax.text(x, y + 1, text, ha="center", va="bottom", fontsize=7, color="#555555")
 
     if with_reset:
         arrow((11, 28), (11, 19))
@@ -112,9 +100,8 @@ def _notes(results: Results, line: Line) -> dict[str, list[str]]:
     """What stands in each box: counts, means over seeds."""
     rate = {m: f"unsafe {w.number(r['mean'], 'unsafe_rate')} %" for m, r in line.rows.items()}
     iterates = [m for m in line.rows if iteration(m)]
-    fate = [f for f in (results.get("attacks") or {}).get("fate", []) if f["variant"] == dict(line.variant)] or [
-        f for f in (results.get("attacks") or {}).get("fate", []) if not f["variant"]
-    ]
+    fates = (results.get("attacks") or {}).get("fate", [])
+    fate = [f for f in fates if f["variant"] == line.variant] or [f for f in fates if not f["variant"]]
     own = [[p for p in results["pairs"] if p["method"] == m and agrees(p["variant"], line.variant)] for m in iterates]
     rates = [w.number(line.rows[m]["mean"], "unsafe_rate") for m in iterates]
     kinds = {m: accounts.mean([p[f"n_{m}"] for ps in own for p in ps if p.get(f"n_{m}") is not None]) for m in _SETS}

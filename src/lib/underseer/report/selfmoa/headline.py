@@ -80,19 +80,14 @@ def _safety(results: Results, line: Line) -> list[str]:
         for method in ("reset", "aligned"):
             change = _change(results, dataset, line, method)
             if change:
-                parts.append(
-                    f"from the {_model(method)} {relative(change)} ({_verdict(results, change, line, method)})"
-                )
+                verdict = _verdict(results, change, line, method)
+                parts.append(f"from the {method} model {relative(change)} ({verdict})")
         if parts:
             sentences.append(
                 f"Safety score on {w.dataset_name(dataset)} (mean judged probability of an unsafe answer, lower is safer), to "
                 f"iteration {iteration(line.last)}: {w.listing(parts)}."
             )
     return sentences
-
-
-def _model(method: str) -> str:
-    return {"reset": "reset model", "aligned": "aligned model"}.get(method, w.method_name(method))
 
 
 def _change(results: Results, dataset: str | None, line: Line, method: str) -> Mapping[str, Any] | None:
