@@ -78,10 +78,10 @@ def comparisons(tests: Sequence[Mapping[str, Any]]) -> list[str]:
     return clauses
 
 
-def stated(results: Results, tests: Sequence[Mapping[str, Any]] | None = None) -> list[str]:
+def stated(results: Results) -> list[str]:
     """One sentence for the comparisons stated beforehand: of each the verdict and the difference at its corrected level, and where
     none is shown how large it would have had to be. None where there is no such comparison, or more than eight (of a sweep)."""
-    tests = primary(results) if tests is None else tests
+    tests = primary(results)
     if not 0 < len(tests) <= 8:
         return []
     shown = [t for t in tests if t["better"]]

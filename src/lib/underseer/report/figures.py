@@ -29,11 +29,11 @@ def broken(label: str) -> str:
     return label.replace(", lower", ",\nlower")
 
 
-def intervals(rows: pd.DataFrame, label: str, *, panel: str = "dataset") -> Figure | None:
-    """Each method's mean with its interval and its seeds, the numbers at the right; a panel for each value of a column."""
+def intervals(rows: pd.DataFrame, label: str) -> Figure | None:
+    """Each method's mean with its interval and its seeds, the numbers at the right; a panel for each data set."""
     if not len(rows):
         return None
-    parts = dict(list(rows.groupby(panel, sort=False)))
+    parts = dict(list(rows.groupby("dataset", sort=False)))
     tall = max(map(len, parts.values()))
     fig, axes = canvas(7.2, len(parts) * (0.42 * tall + 0.6) + 0.5, rows=len(parts), sharex=True)
     for ax, (name, part) in zip(axes[:, 0], parts.items(), strict=True):

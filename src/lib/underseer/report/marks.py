@@ -19,12 +19,12 @@ HALO = [withStroke(linewidth=2.5, foreground="white")]
 ENDLESS = (-np.inf, np.inf)
 
 
-def limited(rows: pd.DataFrame, low: float = -1.5, high: float = 2.5) -> tuple[float, float]:
-    """Limits of an axis for PGR: what there is, but not beyond ``low`` and ``high``; a row without a mean is not drawn."""
+def limited(rows: pd.DataFrame) -> tuple[float, float]:
+    """Limits of an axis for PGR: what there is, but not beyond -1.5 and 2.5; a row without a mean is not drawn."""
     rows = rows[rows["mean"].notna()]
     ends = pd.concat([rows[c] for c in ("low", "high", "mean")] + [rows["values"].explode().astype(float)]).dropna()
     ends = [-0.1, 1.1, *ends]
-    return max(low, min(ends) - 0.05), min(high, max(ends) + 0.05)
+    return max(-1.5, min(ends) - 0.05), min(2.5, max(ends) + 0.05)
 
 
 def beyond(row: Mapping[str, Any], limits: tuple[float, float]) -> dict[str, tuple[str, int]]:

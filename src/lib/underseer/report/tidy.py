@@ -92,9 +92,9 @@ def weak_labels(results: Results) -> pd.DataFrame:
     return frame(results, kept, w.sample_text(kept, block["covers"], "transfer"))
 
 
-def buckets(results: Results, metric: str = "toxicity") -> pd.DataFrame:
-    """Scores by the toxicity of the prompt, with ``line`` (the method), ``place`` and ``tick`` (the bucket)."""
-    kept = [r for r in w.pick(results["rows"], metric=metric) if r["dataset"] != w.main_dataset(results)]
+def buckets(results: Results) -> pd.DataFrame:
+    """Mean toxicity by the toxicity of the prompt, with ``line`` (the method), ``place`` and ``tick`` (the bucket)."""
+    kept = [r for r in w.pick(results["rows"], metric="toxicity") if r["dataset"] != w.main_dataset(results)]
     if not kept or not w.generates(results):
         return frame(results, [])
     sample = w.sample_text(w.pick(results["rows"], dataset=w.main_dataset(results)), results["interval"]["covers"])

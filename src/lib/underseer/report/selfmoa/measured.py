@@ -68,7 +68,7 @@ def _ratios(sums: np.ndarray, names: Sequence[str]) -> Mapping[str, np.ndarray]:
     return {name: ratio[..., k] for k, name in enumerate(names)}
 
 
-def averages(groups: Sequence[Measured], dataset: str = AVERAGE) -> list[Measured]:
+def averages(groups: Sequence[Measured]) -> list[Measured]:
     """Of each method that was measured on every data set of `groups`: the mean over data sets, each counting the same.
 
     Data sets are independent, so replicate b of the mean is the mean of their replicates b.
@@ -82,10 +82,10 @@ def averages(groups: Sequence[Measured], dataset: str = AVERAGE) -> list[Measure
         offsets[name] = n
         n += 1 + max(int(i.max()) for g in groups if g.dataset == name for i in g.items)
     whole = [same for same in by_method.values() if len(same) == len(datasets)]
-    return [average for same in whole if (average := _average(same, offsets, dataset))]
+    return [average for same in whole if (average := _average(same, offsets))]
 
 
-def _average(same: Sequence[Measured], offsets: Mapping[str, int], dataset: str) -> Measured | None:
+def _average(same: Sequence[Measured], offsets: Mapping[str, int]) -> Measured | None:
     seeds = [s for s in same[0].seeds if all(s in g.seeds for g in same)]
     metrics = [m for m in same[0].values if all(m in g.values for g in same)]
     if not seeds:
@@ -94,7 +94,7 @@ def _average(same: Sequence[Measured], offsets: Mapping[str, int], dataset: str)
     items = [np.concatenate([g.items[g.seeds.index(s)] + offsets[g.dataset] for g in same]) for s in seeds]
     return replace(
         same[0],
-        dataset=dataset,
+        dataset=AVERAGE,
         seeds=seeds,
         rows=items,
         items=items,
