@@ -110,9 +110,15 @@ def templates(folder: Path = TEMPLATES) -> Any:
 
     options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     known = Environment(loader=FileSystemLoader(folder), **options)
-    known.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    known.filters |= {"pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False), "markdown": _markdown}
     known.globals["css"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     return known
+
+
+def _markdown(text: str) -> str:
+    from underseer.report.markup import markdown  # takes seconds to import, and few pages need it
+
+    return markdown(text)
 
 
 def _show(part: str, **values: Any) -> None:
@@ -131,10 +137,6 @@ def _part(part: str, **values: Any) -> str:
 def write(notebook: NotebookNode, folder: Path) -> None:
     """Write index.html: the outputs of an executed notebook in sections, each cell's code folded; sections without output and cells
     tagged as the stage's are left out. Documents that the page leads to are written beside it."""
-    from nbconvert.exporters import TemplateExporter
-
-    from underseer.report import markup
-
     opening, sections = [], []
     for cell in notebook.cells:
         if HIDDEN & set(cell.metadata.get("tags", ())):
@@ -145,18 +147,15 @@ def write(notebook: NotebookNode, folder: Path) -> None:
         elif cell.cell_type == "code" and cell.outputs:
             (sections[-1]["cells"] if sections else opening).append(cell)
     results = load_results(folder / "results.json")
-    resources = {"opening": opening, "sections": [s for s in sections if s["cells"]], "css": templates().globals["css"]}
-    resources |= {"title": results["name"] + (" (exploratory)" if w.is_exploratory(results) else "")}
-    resources |= {"alone": w.is_exploratory(results), "notebook": (folder / "notebook.ipynb").is_file()}
-    exporter = TemplateExporter(
-        template_file=str(TEMPLATES / "page.html.j2"), filters={"markdown2html": markup.markdown}
-    )
-    html, _ = exporter.from_notebook_node(notebook, resources=resources)
+    values = {"opening": opening, "sections": [s for s in sections if s["cells"]]}
+    values |= {"title": results["name"] + (" (exploratory)" if w.is_exploratory(results) else "")}
+    values |= {"alone": w.is_exploratory(results), "notebook": (folder / "notebook.ipynb").is_file()}
+    html = templates().get_template("page.html.j2").render(values)
     html = html.replace(SLOT, _first_screen(results, folder), 1)
     (folder / "index.html").write_text(html, encoding="utf-8")
     for file in links.documents(html):
-        text = markup.markdown(file.read_text(encoding="utf-8"))
-        document = templates().get_template("document.html.j2").render(name=file.stem, text=text)
+        text = file.read_text(encoding="utf-8")
+        document = templates().get_template("document.html.j2").render(name=file.stem, text=_markdown(text))
         (folder / "docs").mkdir(exist_ok=True)
         (folder / "docs" / f"{file.stem}.html").write_text(document, encoding="utf-8")
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from underseer import store
 from underseer.look.viewer.parts import place
-from underseer.report.markup import markdown
 from underseer.report.page import templates
 
 HERE = Path(__file__).parent
@@ -31,13 +28,15 @@ def write(outputs: Mapping[str, store.Output], folder: Path, command: str) -> di
     for key, output in held.items():
         (folder / pages[key]).write_text(page(output, pages, command), encoding="utf-8")
     ordered = sorted(outputs.values(), key=lambda o: (o.manifest["stage"], str(o.parameters.get("seed")), o.key))
-    listed = _templates().get_template("stages.html.j2").render(outputs=ordered, pages=pages, command=command)
+    listed = templates(HERE).get_template("stages.html.j2").render(outputs=ordered, pages=pages, command=command)
     (folder / "index.html").write_text(listed, encoding="utf-8")
     return {key: f"{folder.name}/{name}" for key, name in pages.items()}
 
 
 def page(output: store.Output, pages: Mapping[str, str], command: str) -> str:
     """An executed notebook as HTML, under what its manifest says. pages: key of a stage -> its page."""
+    import nbformat
+
     manifest = output.manifest
     made = manifest.get("provenance") or {}
     facts = {
@@ -53,8 +52,8 @@ def page(output: store.Output, pages: Mapping[str, str], command: str) -> str:
     marks = {mark: text for mark, text in MARKS.items() if manifest["marks"].get(mark)}
     values = {"stage": manifest["stage"], "key": output.key, "facts": facts, "marks": marks}
     values["inputs"] = [(name, pages.get(key)) for key, name in output.inputs.items()]
-    notebook = json.loads(output.file(NOTEBOOK).read_text(encoding="utf-8"))
-    return _templates().get_template("stage.html.j2").render(values, cells=notebook["cells"])
+    notebook = nbformat.read(output.file(NOTEBOOK), 4)
+    return templates(HERE).get_template("stage.html.j2").render(values, cells=notebook.cells)
 
 
 def _by_hand(output: store.Output, command: str) -> str:
@@ -63,11 +62,3 @@ def _by_hand(output: store.Output, command: str) -> str:
     given = {"experiment": file, **output.parameters}
     options = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
     return f".venv/bin/papermill notebooks/{output.manifest['stage']}.ipynb out.ipynb {options}"
-
-
-@cache
-def _templates() -> Any:
-    known = templates(HERE)
-    known.filters["joined"] = lambda source: source if isinstance(source, str) else "".join(source)
-    known.filters["markdown"] = markdown
-    return known
