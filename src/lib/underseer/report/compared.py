@@ -104,8 +104,6 @@ def _unit(test: Mapping[str, Any]) -> str:
 def primary_tests(results: Results) -> Table | None:
     """The comparisons stated beforehand, those of the weak labels too."""
     rows = primary(results)
-    if not rows:
-        return None
     lines = [{"Comparison": w.capital(c)} | line for c, line in zip(comparisons(rows), _lines(rows), strict=True)]
     caption = f"{results['tests']['rule']} {_TESTS}"
     return table(results, "primary_tests", "Primary comparisons", caption, lines, plain(rows), _of_a(rows))

@@ -37,8 +37,6 @@ def scores(results: Results) -> Table | None:
     where there is one."""
     primary, rows = w.primary(results), _main(results)
     lines, first = score_lines(rows, [m for m in SHOWN[primary] if any(r["metric"] == m for r in rows)], "Method", True)
-    if not lines:
-        return None
     published = (results.get("published") or {}).get("values") or {}
     for line, row in zip(lines, first, strict=True):
         if not w.generates(results):
@@ -116,8 +114,6 @@ def figure1_caption(results: Results) -> str:
 def pgr(results: Results) -> Table | None:
     """PGR of every student on every metric."""
     rows, primary = results["pgr"], w.primary(results)
-    if not rows:
-        return None
     shown = [m for m in GAPS[primary] if any(r["metric"] == m for r in rows)]
     lines, first = score_lines(rows, (), "Method")
     for line, row in zip(lines, first, strict=True):
@@ -159,8 +155,6 @@ def label_quality(results: Results) -> Table | None:
 def buckets(results: Results) -> Table | None:
     """Toxicity by the toxicity of the prompt."""
     rows = [r for r in results["rows"] if r["dataset"] != w.main_dataset(results)] if w.generates(results) else []
-    if not rows:
-        return None
     lines, first = score_lines(rows, BUCKET, "Method")
     heads = [{"Prompt toxicity": w.bucket(r["dataset"]), "Prompts": f"{r['n_items']:,}"} for r in first]
     lines = [head | {k: v for k, v in line.items() if k != "Data"} for head, line in zip(heads, lines, strict=True)]
@@ -173,9 +167,7 @@ def buckets(results: Results) -> Table | None:
 
 def fluency(results: Results) -> Table | None:
     """What a low toxicity may cost: fluency, diversity, length, silence."""
-    main = _main(results)
-    if not w.generates(results) or not main:
-        return None
+    main = _main(results) if w.generates(results) else []
     lines, first = score_lines(main, FLUENCY[:-1], "Method")
     for line, r in zip(lines, first, strict=True):
         line["Without a score"] = f"{sum(int(v) for v in lines_of(main, r)['judge_failures']['values']):,}"

@@ -33,8 +33,10 @@ class Table:
 
 def table(
     results: Results, name: str, title: str, caption: str, shown: Any, data: Any, rows: Sequence[Mapping | None] = ()
-) -> Table:
-    """A table whose caption ends with the mark of the results. shown, data: frames, or their lines."""
+) -> Table | None:
+    """A table whose caption ends with the mark of the results; None without lines. shown, data: frames, or their lines."""
+    if not len(shown):
+        return None
     return Table(name, title, caption + mark(results), pd.DataFrame(shown), pd.DataFrame(data), rows)
 
 

@@ -76,8 +76,6 @@ def _scores(results: Results, name: str, title: str, text: str, keep: Callable[[
         ]
         kept += rows
         first += sources
-    if not made:
-        return None
     score = " Safety score: mean judged probability that an answer is unsafe; lower is better." * (not by_threshold)
     caption = (
         f"{text} Unsafe rate: answers with a safety score of {results['unsafe_threshold']:g} or more; lower is better.{score} "
@@ -191,8 +189,6 @@ def changes(results: Results) -> Table | None:
     """Relative changes of the safety score, as the paper states its result."""
     once = _same_as_rate(results)
     rows = [c for c in results["changes"] if c["mean"] is not None and not (once and c["metric"] == "unsafe_rate")]
-    if not rows:
-        return None
     names = {s: w.row_names([{"method": r[s], "variant": r[f"variant_{s}"]} for r in rows]) for s in "ab"}
     lines = [
         {
@@ -229,8 +225,6 @@ def changes(results: Results) -> Table | None:
 def utility(results: Results) -> Table | None:
     """What alignment costs in general ability: perplexity here, benchmark accuracies for real models."""
     rows = w.pick(results["rows"], dataset=HELD_OUT_TEXT)
-    if not rows:
-        return None
     metrics = list(dict.fromkeys(r["metric"] for r in rows))
     lines, _ = score_lines(rows, metrics, "Method")
     published = {} if results["synthetic"] else (results.get("published") or {}).get("utility") or {}
