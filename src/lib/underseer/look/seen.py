@@ -40,7 +40,7 @@ def data(rows: pd.DataFrame, dropped: pd.DataFrame | None, hygiene: pd.DataFrame
 
 def supervisor(validation: pd.DataFrame, predictions: pd.DataFrame, curves: pd.DataFrame, best_step: int) -> Any:
     """Whether a classifier does better than one that always gives the more frequent class, and where training stopped."""
-    right, _ = _right(validation, predictions.assign(given=(predictions.p >= 0.5).astype(int)))
+    right, _ = _right(validation, _given(predictions))
     often = max(validation.label.mean(), 1 - validation.label.mean())
     base = f"the more frequent class alone would be right on {often:.1%}"
     first = {
@@ -95,8 +95,7 @@ def student(truth: pd.DataFrame, predictions: pd.DataFrame, learnt: pd.DataFrame
 
     ``learnt``: the validation rows with the labels that training stopped by.
     """
-    given = predictions.assign(given=(predictions.p >= 0.5).astype(int))
-    right, joined = _right(truth, given)
+    right, joined = _right(truth, _given(predictions))
     first = f"It is right on {right.mean():.1%} of {len(right)} validation rows."
     if not weak:
         return _say(first, "It learnt from ground truth: this is the ceiling that students are measured against.")
@@ -115,12 +114,9 @@ def student(truth: pd.DataFrame, predictions: pd.DataFrame, learnt: pd.DataFrame
 def compared(truth: pd.DataFrame, reference: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> Any:
     """Which of several classifiers (id, p) are right on more, or on fewer, of the same rows than one of reference."""
 
-    def right(predictions: pd.DataFrame) -> np.ndarray:
-        return _right(truth, predictions.assign(given=(predictions.p >= 0.5).astype(int)))[0]
-
-    first, sentences = right(reference), []
+    (first, _), sentences = _right(truth, _given(reference)), []
     for name, predictions in others.items():
-        second = right(predictions)
+        second, _ = _right(truth, _given(predictions))
         verdict = {1: "better", 0: "no clear difference", -1: "worse"}[_clear(second - first)]
         verdict = verdict if (second != first).any() else "right on the same rows"
         sentences.append(f"{name}: {second.mean():.1%} of {len(first)} rows, against {first.mean():.1%}: {verdict}.")
@@ -211,6 +207,11 @@ def mistakes(truth: pd.DataFrame, given: pd.DataFrame, labels: Sequence[str], *,
     texts = [column for column in ("text", "text_pair") if column in wrong]
     shown = wrong[["id", *texts]].assign(true=true, given=said)[["id", "true", "given", *texts]]
     return _wide(shown if synthetic else without_texts(shown, texts))
+
+
+def _given(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with the label that each gives."""
+    return predictions.assign(given=(predictions.p >= 0.5).astype(int))
 
 
 def _right(truth: pd.DataFrame, given: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
