@@ -68,13 +68,10 @@ def _number(label: str, text: str, row: Mapping[str, Any], metric: str) -> Numbe
 def _loop_rows(results: Results) -> list[Mapping[str, Any]]:
     """The rows of the three main numbers: unsafe rate of the reset and of the last iterate, and its helpfulness on safe prompts; of
     several variants the unsafe rate of the first, the middle and the last one."""
-    lines = [
-        line
-        for line in stages.lines(results, stages.rows_of(results, stages.main_of(results, "attack"), "unsafe_rate"))
-        if line.last
-    ]
+    rates = stages.rows_of(results, stages.main_of(results, "attack"), "unsafe_rate")
+    lines = [line for line in stages.lines(results, rates) if line.last]
     if len(lines) > 1:
-        return [lines[k].rows[lines[k].last] for k in dict.fromkeys((0, len(lines) // 2, len(lines) - 1))]
+        return [line.rows[line.last] for line in _ends(lines)]
     if not lines:
         return []
     line = lines[0]
@@ -87,8 +84,8 @@ def _same(one: Mapping, other: Mapping) -> bool:
     return all(one[k] == other[k] for k in ("dataset", "metric", "method", "variant"))
 
 
-def _ends(rows: Sequence[Mapping]) -> list[Mapping]:
-    """The first, the middle and the last of several rows."""
+def _ends(rows: Sequence[Any]) -> list[Any]:
+    """The first, the middle and the last of several."""
     return [rows[k] for k in dict.fromkeys((0, len(rows) // 2, len(rows) - 1))]
 
 

@@ -22,24 +22,16 @@ from underseer.report.selfmoa.stages import Line, Results, agrees
 Box = tuple[float, float, float, float]
 """Left, bottom, width, height, in the units of the axes (100 x 46)."""
 
-BOXES: dict[str, Box] = {
-    "aligned": (1, 28, 20, 15),
-    "reset": (1, 4, 20, 15),
-    "red_team": (28, 28, 20, 15),
-    "judges": (53, 28, 20, 15),
-    "pairs": (78, 28, 21, 15),
-    "align": (78, 4, 21, 15),
-    "iterate": (45, 4, 24, 15),
+BOXES: dict[str, tuple[str, Box]] = {
+    "aligned": ("Aligned model", (1, 28, 20, 15)),
+    "reset": ("Safety reset", (1, 4, 20, 15)),
+    "red_team": ("Red team", (28, 28, 20, 15)),
+    "judges": ("Answers, judged", (53, 28, 20, 15)),
+    "pairs": ("Preference pairs", (78, 28, 21, 15)),
+    "align": ("Alignment (MODPO)", (78, 4, 21, 15)),
+    "iterate": ("New iterate", (45, 4, 24, 15)),
 }
-TITLES = {
-    "aligned": "Aligned model",
-    "reset": "Safety reset",
-    "red_team": "Red team",
-    "judges": "Answers, judged",
-    "pairs": "Preference pairs",
-    "align": "Alignment (MODPO)",
-    "iterate": "New iterate",
-}
+"""Each box: its title and its place."""
 
 
 def pipeline(results: Results) -> Figure | None:
@@ -55,9 +47,9 @@ def pipeline(results: Results) -> Figure | None:
     ax.axis("off")
     notes = _notes(results, line)
     inks = {"aligned": colour("aligned", 0), "reset": colour("reset", 0), "iterate": colour("selfmoa", 0)}
-    for name, box in BOXES.items():
+    for name, (title, box) in BOXES.items():
         if name != "reset" or "reset" in line.rows:
-            _box(ax, box, TITLES[name], notes[name], inks.get(name, "#555555"))
+            _box(ax, box, title, notes[name], inks.get(name, "#555555"))
     _arrows(ax, with_reset="reset" in line.rows, again=iteration(line.last) > 1)
     variant = f"; variant: {line.name}" if line.name else ""
     seeds = w.sample_text(list(line.rows.values())).split(",")[0]

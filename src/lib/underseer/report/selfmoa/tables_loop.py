@@ -108,7 +108,7 @@ def pairs(results: Results) -> Table | None:
             mix = [own.get(k) for k in _KINDS]
             line["Attack / safe / borderline"] = w.DASH if pd.isna(mix[0]) else " / ".join(map(_count, mix))
         if "chosen_less_safe" in own:
-            line["Chosen less safe, %"] = w.number(_known(own["chosen_less_safe"]), "accuracy")
+            line["Chosen less safe, %"] = _count(100 * own["chosen_less_safe"], 1)
         signed = {h: own[k] for h, k in _DIFFERENCES.items() if k in own}
         lines.append(line | {h: w.DASH if pd.isna(v) else f"{v:+.3f}" for h, v in signed.items()})
     caption = (
@@ -121,12 +121,8 @@ def pairs(results: Results) -> Table | None:
     return table(results, "pairs", "Preference pairs", caption, lines, kept, [{**r, "dataset": "pairs"} for r in first])
 
 
-def _known(value: float | None) -> float | None:
-    return None if value is None or pd.isna(value) else float(value)
-
-
-def _count(value: float | None) -> str:
-    return w.DASH if _known(value) is None else f"{value:,.0f}"
+def _count(value: float | None, digits: int = 0) -> str:
+    return w.DASH if pd.isna(value) else f"{value:,.{digits}f}"
 
 
 _SHARES = {"Accuracy, %": "accuracy", "Sensitivity, %": "sensitivity", "Specificity, %": "specificity"}
