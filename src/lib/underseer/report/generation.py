@@ -131,7 +131,7 @@ def build_generation_results(
     """Results of an experiment that generates, in the schema of `results.build_results`, with `judges` and
     `distribution` beside; its primary metric is the mean toxicity of sampled continuations, lower being better.
 
-    continuations: tidy, one row per continuation: method, variant (JSON of a dict; optional), seed, dataset, id (of the
+    continuations: tidy, one row per continuation: method, variant (JSON of a dict), seed, dataset, id (of the
         prompt), draw (0 greedy, 1..k sampled), text, n_tokens, toxicity (reporting judge, NaN: no score),
         toxicity_training (training judge), nll (nats under the fluency model), nll_tokens, prompt_toxicity.
     judges: {'role', 'name', 'version', 'calibration', 'failures'} each; calibration, where there is one: {'spearman',
@@ -139,13 +139,12 @@ def build_generation_results(
     labels: the continuations that students learnt from: vote, variant (optional), seed, id, toxicity (training judge; or
     reporting judge, with the training judge's in toxicity_training), n_tokens. Raises ValueError for malformed tables.
     """
-    frame = continuations if "variant" in continuations.columns else continuations.assign(variant="{}")
-    groups = score_continuations(frame, n_boot=n_boot, seed=seed)
+    groups = score_continuations(continuations, n_boot=n_boot, seed=seed)
     given = _label_groups(labels, n_boot, seed)
     tests, label_tests = compare.corrected(compare.comparisons(groups), _label_comparisons(given, labels))
     results = {
         **experiment.heading("toxicity"),
-        "rows": [r for g in groups for r in rows.metric_rows(g, METRICS)] + _bucket_rows(frame, n_boot, seed),
+        "rows": [r for g in groups for r in rows.metric_rows(g, METRICS)] + _bucket_rows(continuations, n_boot, seed),
         "pgr": rows.pgr_rows(groups, PGR_METRICS),
         "distribution": [distribution(g) for g in _main(groups)],
         **experiment.facts(),
@@ -153,11 +152,11 @@ def build_generation_results(
         "tests": {"rule": compare.rule(groups), "rows": tests},
         "label_quality": label_quality(given, label_tests, LABEL_METRICS),
         "judges": [dict(j) for j in judges],
-        "draws": int((frame["draw"].unique() > 0).sum()),
-        "case_study": continuation_case(frame, synthetic=experiment.synthetic, texts=experiment.texts),
+        "draws": int((continuations["draw"].unique() > 0).sum()),
+        "case_study": continuation_case(continuations, synthetic=experiment.synthetic, texts=experiment.texts),
         "interval": {"level": stats.LEVEL, "n_boot": n_boot, "covers": rows.covers(groups)},
     }
-    notes = [*experiment.notes, *_notes(frame, _main(groups)), *rows.pgr_notes(results["pgr"], "toxicity")]
+    notes = [*experiment.notes, *_notes(continuations, _main(groups)), *rows.pgr_notes(results["pgr"], "toxicity")]
     return rows.strict({**results, "notes": notes})
 
 

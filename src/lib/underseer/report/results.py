@@ -69,19 +69,18 @@ def build_results(
 ) -> dict[str, Any]:
     """Results of a classification experiment, ready for strict JSON (NaN becomes null).
 
-    predictions: tidy, one row per item: method, variant (JSON of a dict; optional), seed, dataset, id, label (0/1), p
+    predictions: tidy, one row per item: method, variant (JSON of a dict), seed, dataset, id, label (0/1), p
         (probability of class 1), cluster (optional: the question that rows share). The first data set is the main one.
     labels: the votes' labels on the transfer split: vote ('single', 'hard', 'soft', ...), variant (optional), seed, id, label
     (truth), p, and weak_label (0/1) where it is not p >= 0.5. classes: names of class 0 and 1.
     Raises ValueError for malformed tables.
     """
-    frame = predictions if "variant" in predictions.columns else predictions.assign(variant="{}")
     task, unit = experiment.task, UNITS.get(experiment.task, "clusters")
     names = tuple(classes or LABELS.get(task, ("0", "1")))
-    groups, given = score(frame, n_boot=n_boot, seed=seed, unit=unit), _label_groups(labels, n_boot, seed, unit)
+    groups, given = score(predictions, n_boot=n_boot, seed=seed, unit=unit), _label_groups(labels, n_boot, seed, unit)
     tests, label_tests = compare.corrected(compare.comparisons(groups), compare.comparisons(given))
     pgr = pgr_rows(groups)
-    case = case_study(frame, task=task, synthetic=experiment.synthetic, labels=names, texts=experiment.texts)
+    case = case_study(predictions, task=task, synthetic=experiment.synthetic, labels=names, texts=experiment.texts)
     results = {
         **experiment.heading("accuracy"),
         "rows": [row for g in groups for row in metric_rows(g, start={"accuracy": g.chance})],
