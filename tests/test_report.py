@@ -563,6 +563,7 @@ def test_ledgers_are_summed_by_stage():
     )
     assert by_stage["a/b"] == {"instances": 2, "seconds": 3, "peak_memory_mb": 7} == by_stage["total"]
     assert tables_ledger.cost_by_stage({}) == {}
+    assert tables_ledger.cost_by_stage({"seconds": 3}) == {"all stages": {"seconds": 3}}
 
 
 def test_malformed_predictions_are_refused(frame):

@@ -71,7 +71,7 @@ def built(frame: pd.DataFrame, synthetic: bool = True, **options) -> dict:
     name = f"{'demo' if synthetic else 'cpu'}/w2s_toxicity"
     given = {"judges": JUDGES, "n_boot": 200}
     given |= {k: options.pop(k) for k in ("judges", "labels", "n_boot", "seed") if k in options}
-    facts = {"cost": {"w2s/5_report/k": {"seconds": 3}}, "provenance": {"commit": "a"}} | options
+    facts = {"cost": {"seconds": 3}, "provenance": {"commit": "a"}} | options
     experiment = Experiment(name=name, pipeline="w2s", task="toxicity", synthetic=synthetic, **facts)
     return build_generation_results(experiment, frame, **given)
 

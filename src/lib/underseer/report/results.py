@@ -28,7 +28,7 @@ VOTES = ("single", "hard", "soft")
 class Experiment:
     """What results.json says of an experiment beside its scores, the same for all pipelines.
 
-    synthetic: of the testbed. cost: ledger by stage instance, each optionally with 'role', of the loop.
+    synthetic: of the testbed. cost: ledger, flat or by stage (by stage instance, each optionally with 'role', of the loop).
     provenance: whatever says where the numbers come from (commit, parameters, keys, hashes). hygiene: rows check, scope, rows,
     share. curves: method, seed, step, metric, value. texts: id -> text, for the case study; guarded texts are not stored.
     published: {'source', 'note', 'values': {method: {metric: value}}}; never kept for synthetic data.

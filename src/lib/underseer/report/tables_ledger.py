@@ -30,7 +30,7 @@ def _head(column: str) -> str:
 
 
 def cost(results: Results) -> Table | None:
-    """The ledger: what was spent, by stage."""
+    """The ledger: what was spent, by stage where it is known by stage."""
     by_stage = cost_by_stage(results["cost"])
     if not by_stage:
         return None
@@ -45,12 +45,15 @@ def cost(results: Results) -> Table | None:
     return Table("cost", "Cost", caption, shown, data)
 
 
-def cost_by_stage(ledger: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """A ledger of stage instances summed by stage, a total last; peaks are the largest. Keys like 'w2s/4_student/<key>' lose the key."""
-    if not ledger:
-        return {}
-    table = pd.DataFrame([{"instances": 1, **spent} for spent in ledger.values()]).select_dtypes("number")
-    stage = [name.rpartition("/")[0] if name.count("/") > 1 else name for name in ledger]
+def cost_by_stage(ledger: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """A ledger summed by stage, a total last; peaks are the largest. Flat ledgers have one line; keys like 'w2s/4_student/<key>'
+    lose the key."""
+    nested = {k: v for k, v in ledger.items() if isinstance(v, Mapping)}
+    if not nested:
+        numbers = {k: v for k, v in ledger.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        return {"all stages": numbers} if numbers else {}
+    table = pd.DataFrame([{"instances": 1, **spent} for spent in nested.values()]).select_dtypes("number")
+    stage = [name.rpartition("/")[0] if name.count("/") > 1 else name for name in nested]
     rules = {c: "max" if c.startswith("peak") else "sum" for c in table.columns}
     sums = table.groupby(stage).agg(rules).to_dict("index")
     known = {

@@ -39,7 +39,7 @@ def loop_cost(results: Results) -> dict[str, float]:
     roles."""
     total: dict[str, float] = {}
     for spent in results["cost"].values():
-        if LOOP_ROLES.fullmatch(str(spent.get("role", ""))):
+        if isinstance(spent, Mapping) and LOOP_ROLES.fullmatch(str(spent.get("role", ""))):
             for key, value in spent.items():
                 if isinstance(value, int | float) and not key.startswith("peak"):
                     total[key] = total.get(key, 0) + value
