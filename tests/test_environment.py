@@ -142,7 +142,7 @@ def test_a_store_that_cannot_be_written_says_so(home: Path) -> None:
     (home / "runs").parent.mkdir(parents=True)
     (home / "runs").write_text("")
     with pytest.raises(UserError, match="the store cannot be written .*UNDERSEER_HOME=/path"):
-        store.check_writable()
+        workflow.check_writable()
 
 
 def test_sockets_find_room_however_long_the_folder_of_temporary_files(tmp_path: Path, monkeypatch) -> None:

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -227,18 +226,18 @@ def write_text(file: Path, text: str) -> None:
         raise
 
 
-def check_writable() -> None:
-    """Raise UserError where nothing can be written to the store: its disk is full, or it is another user's."""
-    place = paths.plans()
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of ``folder`` once it is filled; where that fails ``folder`` stays as it is."""
+    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(b"0" * 4096)
-    except OSError as error:
-        raise UserError(
-            f"{paths.shown(paths.home())}: the store cannot be written ({error.strerror}); free space, change its rights, or "
-            "name another: UNDERSEER_HOME=/path"
-        ) from None
+        yield fresh
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def write_manifest(folder: Path, record: dict[str, Any]) -> None:

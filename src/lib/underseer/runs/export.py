@@ -6,7 +6,6 @@ Nothing of the run store goes into it but what is asked for by stage and key. A 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from datetime import date
@@ -63,19 +62,13 @@ def export(name: str, to: Path | None, artefacts: Sequence[str]) -> tuple[Path, 
     folder = (to or paths.home() / "exports" / name).resolve()
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{paths.shown(folder)}: holds files already; remove it, or give another folder with --to")
-    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        shutil.copytree(page, fresh)
+    with store.replacing(folder) as fresh:
+        shutil.copytree(page, fresh, dirs_exist_ok=True)
         for output in named:
             shutil.copytree(output.path, fresh / "artefacts" / output.name, copy_function=shutil.copyfile)
         alone = (fresh / "index.html").read_text(encoding="utf-8").replace(UP, "")
         (fresh / "index.html").write_text(alone, encoding="utf-8")
         _describe(name, report, named, fresh)
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return folder, [o.name for o in named if o.manifest["marks"].get("unsafe")]
 
 

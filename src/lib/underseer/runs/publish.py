@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
@@ -119,14 +118,10 @@ def _place(name: str, fill: Callable[[Path], object], output: store.Output) -> P
     from underseer.look import viewer
 
     folder = paths.home() / "reports" / name
-    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    _copy(output, fresh)
-    fill(fresh)
-    viewer.write(output, fresh, command(output))
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with store.replacing(folder) as fresh:
+        _copy(output, fresh)
+        fill(fresh)
+        viewer.write(output, fresh, command(output))
     write_index(name.split("/")[0])
     return folder
 

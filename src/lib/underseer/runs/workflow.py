@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -35,7 +36,7 @@ def run(
     """
     opened = launch.open_profile(profile) if profile else None
     cluster = opened is not None and opened.is_cluster
-    store.check_writable()
+    check_writable()
     for plan in plans:
         save(plan)
     file, jobs = _save(merged(plans), paths.plans()), launch.at_a_time(jobs, opened, missing)
@@ -63,6 +64,20 @@ def run(
             lifeline.cut()
     new = {record for record, written in _records().items() if before.get(record) != written}
     return _failed(process.returncode, missing, [_failure(record) for record in sorted(new)], log)
+
+
+def check_writable() -> None:
+    """Raise UserError where nothing can be written to the store: its disk is full, or it is another user's."""
+    place = paths.plans()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"0" * 4096)
+    except OSError as error:
+        raise UserError(
+            f"{paths.shown(paths.home())}: the store cannot be written ({error.strerror}); free space, change its rights, or "
+            "name another: UNDERSEER_HOME=/path"
+        ) from None
 
 
 def _failed(code: int, missing: list[Instance], failures: list[dict[str, str]], log: Path) -> list[dict[str, str]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from underseer import store
 from underseer.judges.spec import Writing
 from underseer.models import batches, chats, loading
 from underseer.runs.rehearsal.shapes import WIDTH, Shape, shrunk
@@ -51,10 +50,8 @@ def build(shape: Shape, folder: Path) -> None:
     if getattr(model, "generation_config", None) is not None and model.can_generate():
         ends = [t for t in (tokenizer.eos_token, *shape.tokens.ends) if t is not None]
         model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(ends) or None
-    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
-    loading.save(model, tokenizer, fresh)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with store.replacing(folder) as fresh:
+        loading.save(model, tokenizer, fresh)
 
 
 def teach(model: Any, tokenizer: PreTrainedTokenizerBase, writing: Writing) -> None:

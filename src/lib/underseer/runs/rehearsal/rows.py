@@ -9,14 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import random
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from underseer import store
 from underseer.data.registry import DATASETS, parse
 from underseer.data.sources import local_files
 from underseer.errors import UserError
@@ -51,17 +50,13 @@ def write(folder: Path, given: str | None = None) -> None:
     """
     if folder.is_dir() and not given:
         return
-    fresh = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    for file in sorted(Path(given).iterdir()) if given else ():
-        (fresh / file.name).symlink_to(file.resolve())
-    for name in SAMPLES.keys() & DATASETS.keys():
-        if not _is_there(name, fresh):
-            file = DATASETS[name].local_names[0].replace("*", "")
-            (fresh / file).write_text(_content(name, Path(file).suffix), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with store.replacing(folder) as fresh:
+        for file in sorted(Path(given).iterdir()) if given else ():
+            (fresh / file.name).symlink_to(file.resolve())
+        for name in SAMPLES.keys() & DATASETS.keys():
+            if not _is_there(name, fresh):
+                file = DATASETS[name].local_names[0].replace("*", "")
+                (fresh / file).write_text(_content(name, Path(file).suffix), encoding="utf-8")
 
 
 def _is_there(name: str, folder: Path) -> bool:
