@@ -17,7 +17,7 @@ import typer
 from underseer import paths
 from underseer.errors import StageError, UserError, unreadable
 from underseer.runs import cli_pages, cli_store
-from underseer.runs.console import console, errors, say
+from underseer.runs.console import console, say
 from underseer.runs.warm import AVX2, CPU, SOCKET
 
 if TYPE_CHECKING:
@@ -91,13 +91,14 @@ def run(
     say(f"planning {', '.join(paths.shown(file) for file in files)}")
     plans = [_make(file, set_, rehearse=rehearse, until=until, name=name) for file in files]
     missing = merged(plans).missing()
-    _preflight(plans, profile)
+    opened = launch.open_profile(profile) if profile else None
+    _preflight(plans, elsewhere=opened is not None and opened.is_cluster)
     if dry_run:
         console.print(show.instances(missing, "would run"))
         return
     launch.clear()
     try:
-        failed = workflow.run(plans, missing, jobs=jobs, profile=profile, console=console) if missing else []
+        failed = workflow.run(plans, missing, jobs, opened) if missing else []
     except KeyboardInterrupt as stop:
         _stopped(plans, by_hand=not stop.args)
     _close(plans, failed)
@@ -124,16 +125,14 @@ def _stopped(plans: list, *, by_hand: bool) -> NoReturn:
     if by_hand and any(i.cached for p in plans for i in p.instances.values()):
         say("logging what finished to MLflow; Ctrl-C once more leaves that out", failed=True)
         with suppress(KeyboardInterrupt):
-            show.synced(plans, console, errors)
+            show.synced(plans)
     raise typer.Exit(130)
 
 
-def _preflight(plans: list, profile: str | None) -> None:
-    """Say what is to run, and look for what can be seen to be wrong before it does."""
-    from underseer.runs import launch
+def _preflight(plans: list, *, elsewhere: bool) -> None:
+    """Say what is to run, ``elsewhere`` on a cluster, and look for what can be seen to be wrong before it does."""
     from underseer.runs.preflight import preflight
 
-    elsewhere = bool(profile) and launch.open_profile(profile).is_cluster
     remarks: dict[str, None] = {}
     for p in plans:
         left = p.missing()
@@ -152,18 +151,15 @@ def _close(plans: list, failed: list[dict[str, str]]) -> None:
     from underseer.runs import publish, show, workflow
     from underseer.runs.plan import merged
 
+    publish.publish_made(plans)
     for p in plans:
-        if not p.until and p.report.cached and not publish.is_published(p):
-            publish.publish(p)
         workflow.save(p)
-    show.synced(plans, console, errors)
+    show.synced(plans)
     left = merged(plans).missing()
     if failed or left:
         for one in failed:
-            errors.print(
-                f"failed: {one['stage']} {one['key']}: {one['problem']}\n  notebook: {one['notebook']}", markup=False
-            )
-        errors.print(f"{len(left)} stages left; the same command continues.")
+            say(f"failed: {one['stage']} {one['key']}: {one['problem']}\n  notebook: {one['notebook']}", failed=True)
+        say(f"{len(left)} stages left; the same command continues.", failed=True)
         raise typer.Exit(1)
 
 
@@ -225,7 +221,7 @@ def sync() -> None:
     plans = workflow.saved()
     if not plans:
         console.print("nothing to log: no experiment has run in this store")
-    elif not show.synced(plans, console, errors, force=True):
+    elif not show.synced(plans, force=True):
         raise typer.Exit(1)
 
 
@@ -261,10 +257,10 @@ def main() -> None:
         os.environ.update(paths.user())
         app(standalone_mode=True)
     except UserError as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
+        say(str(error), failed=True)
         sys.exit(2)
     except (StageError, OSError) as error:
-        errors.print(unreadable(error) if isinstance(error, OSError) else str(error), markup=False, soft_wrap=True)
+        say(unreadable(error) if isinstance(error, OSError) else str(error), failed=True)
         sys.exit(1)
 
 

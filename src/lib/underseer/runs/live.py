@@ -56,9 +56,7 @@ def publish(plans: list[Plan], *, ended: bool = False) -> set[str]:
     """
     from underseer.runs import publish
 
-    for plan in plans:
-        if not plan.until and plan.report.cached and not publish.is_published(plan):
-            publish.publish(plan)
+    publish.publish_made(plans)
     profiles = {plan.name.split("/")[0] for plan in plans}
     there = {name for name in profiles if (paths.home() / "reports" / name / "index.html").is_file()}
     for profile in there:

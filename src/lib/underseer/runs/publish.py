@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from underseer import paths, store
@@ -24,6 +24,13 @@ def publish(plan: Plan) -> Path:
     output = store.Output(plan.report.place)
     check(output)
     return _place(plan.name, lambda fresh: _fill(output, fresh), output)
+
+
+def publish_made(plans: Iterable[Plan]) -> None:
+    """Publish the reports of plans that are made and not published."""
+    for plan in plans:
+        if not plan.until and plan.report.cached and not is_published(plan):
+            publish(plan)
 
 
 def write(output: store.Output, folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from rich.console import Console
 from rich.table import Table
 
 from underseer import paths, progress, store
@@ -60,7 +59,7 @@ def instances(planned: list[Instance], title: str) -> Table:
     return table(("stage", "key", "cached", "parameters"), rows, title=title)
 
 
-def synced(plans: list[Plan], console: Console, errors: Console, *, force: bool = False) -> bool:
+def synced(plans: list[Plan], *, force: bool = False) -> bool:
     """Log to MLflow what it misses; False, and a line that says so, when MLflow cannot be reached. ``force``: look into MLflow also
     where this store's notes say that all was logged, since somebody may have deleted runs there."""
     from underseer.runs import tracking
@@ -71,16 +70,11 @@ def synced(plans: list[Plan], console: Console, errors: Console, *, force: bool 
     try:
         for one in pending:
             logged = tracking.sync(one)
-            if logged or not force:
-                console.print(f"MLflow: experiment {one.name}: {logged} runs logged")
-            else:
-                console.print(f"MLflow: experiment {one.name} holds all of it")
+            told = f": {logged} runs logged" if logged or not force else " holds all of it"
+            say(f"MLflow: experiment {one.name}{told}")
     except tracking.Unreachable as error:
-        errors.print(
-            f"MLflow is away ({error}); everything is on disk, `.venv/bin/underseer sync` logs it later",
-            markup=False,
-            soft_wrap=True,
-        )
+        later = "everything is on disk, `.venv/bin/underseer sync` logs it later"
+        say(f"MLflow is away ({error}); {later}", failed=True)
         return False
     return True
 

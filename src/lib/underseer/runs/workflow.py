@@ -12,12 +12,11 @@ import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from rich.console import Console
-
 from underseer import paths, store
 from underseer.engines.lifelines import Lifeline
 from underseer.errors import UserError
 from underseer.runs import launch, live
+from underseer.runs.console import console
 from underseer.runs.plan import Instance, Plan, merged
 from underseer.runs.watch import Watch
 
@@ -25,7 +24,7 @@ FULL = 1 << 20  # bytes left on a disk that is as good as full
 
 
 def run(
-    plans: list[Plan], missing: list[Instance], *, jobs: int | None, profile: str | None, console: Console
+    plans: list[Plan], missing: list[Instance], jobs: int | None, profile: launch.Profile | None
 ) -> list[dict[str, str]]:
     """Run the missing instances of all plans together, showing what is done, running and left.
 
@@ -34,12 +33,11 @@ def run(
     Returns:
         For each failed instance its ``stage``, ``key``, ``problem`` and ``notebook``.
     """
-    opened = launch.open_profile(profile) if profile else None
-    cluster = opened is not None and opened.is_cluster
+    cluster = profile is not None and profile.is_cluster
     check_writable()
     for plan in plans:
         save(plan)
-    file, jobs = _save(merged(plans), paths.plans()), launch.at_a_time(jobs, opened, missing)
+    file, jobs = save(merged(plans), paths.plans()), launch.at_a_time(jobs, profile, missing)
     log, before = file.with_suffix(".log"), _records()
     threads = missing[0].runtime.get("threads", 1)
     surroundings = nullcontext({}) if cluster else launch.local(threads, len(missing))
@@ -47,7 +45,7 @@ def run(
         console.print(f"{others} of the stages left are at work in another run; this one waits for them")
     with launch.marks(cluster=cluster) as marks, log.open("w") as out, surroundings as env, live.beside(plans):
         process = subprocess.Popen(
-            launch.command(file, marks, jobs, opened),
+            launch.command(file, marks, jobs, profile),
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -103,13 +101,9 @@ def _ended(code: int, text: str) -> str:
     return f"exit code {code}{full}\n{tail}"
 
 
-def save(plan: Plan) -> Path:
-    """Keep the plan in the store, under a hash of its content; ``sync`` reads it later."""
-    return _save(plan, paths.plans() / plan.name)
-
-
-def _save(plan: Plan, folder: Path) -> Path:
-    text = plan.as_json()
+def save(plan: Plan, folder: Path | None = None) -> Path:
+    """Keep the plan in the store, under a hash of its content; ``sync`` reads it later, unless it is put into another ``folder``."""
+    folder, text = folder or paths.plans() / plan.name, plan.as_json()
     file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
