@@ -19,7 +19,7 @@ WRITE_SECONDS = 1.0
 LINE_SECONDS = 60.0
 
 
-class Bar:
+class Bar(contextlib.AbstractContextManager):
     """Counts steps of long work up to ``total``, and shows them in each of the three ways."""
 
     def __init__(self, total: int, name: str, unit: str, *, shown: bool = True, initial: int = 0) -> None:
@@ -38,9 +38,6 @@ class Bar:
             total=total, desc=name, unit=unit, initial=initial, mininterval=0.5, leave=False, file=out, **hidden
         )
         self._write()
-
-    def __enter__(self) -> Bar:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -27,7 +27,9 @@ def named(key: str) -> Output:
     for folder in (Path(key), paths.home() / key):
         if (folder / store.MANIFEST).is_file():
             return Output(folder.resolve())
-    found = paths.runs().glob(f"*/*/{_beginning(key)}*/{store.MANIFEST}")
+    if not re.fullmatch(r"\w*", key):  # else it might be a pattern of several
+        raise UserError(f"{short(key)}: no finished result; give a key, its first characters, or a folder of scratch/")
+    found = paths.runs().glob(f"*/*/{key}*/{store.MANIFEST}")
     matches = sorted(p.parent for p in found if p.parent.name[0] != ".")
     if len(matches) != 1:
         first = ", ".join(f.name for f in matches[:5])
@@ -38,13 +40,6 @@ def named(key: str) -> Output:
         )
         raise UserError(f"{key}: {few}; .venv/bin/underseer plan PARAMS.yaml shows an experiment's keys")
     return Output(matches[0])
-
-
-def _beginning(key: str) -> str:
-    """The first characters of a key, as a pattern of files' names takes them. Raises UserError for what is none."""
-    if not re.fullmatch(r"\w*", key):
-        raise UserError(f"{short(key)}: no finished result; give a key, its first characters, or a folder of scratch/")
-    return key
 
 
 def sizes(outputs: Iterable[Output]) -> dict[str, dict[str, int]]:
@@ -140,7 +135,7 @@ def remove(unreached: Garbage) -> None:
         (output.path / store.MANIFEST).unlink()
         shutil.rmtree(output.path)
     for path in unreached.leavings:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        store.remove(path)
 
 
 def differences(a: Output, b: Output) -> dict[str, list[tuple[str, Any, Any]]]:

@@ -149,16 +149,13 @@ def varied(instance: Instance, values: dict[str, Any], names: dict[str, str]) ->
     Raises:
         UserError: a file or a model that ``values`` names does not exist.
     """
-
-    def replaced(keys: list[str]) -> list[str]:
-        return [names.get(key, key) for key in keys]
-
-    inputs = {role: replaced(keys) for role, keys in instance.inputs.items()}
+    inputs = {role: [names.get(key, key) for key in keys] for role, keys in instance.inputs.items()}
     variants = [
         {**v, "roles": {role: names.get(key, key) for role, key in v["roles"].items()}} for v in instance.variants
     ]
     values = {**instance.parameters, **instance.runtime, **values}
-    return _Builder("", instance.rehearsal).new(read_notebook(instance.stage), values, inputs, variants)
+    builder, notebook = _Builder("", instance.rehearsal), read_notebook(instance.stage)
+    return builder.new(notebook, builder.declared(notebook, values), values, inputs, variants)
 
 
 class _Noting(dict):
@@ -209,17 +206,14 @@ class _Builder:
 
     def add(self, stage: str, values: dict[str, Any], inputs: dict[str, Any], variants: list | None = None) -> Instance:
         notebook = read_notebook(stage)
-        declared = self._declared(notebook, values)
+        declared = self.declared(notebook, values)
         keys = {role: [i.key for i in _listed(given)] for role, given in inputs.items() if given is not None}
         memo = repr((stage, declared, keys, variants))  # most calls name an instance that is there: hash each once
         if memo not in self._memo:
-            self._memo[memo] = self._new(notebook, declared, values, keys, variants or [])
+            self._memo[memo] = self.new(notebook, declared, values, keys, variants or [])
         return self._memo[memo]
 
-    def new(self, notebook: Notebook, values: dict[str, Any], keys: dict, variants: list) -> Instance:
-        return self._new(notebook, self._declared(notebook, values), values, keys, variants)
-
-    def _declared(self, notebook: Notebook, values: dict[str, Any]) -> dict[str, Any]:
+    def declared(self, notebook: Notebook, values: dict[str, Any]) -> dict[str, Any]:
         declared = {k: values[k] for k in notebook.results}
         if declared.get("engine"):
             declared["engine"] = self._engine(declared, values.get("device", "auto"))
@@ -235,7 +229,7 @@ class _Builder:
             self._engines[asked] = engines.choose(declared["engine"], models, device)
         return self._engines[asked]
 
-    def _new(self, notebook: Notebook, declared: dict, values: dict, keys: dict, variants: list) -> Instance:
+    def new(self, notebook: Notebook, declared: dict, values: dict, keys: dict, variants: list) -> Instance:
         hashes = contents(declared)
         identity = [notebook.stage, {**declared, **hashes}, keys, variants, *(["rehearsal"] if self.rehearsal else [])]
         modules = notebook.modules(declared)

@@ -6,7 +6,6 @@ experiment file, and every cell of the kernel. Nothing in the run store, no plan
 
 from __future__ import annotations
 
-import itertools
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ from underseer.runs.run import Run, provenance
 def fresh(stage: str) -> Path:
     """A new folder for an exploratory run, named by the time: ``scratch/<pipeline>/<stage>/<YYYYMMDD-HHMMSS>[-n]``."""
     name = datetime.now().strftime("%Y%m%d-%H%M%S")
-    for n in itertools.count(1):
-        folder = paths.scratch(stage) / (name if n == 1 else f"{name}-{n}")
+    folder, n = paths.scratch(stage) / name, 1
+    while True:
         try:
             folder.mkdir(parents=True)
+            return folder
         except FileExistsError:
-            continue
-        return folder
-    raise AssertionError("itertools.count does not end")
+            n += 1
+            folder = folder.with_name(f"{name}-{n}")
 
 
 class ScratchRun(Run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from contextlib import nullcontext
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -32,10 +33,8 @@ class Watch:
     def follow(self, process: subprocess.Popen) -> None:
         """Show the stages until a process ends."""
         self._print(f"starting {len(self.missing)} stages, {self.jobs} at a time: the libraries are imported first")
-        live = Live(console=self.console, refresh_per_second=2, transient=True) if self.console.is_terminal else None
-        if live:
-            live.start()
-        try:
+        shown = Live(console=self.console, refresh_per_second=2, transient=True)
+        with shown if self.console.is_terminal else nullcontext() as live:
             while True:
                 ended = process.poll() is not None
                 for instance in list(self.left.values()):
@@ -47,9 +46,6 @@ class Watch:
                 if ended:
                     return
                 time.sleep(POLL)
-        finally:
-            if live:
-                live.stop()
 
     def _look(self, instance: Instance, *, lines: bool) -> None:
         """Bring ``left`` and ``running`` up to date for one instance; say what is done where there is no live table."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -121,11 +121,10 @@ def _folder(shape: Shape, made: dict[Path, Shape]) -> str:
     return str(place)
 
 
-def _one_seed(variants: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _one_seed(variants: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The variants of the first seed."""
-    chosen = list(variants)
-    first = next((v["seed"] for v in chosen if "seed" in v), None)
-    return [v for v in chosen if v.get("seed", first) == first]
+    first = next((v["seed"] for v in variants if "seed" in v), None)
+    return [v for v in variants if v.get("seed", first) == first]
 
 
 def _give_rows(values: dict[str, Any], shared: dict[str, Any], samples: dict[Path, str | None]) -> None:

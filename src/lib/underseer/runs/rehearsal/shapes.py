@@ -133,7 +133,7 @@ def shape_of(spec: str, kind: str = "", label: str | None = None, options: str =
         base = {"model_type": architecture.model_type, **architecture.config}
         auto, own = architecture.model_class, tokens.FAMILIES[architecture.tokens]
         if not _CHATS.search(model.name.lower()):
-            own = own.plain()
+            own = replace(own, template=None)
         if model.kind == "testbed" and _testbed(model.name).shelf == "chat":
             turns = import_module("underseer.testbed.turns")
             own = replace(own, others=tuple(turns.TOKENS), template=turns.TEMPLATE)

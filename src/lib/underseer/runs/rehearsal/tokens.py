@@ -7,7 +7,7 @@ they refuse (Gemma: a system message) they refuse here too.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,7 @@ class Tokens:
     pair: str | None = None
     types: bool = False  # whether the two texts of a pair are told apart by token types
     template: str | None = None
-    ends: tuple[str, ...] = field(default=())  # further tokens at which generation ends
-
-    def plain(self) -> Tokens:
-        """The same without a chat template."""
-        return replace(self, template=None)
+    ends: tuple[str, ...] = ()  # further tokens at which generation ends
 
 
 _BERT = dict(zip(("unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
