@@ -21,6 +21,7 @@ from underseer.runs.console import console, say
 from underseer.runs.warm import AVX2, CPU, SOCKET
 
 if TYPE_CHECKING:
+    from underseer.runs.launch import Profile
     from underseer.runs.plan import Plan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -91,8 +92,7 @@ def run(
     say(f"planning {', '.join(paths.shown(file) for file in files)}")
     plans = [_make(file, set_, rehearse=rehearse, until=until, name=name) for file in files]
     missing = merged(plans).missing()
-    opened = launch.open_profile(profile) if profile else None
-    _preflight(plans, elsewhere=opened is not None and opened.is_cluster)
+    opened = _preflight(plans, profile)
     if dry_run:
         console.print(show.instances(missing, "would run"))
         return
@@ -129,10 +129,13 @@ def _stopped(plans: list, *, by_hand: bool) -> NoReturn:
     raise typer.Exit(130)
 
 
-def _preflight(plans: list, *, elsewhere: bool) -> None:
-    """Say what is to run, ``elsewhere`` on a cluster, and look for what can be seen to be wrong before it does."""
+def _preflight(plans: list, profile: str | None) -> Profile | None:
+    """Say what is to run, and look for what can be seen to be wrong before it does; returns the profile by its name."""
+    from underseer.runs import launch
     from underseer.runs.preflight import preflight
 
+    opened = launch.open_profile(profile) if profile else None
+    elsewhere = opened is not None and opened.is_cluster
     remarks: dict[str, None] = {}
     for p in plans:
         left = p.missing()
@@ -144,6 +147,7 @@ def _preflight(plans: list, *, elsewhere: bool) -> None:
             remarks |= dict.fromkeys(preflight(p, left, elsewhere=elsewhere))
     for remark in remarks:
         console.print(remark, style="yellow", markup=False)
+    return opened
 
 
 def _close(plans: list, failed: list[dict[str, str]]) -> None:
