@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from underseer.runs import cli, workflow
+from underseer.runs import cli, preflight, workflow
 
 
 @pytest.fixture
@@ -382,6 +382,23 @@ MODELS = {  # name -> (what is done to the folder, what the line says)
         "is not a safetensors file",
     ),
     "a head of three classes": (_config(**HEAD), "is a classifier of 3 classes, and 2 are to be trained"),
+    "a head of three unnamed classes": (
+        _config(**HEAD | {"id2label": None, "num_labels": 3}),
+        "is a classifier of 3 classes",
+    ),
+    "a head of two or three classes": (_config(**HEAD, num_labels=2), "is a classifier of 2 or 3 classes"),
+    "architectures in one word": (
+        _config(**HEAD | {"architectures": "GPT2"}),
+        "architectures = 'GPT2'; allowed is a list",
+    ),
+    **{
+        f"{name} {given}": (_config(**{name: given}), f"has {name} = {re.escape(repr(given))}; allowed is .*correct it")
+        for name, odd in {
+            "id2label": ([], ["a", "b"], 2, "ab", {"a": "b"}, {"0": None}),
+            "num_labels": (None, "2", [2], 2.0, True, -1, 10**9),
+        }.items()
+        for given in odd
+    },
 }
 
 
@@ -389,6 +406,12 @@ MODELS = {  # name -> (what is done to the folder, what the line says)
 def test_models(refused: Callable[..., str], model: Path, damage: Callable[[Path], object], expected: str) -> None:
     damage(model)
     one_line(refused("run", ROOT / "params/test/w2s_safety.yaml", "--set", f"strong_model={model}"), expected)
+
+
+@pytest.mark.parametrize("given", [{}, {"id2label": None}, {"id2label": {}}, {"num_labels": 2}])
+def test_a_head_whose_classes_are_not_named_has_two(model: Path, given: dict) -> None:
+    _config(**{"architectures": HEAD["architectures"], **given})(model)
+    preflight._check_head(str(model))
 
 
 ENCODER = "scratch:bert?n_embd=32&n_layer=1&n_head=2"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from underseer.errors import UserError, unreadable
+from underseer.errors import UserError, short, unreadable
 from underseer.judges import spec as judge_specs
+from underseer.judges.classifiers import MOST_CLASSES
 from underseer.runs import resources
 from underseer.runs.files import JUDGES, MODELS
 from underseer.runs.keys import stages
@@ -65,16 +66,46 @@ def _writers(p: dict[str, Any]) -> set[str]:
     return {str(p[name]).removeprefix("trained:") for name in names if writes and p.get(name)}
 
 
+_HEAD: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "id2label": (
+        'names of classes by their numbers, as {"0": "safe", "1": "unsafe"}',
+        lambda given: (
+            given is None or (isinstance(given, dict) and all(map(str.isdecimal, given)) and _names(given.values()))
+        ),
+    ),
+    "num_labels": (
+        f"a whole number of classes from 1 to {MOST_CLASSES:,}",
+        lambda given: type(given) is int and 1 <= given <= MOST_CLASSES,
+    ),
+    "architectures": (
+        'a list of names, as ["LlamaForCausalLM"]',
+        lambda given: given is None or (isinstance(given, list) and _names(given)),
+    ),
+}
+"""What a config.json says of a model's head: what transformers reads, in words, and whether a value is that."""
+
+
+def _names(given: Iterable[Any]) -> bool:
+    return all(isinstance(name, str) for name in given)
+
+
 def _check_head(spec: str) -> None:
-    """Raise UserError for a classifier whose head is not one of the two classes that are trained on it."""
+    """Raise UserError for a head that transformers cannot read, and for a classifier of other than two classes: two are trained on it."""
     from underseer.models import specs
 
     config = specs.configuration(spec) or {}
-    is_classifier = any("SequenceClassification" in str(name) for name in config.get("architectures") or ())
-    n = len(config.get("id2label") or ()) or config.get("num_labels", 2)
-    if is_classifier and n != 2:
+    for name, (allowed, is_allowed) in _HEAD.items():
+        if name in config and not is_allowed(config[name]):
+            raise UserError(
+                f"model {spec!r}: its config.json has {name} = {short(config[name])}; allowed is {allowed}; correct it, or fetch the "
+                "model again"
+            )
+    is_classifier = any("SequenceClassification" in name for name in config.get("architectures") or ())
+    counts = {n for n in (len(config.get("id2label") or ()), config.get("num_labels")) if n} or {2}
+    if is_classifier and counts != {2}:
         raise UserError(
-            f"model {spec!r} is a classifier of {n} classes, and 2 are to be trained; give the model it was made from"
+            f"model {spec!r} is a classifier of {' or '.join(map(str, sorted(counts)))} classes, and 2 are to be trained; give the "
+            "model it was made from"
         )
 
 
