@@ -22,8 +22,9 @@ import pytest
 from conftest import ROOT, TEST_PARAMS, outputs, underseer, warmed
 from soak import processes
 from underseer import paths, store
+from underseer.errors import UserError
 from underseer.maths import metrics
-from underseer.runs import execute, keys, params, plan, workflow
+from underseer.runs import execute, keys, params, plan, publish, workflow
 
 
 def test_an_unchanged_rerun_does_nothing(finished: Path) -> None:
@@ -446,7 +447,7 @@ def test_no_result_stands_under_the_key_of_other_data(
         keys._files_hash.cache_clear()
 
 
-def test_nothing_damaged_is_shown_or_handed_on(finished: Path, tmp_path: Path) -> None:
+def test_nothing_damaged_is_shown_or_handed_on(finished: Path, tmp_path: Path, monkeypatch) -> None:
     """Each command names the file and how it is made anew, and writes nothing."""
     home, name = tmp_path / "home", "test/w2s_safety"
     shutil.copytree(finished, home)
@@ -478,6 +479,12 @@ def test_nothing_damaged_is_shown_or_handed_on(finished: Path, tmp_path: Path) -
     (published / "results.json").write_bytes(numbers)
     edited = underseer(home, "export", name)
     assert edited.returncode == 2 and "not the numbers of the newest report" in edited.stderr
+    monkeypatch.setenv("UNDERSEER_HOME", str(home))
+    figure = next(report.file("report").rglob("*.png"))
+    aside = figure.rename(tmp_path / "aside")
+    with pytest.raises(UserError, match=f"{figure.name}: missing; remove it"):
+        publish.write(report, tmp_path / "for_mlflow")
+    aside.rename(figure)
     shutil.rmtree(home / "reports")
     refused(results, numbers, run, ("run", str(TEST_PARAMS)))
     refused(report.file("notebook.ipynb"), b'{"cells": [', run, ("run", str(TEST_PARAMS)))

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pandas as pd
 import pytest
@@ -141,6 +142,42 @@ def test_what_a_killed_copy_left_is_logged_again_and_whole(plan: Plan, monkeypat
     assert not tracking.is_logged(plan)
     tracking.sync(plan)
     assert len(logged(plan)) == RUNS and tracking.is_logged(plan)
+
+
+@pytest.mark.parametrize("asynchronous", ["true", "false"])
+@pytest.mark.parametrize("where", ["tracking.sqlalchemy_store.SqlAlchemyStore.log_batch",
+                                   "artifact.local_artifact_repo.LocalArtifactRepository.log_artifact"])  # fmt: skip
+def test_what_cannot_be_written_is_told_and_logged_again(
+    plan: Plan, monkeypatch, where: str, asynchronous: str
+) -> None:
+    """The first run's parameters, or an artifact; where the user has MLflow log in the background, too."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", asynchronous)
+    calls, write = [], resolve_name(f"mlflow.store.{where}")
+
+    def full(*given: object, **named: object) -> None:
+        calls.append(given)
+        if len(calls) == (3 if "artifact" in where else 1):
+            raise OSError(28, "No space left on device")
+        write(*given, **named)
+
+    monkeypatch.setattr(f"mlflow.store.{where}", full)
+    with pytest.raises(tracking.Unreachable, match="No space left"):
+        tracking.sync(plan)
+    assert not tracking.is_logged(plan)
+    tracking.sync(plan)
+    assert len(logged(plan)) == RUNS and tracking.is_logged(plan)
+
+
+@pytest.mark.parametrize("file", ["notebook.ipynb", "curves.parquet"])
+def test_a_stage_that_lost_a_file_is_not_taken_for_whole(plan: Plan, file: str) -> None:
+    lost = next(iter(plan.instances.values())).place / file
+    aside = lost.rename(paths.home() / file)
+    with pytest.raises(tracking.Unreachable, match=file):
+        tracking.sync(plan)
+    assert not tracking.is_logged(plan)
+    aside.rename(lost)
+    tracking.sync(plan)
+    assert len(logged(plan)) == RUNS
 
 
 def test_a_run_that_was_deleted_by_hand_is_logged_again(plan: Plan) -> None:

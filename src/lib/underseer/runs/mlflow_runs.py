@@ -179,10 +179,11 @@ class Copy:
             tags,
             started=_moment(manifest["started"]),
         )
-        if (output.path / "curves.parquet").is_file():
+        files = {"manifest.json", *manifest["files"]}  # one that is lost is an error, and the run is logged again
+        if "curves.parquet" in files:
             self._curves(run, output.table("curves"))
         for name in ("notebook.ipynb", "manifest.json", "results.json"):
-            if (output.path / name).is_file() and not manifest["marks"]["unsafe"]:
+            if name in files and not manifest["marks"]["unsafe"]:
                 self.client.log_artifact(run, str(output.path / name))
         self.client.set_terminated(run, end_time=_moment(manifest["finished"]))
 

@@ -34,7 +34,8 @@ def publish_made(plans: Iterable[Plan]) -> None:
 
 
 def write(output: store.Output, folder: Path) -> None:
-    """Write a finished report into a folder, its page from the executed notebook: no unsafe text is in it."""
+    """Write a finished report into a folder, its page from the executed notebook: no unsafe text is in it. Raises UserError as ``check``."""
+    check(output)
     _copy(output, folder)
     _fill(output, folder)
 

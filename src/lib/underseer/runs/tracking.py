@@ -183,7 +183,9 @@ def _reachable(address: str) -> None:
 
 
 def _quiet_mlflow() -> Any:
-    """MLflow, patient for seconds and not for minutes, silent about its own set-up, and telling nobody of its use."""
+    """MLflow, patient for seconds and not for minutes, silent about its own set-up, and telling nobody of its use. Each call waits for
+    its answer: what is logged in the background can fail without an error."""
+    os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
