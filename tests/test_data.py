@@ -252,48 +252,41 @@ def zipped(**files: bytes) -> bytes:
     return packed.getvalue()
 
 
+NOT_THE_FILE = [
+    (PAGE, "is a web page and not the file itself"),
+    (b"\xef\xbb\xbf  " + PAGE.lower(), "is a web page"),
+    (gzip.compress(PAGE), "is a web page"),
+    (b"<p>Rate limit exceeded</p>", "is a web page"),
+    (POINTER, "is a Git LFS pointer"),
+    (zipped(a=POINTER), "is a Git LFS pointer"),
+    (b"outs:\n- md5: 0123\n  path: rows.txt\n", "is a DVC pointer"),
+    (b"# xet version 0\nfilesize = 12\nhash = '0'\n", "is a xet pointer"),
+    (b"/annex/objects/SHA256E-s12--0.txt\n", "is a git-annex pointer"),
+    *((said, "is a server's error message") for said in (
+        b"404: Not Found", b"error code: 1015", b'{"error": "Entry not found"}', b"Invalid credentials in Authorization header",
+        b"upstream connect error or disconnect/reset before headers. reset reason: x",
+        b"You have exceeded a secondary rate limit. Please wait a few minutes. " + b"More. " * 60,
+    )),
+    (zipped(a=b"x", b=b"y"), "a zip of 2 files (a, b); unpack it and give the one to be read"),
+    (zipped(a=SECRET.encode() * 9)[:90], "cannot be decompressed (BadZipFile)"),
+    (zipped(**{"[Content_Types].xml": b"x", "sheet": b"y"}), "is an Office document"),
+    (b"\x28\xb5\x2f\xfd" + bytes(9), "is an archive (zstd, 7z or rar)"),
+    (b"%PDF-1.7", "is a PDF, SQLite, Arrow or HDF file"),
+    (b"\x80\x04\x95" + bytes(9), "is a pickle"),
+    (b"ab\x00\x01" * 9, "is a binary file"),
+    (b"PAR1" + SECRET.encode(), "not readable as Parquet"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", [n for n, info in data.DATASETS.items() if info.reader])
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (PAGE, "is a web page and not the file itself"),
-        (b"\xef\xbb\xbf  " + PAGE.lower(), "is a web page"),
-        (gzip.compress(PAGE), "is a web page"),
-        (POINTER, "is a Git LFS pointer"),
-        (zipped(a=POINTER), "is a Git LFS pointer"),
-        (b"404: Not Found", "is a server's error message"),
-        (
-            b"You have exceeded a secondary rate limit. Please wait a few minutes. " + b"More. " * 60,
-            "is a server's error message",
-        ),
-        (b"error code: 1015", "is a server's error message"),
-        (b"Invalid credentials in Authorization header", "is a server's error message"),
-        (b"upstream connect error or disconnect/reset before headers. reset reason: x", "is a server's error message"),
-        (b"<p>Rate limit exceeded</p>", "is a web page"),
-        (b"outs:\n- md5: 0123\n  path: rows.txt\n", "is a DVC pointer"),
-        (b"# xet version 0\nfilesize = 12\nhash = '0'\n", "is a xet pointer"),
-        (b"/annex/objects/SHA256E-s12--0.txt\n", "is a git-annex pointer"),
-        (b'{"error": "Entry not found"}', "is a server's error message"),
-        (zipped(a=b"x", b=b"y"), "a zip of 2 files (a, b); unpack it and give the one to be read"),
-        (zipped(a=SECRET.encode() * 9)[:90], "cannot be decompressed (BadZipFile)"),
-        (zipped(**{"[Content_Types].xml": b"x", "sheet": b"y"}), "is an Office document"),
-        (b"\x28\xb5\x2f\xfd" + bytes(9), "is an archive (zstd, 7z or rar)"),
-        (b"%PDF-1.7", "is a PDF, SQLite, Arrow or HDF file"),
-        (b"\x80\x04\x95" + bytes(9), "is a pickle"),
-        (b"ab\x00\x01" * 9, "is a binary file"),
-        (b"PAR1" + SECRET.encode(), "not readable as Parquet"),
-    ],
-    ids=lambda value: (
-        "content" if isinstance(value, bytes) else None
-    ),  # a zip holds the time, which workers do not share
-)
-def test_files_that_are_not_the_file_are_recognised_by_every_reader(tmp_path, name, content, message):
+def test_files_that_are_not_the_file_are_recognised_by_every_reader(tmp_path, name):
     path = tmp_path / "file.csv"
-    path.write_bytes(content)
-    with pytest.raises(UserError) as error:
-        data.check_files(name, str(path), holds=None)
-    assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
-    assert SECRET not in str(error.value) and "\n" not in str(error.value)
+    for content, message in NOT_THE_FILE:
+        path.write_bytes(content)
+        with pytest.raises(UserError) as error:
+            data.check_files(name, str(path), holds=None)
+        assert str(error.value).startswith(f"{path}: ") and message in str(error.value), content
+        assert SECRET not in str(error.value) and "\n" not in str(error.value), content
 
 
 @pytest.mark.parametrize(
