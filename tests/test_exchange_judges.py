@@ -525,9 +525,8 @@ def test_a_reward_models_logits_are_standardised_by_those_of_its_stage(folders, 
     )
     judge, _ = bench.train_or_open(run, given, "helpful", (rows, rows), None, base.Opening(**HOW))
     scores = judge.score(ANSWERS, PROMPTS)
-    assert set(stored) == {"scale"} and scores.values == pytest.approx(
-        ndtr((logits - logits.mean()) / logits.std()), abs=1e-4
-    )
+    assert set(stored) == {"scale"}
+    assert scores.values == pytest.approx(ndtr((logits - logits.mean()) / logits.std()), abs=1e-4)
     safety, _ = bench.train_or_open(run, given, "unsafe", (rows, rows), None, base.Opening(**HOW))
     assert safety.score(ANSWERS, PROMPTS).values == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
     (tmp_path / "wide.json").write_text(json.dumps({"mean": 12.0, "deviation": 8.0}))

@@ -112,11 +112,8 @@ def test_pairs_of_the_loop_are_held_against_pairs_by_people() -> None:
     ]  # fmt: skip
     published = {"pairs_factor": 11}
     (said,) = findings_answers.fewer({"rows": [*people, *loop], "pairs": pairs, "published": published})
-    assert (
-        said.difference == "2.00 times [2.00, 2.00], the paper's 11 lies outside"
-        and said.verdict == "fewer pairs"
-        and "400 pairs" in said.name
-    )
+    assert said.difference == "2.00 times [2.00, 2.00], the paper's 11 lies outside" and said.verdict == "fewer pairs"
+    assert "400 pairs" in said.name
     far = [row("selfmoa_iter2", {"n_prompts": 60}, 0.1)]
     (said,) = findings_answers.fewer({"rows": [*people, *far], "pairs": pairs, "published": published})
     assert said.difference == "at least 4.00, at least 4.00 times" and said.verdict == findings_answers.NOT_SHOWN
@@ -250,9 +247,8 @@ def test_a_share_of_the_gap_beyond_the_axis_is_said_in_the_figure() -> None:
     (row,) = [r for r in results["pgr"] if r["metric"] == "accuracy" and r["variant"]["n_supervise"] == 500]
     assert row["mean"] < -1.5, "the student falls far below its supervisor"
     ax = fig.axes[0]
-    assert names(ax) == ["250", "500"] and f"{wording.pgr_text(row)}\n4 of 4 seeds beyond" in [
-        t.get_text() for t in ax.texts
-    ]
+    assert names(ax) == ["250", "500"]
+    assert f"{wording.pgr_text(row)}\n4 of 4 seeds beyond" in [t.get_text() for t in ax.texts]
     means = [x for line in ax.get_lines() if line.get_markersize() == 7 for x in line.get_xdata()]
     assert len(means) == 1 and means[0] > -1.5
     foot = " ".join(fig.get_supxlabel().split())
@@ -361,11 +357,8 @@ def test_lines_that_start_from_a_common_value_are_compared_with_it_and_named_by_
     ]
     results = experiment(cells, "ablations/x", (0, 1, 2, 3), 400)
     flips, spots = findings_answers.trends(results, "scores")
-    assert (
-        flips.name.endswith("noise 0.0 to 0.2")
-        and flips.verdict == "worse"
-        and flips.difference.startswith("-19.6 points")
-    )
+    assert flips.name.endswith("noise 0.0 to 0.2") and flips.verdict == "worse"
+    assert flips.difference.startswith("-19.6 points")
     assert spots.name.endswith("noise 0.0 to 0.2") and spots.verdict == findings_answers.NOT_SHOWN
     title, (panel,) = findings_figures.along("x", findings_figures.sweep(results), gap=False)
     assert title == "x: Naive W2S, by kind and noise"

@@ -60,9 +60,8 @@ def test_turned_labels_are_as_many_as_asked_for_and_nested() -> None:
         {"id": ["a", "b"], "split": "transfer", "weak_label": [1, 0], "p": [0.9, 0.25], "share": [1.0, 0.8]}
     )
     turned = frames.turned(given, np.array([False, True]))
-    assert (
-        turned.weak_label.tolist() == [1, 1] and turned.p.tolist() == [0.9, 0.75] and turned.share.equals(given.share)
-    )
+    assert turned.weak_label.tolist() == [1, 1] and turned.p.tolist() == [0.9, 0.75]
+    assert turned.share.equals(given.share)
     pd.testing.assert_frame_equal(frames.turned(given, np.zeros(2, bool)), given)
 
 

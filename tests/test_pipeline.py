@@ -166,9 +166,8 @@ def test_every_link_of_the_pages_leads_somewhere(finished: Path) -> None:
     data = json.loads(re.search(r'id="data">(.*?)</script>', (folder / "rows.html").read_text(), re.S)[1])
     assert [p["id"] for p in data["parts"]] == ["test", "transfer"] and data["meta"]["redacted"] is False
     for stage in data["stages"]:
-        assert (folder / stage["page"]).is_file() and stage["command"].startswith(
-            ".venv/bin/underseer run params/test/"
-        )
+        assert (folder / stage["page"]).is_file()
+        assert stage["command"].startswith(".venv/bin/underseer run params/test/")
     results = json.loads((folder / "results.json").read_text())
     row = next(r for r in results["rows"] if r["method"] == "weak" and r["metric"] == "accuracy")
     cells, models = data["parts"][0]["cells"], data["parts"][0]["models"]

@@ -113,10 +113,8 @@ def test_schema_and_strict_json(results, tmp_path):
     assert row["mean"] == pytest.approx(np.mean(row["values"])) and row["ci95"][0] < row["mean"] < row["ci95"][1]
     save_results(results, tmp_path / "results.json")
     assert load_results(tmp_path / "results.json") == results
-    assert results["hygiene"][1]["share"] is None and strict({"a": np.float32("inf"), "b": (np.int64(2),)}) == {
-        "a": None,
-        "b": [2],
-    }
+    assert results["hygiene"][1]["share"] is None
+    assert strict({"a": np.float32("inf"), "b": (np.int64(2),)}) == {"a": None, "b": [2]}
 
 
 def test_every_number_is_that_of_the_predictions(frame, results):
@@ -462,9 +460,8 @@ def test_rendering_again_gives_the_same_bytes(rendered, tmp_path, shown):
 def test_a_page_is_what_its_notebook_shows(rendered):
     """Sections without output are left out; the code of a figure is there, folded; the stage's own cells are not."""
     html = (rendered / "index.html").read_text()
-    assert (
-        "<h2>Scores</h2>" in html and "<h2>Fluency and diversity</h2>" not in html and "<h2>Ablation</h2>" not in html
-    )
+    assert "<h2>Scores</h2>" in html and "<h2>Fluency and diversity</h2>" not in html
+    assert "<h2>Ablation</h2>" not in html
     assert html.index("What was found") < html.index("<h2>Scores</h2>")
     assert "figures.intervals(rows, figures.axis_label(metric))" in html and "run.finish()" not in html
 
@@ -533,9 +530,8 @@ def test_profile_page_leads_to_each_experiment(rendered):
     reports = rendered.parent.parent
     page.write_index(reports, "demo")
     html = (reports / "demo" / "index.html").read_text()
-    assert (
-        'href="w2s_safety/index.html"' in html and "<td>finished" in html and "running" not in html.split("</style>")[1]
-    )
+    assert 'href="w2s_safety/index.html"' in html and "<td>finished" in html
+    assert "running" not in html.split("</style>")[1]
     sentence, numbers = first_screen(load_results(rendered / "results.json"))
     assert f"<td>{sentence}</td>" in html and all(f">{n.value}</a></b> {n.interval}" in html for n in numbers)
     page.write_index(reports, "demo", ["demo/w2s_safety: 3 of 4 stages done"])

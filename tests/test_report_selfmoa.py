@@ -151,11 +151,8 @@ def test_methods_stand_in_the_order_of_the_loop(small):
     found = built(shuffled)
     assert list(dict.fromkeys(r["method"] for r in found["rows"])) == list(LOOP)
     assert found["rows"] == built(small)["rows"]
-    assert [s["dataset"] for s in found["sets"]][0] == "attack" and {s["role"] for s in found["sets"]} == {
-        "attack",
-        "safe",
-        "borderline",
-    }
+    assert [s["dataset"] for s in found["sets"]][0] == "attack"
+    assert {s["role"] for s in found["sets"]} == {"attack", "safe", "borderline"}
 
 
 def test_the_threshold_counts_as_unsafe(small):

@@ -105,9 +105,8 @@ def test_calls_of_the_attacker_that_fail_are_no_refusals() -> None:
     assert "9 calls of the attacker failed. 3 of 3 judged" in red_team.outcome(found, 1)
     assert not red_team.failed(found)[found.success].any() and found.unsafe.notna().sum() == 3
     holds, text = red_team.enough_written(found, 1)
-    assert (
-        not holds and "at most 20% of the calls of the attacker fail; 9 of 12 did (call failed: refused: HTTP" in text
-    )
+    assert not holds
+    assert "at most 20% of the calls of the attacker fail; 9 of 12 did (call failed: refused: HTTP" in text
     whole = attacked(numbered(), Engine(lambda t, k: "x"), lambda a: 1.0, 12)
     assert red_team.enough_written(whole, 1)[0] and red_team.counts(whole, 1)["n_failed"] == 0
 

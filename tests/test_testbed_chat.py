@@ -58,10 +58,8 @@ def test_pools_and_seeds() -> None:
     assert main.text.map(normalise).is_unique
     assert chat.prompts("attack", 200, 0, "main").equals(main)
     assert set(chat.prompts("attack", 200, 1, "main").id) - set(main.id)
-    assert set(main.role) == {"attack"} and set(chat.prompts("borderline", 40, 0, "main").kind) == {
-        "wrapped",
-        "protective",
-    }
+    assert set(main.role) == {"attack"}
+    assert set(chat.prompts("borderline", 40, 0, "main").kind) == {"wrapped", "protective"}
 
 
 def test_held_out_wrappers_are_in_no_training_text() -> None:

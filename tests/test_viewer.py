@@ -102,9 +102,8 @@ def test_answers_stand_with_their_row_whatever_their_order() -> None:
                 method = names[shown["cells"]["model"][at]]
                 assert told["texts"][shown["cells"]["text"][at]] == f"{method} {row} {EVIL}"
                 unsafe = row % (2 + ["reset", "selfmoa_iter1"].index(method)) == 0
-                assert shown["cells"]["values"][0][at] == float(unsafe) and shown["cells"]["is"][at] == (
-                    1 if unsafe else 2
-                )
+                assert shown["cells"]["values"][0][at] == float(unsafe)
+                assert shown["cells"]["is"][at] == (1 if unsafe else 2)
 
 
 def test_filters_of_the_loop_are_the_rates_of_its_report() -> None:
