@@ -85,7 +85,7 @@ def frame() -> pd.DataFrame:
 def results(frame) -> dict:
     labels = frame[(frame["draw"] == 1) & frame["method"].isin(["weak", "w2s_best_of_b"])]
     labels = labels.assign(vote=labels["method"].map({"weak": "single", "w2s_best_of_b": "best_of_b"}))
-    labels = labels[["vote", "seed", "id", "toxicity", "n_tokens"]]
+    labels = labels[["vote", "seed", "id", "toxicity", "n_tokens"]].assign(cut=labels["n_tokens"] == 8)
     curves = pd.DataFrame({"method": "weak", "seed": 0, "step": [0, 1], "metric": "loss", "value": [3.7, 2.5]})
     return built(frame, labels=labels, curves=curves, texts=dict.fromkeys(frame["id"], "a <b> prompt"))
 
@@ -239,6 +239,24 @@ def test_malformed_continuations_are_refused(frame, change, says):
         built(frame.assign(**change))
     with pytest.raises(ValueError, match="missing: draw"):
         built(frame.drop(columns="draw"))
+
+
+def test_continuations_that_ran_out_of_tokens_are_shown_and_warned_of(frame, results):
+    """An eighth of the lengths drawn is the longest; the table and its note are left as they were where nothing is known."""
+    head, known = "Ran out of tokens, %", [r for r in results["label_quality"]["rows"] if r["metric"] == "cut_share"]
+    of = frame[(frame["draw"] == 1) & (frame["method"] == "weak")].groupby("seed")["n_tokens"]
+    assert known[0]["values"] == pytest.approx([(n == 8).mean() for _, n in of]) and known[0]["ci95"] == [None, None]
+    assert tables.label_quality(results).shown[head].tolist() == [f"{100 * r['mean']:.1f}" for r in known]
+    (note,) = [n for n in results["notes"] if n.startswith("WARNING")]
+    assert note.startswith(
+        "WARNING: more than 5 % of the continuations that students learn from ran out of tokens, by "
+    )
+    assert f"(up to {100 * max(known[0]['values']):.1f} %)" in note
+    labels = frame[(frame["draw"] == 1) & (frame["method"] == "weak")].rename(columns={"method": "vote"})
+    for cut in ({}, {"cut": labels.index % 20 == 0}):
+        found = built(frame, labels=labels.assign(**cut))
+        assert not any("ran out" in n for n in found["notes"])
+        assert (head in tables.label_quality(found).shown) == bool(cut)
 
 
 def test_files_of_a_report(rendered, results):

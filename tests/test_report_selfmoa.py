@@ -705,6 +705,7 @@ def cell(seed: int, weight: float) -> dict:
             },
             unsafe_threshold=0.5,
             reporting_judge="oracle",
+            metrics={"cut_share": 0.25 if method == "reset" and seed else 0.05},
         )
     archive = tables_of.attacks(seeds=(seed,), iterations=1, per=20).drop(columns=["seed", "variant"])
     made = pd.DataFrame(
@@ -718,10 +719,14 @@ def cell(seed: int, weight: float) -> dict:
         "outputs": outputs
         | {
             "red_team_1": Output(f"red-{seed}", seed, {"attacks": archive}),
-            "preferences_1": Output(f"pref-{seed}", seed, {"pairs": made}, {"summary": {"n_candidates": 9}}),
+            "preferences_1": Output(
+                f"pref-{seed}", seed, {"pairs": made}, {"summary": {"n_candidates": 9}}, {"cut_share": 0.1}
+            ),
             "align_selfmoa_iter1": Output(f"align-{seed}-{weight}", seed, {"curves": curve}),
             "align_human_dpo": Output(f"human-{seed}", seed, {"curves": curve}, metrics={"pairs_trained": 77}),
-            "training_judge": Output(f"judge-{seed}", seed, jsons={"card": {"judge": "x", **tables_of.card()}}),
+            "training_judge": Output(
+                f"judge-{seed}", seed, jsons={"card": {"judge": "x", "cut": 3, **tables_of.card()}}
+            ),
             "helpfulness_judge": Output("shared", 0, jsons={"card": {"judge": "y", **tables_of.card()}}),
         },
     }
@@ -755,7 +760,7 @@ def test_outputs_become_tables_and_a_report():
         ("training", "helpful", None),
     ]
     assert judges[-1]["name"] == "oracle" and judges[-1]["card"] is None
-    assert set(collect.utility(cells)["metric"]) == {"perplexity", "mmlu"}
+    assert set(collect.utility(cells)["metric"]) == {"perplexity", "mmlu", "cut_share"}
     found = collect.results("demo/selfmoa", Run(), cells, answers, n_boot=50)
     assert found["cost"]["selfmoa/2_red_team/red-0"]["role"] == "red_team_1"
     assert "role" not in found["cost"]["testbed/pretrain/base"]
@@ -776,6 +781,21 @@ def test_outputs_become_tables_and_a_report():
     texts = collect.case_texts(found["case_study"], cells)
     wanted = [case.answer_key(p, a) for p in found["case_study"]["prompts"] for a in p["answers"]]
     assert wanted and set(wanted) <= set(texts)
+
+
+def test_answers_that_ran_out_of_tokens_and_texts_read_in_part_are_shown():
+    cells = [cell(s, 0.2) for s in (0, 1)]
+    found = collect.results("demo/selfmoa", Run(), cells, collect.answers(cells), n_boot=50)
+    head = "Ran out of tokens, %"
+    assert loop.utility(found).shown[head].tolist() == ["5.0", "15.0", "5.0"]
+    assert tables_loop.pairs(found).shown[head].tolist() == ["10.0", wording.DASH]
+    assert tables_loop.judge_cards(found).shown["Read in part"].tolist() == ["3", "3", wording.DASH, wording.DASH]
+    assert [n for n in found["notes"] if n.startswith("WARNING: more than 5 % of the answers that ")] == [
+        "WARNING: more than 5 % of the answers that are evaluated ran out of tokens, by Safety reset (up to 25.0 %). They are judged as "
+        "they stand; raise max_new_tokens.",
+        "WARNING: more than 5 % of the answers that pairs are made of ran out of tokens, by Self-MOA, iteration 1 (up to 10.0 %). They "
+        "are judged as they stand; raise max_new_tokens.",
+    ]
 
 
 def test_evaluations_must_share_their_threshold():

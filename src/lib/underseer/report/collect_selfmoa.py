@@ -110,12 +110,16 @@ def stage_tables(variants: Variants, start: str, name: str) -> pd.DataFrame | No
 
 
 def utility(variants: Variants) -> pd.DataFrame | None:
-    """method, variant, seed, metric, value, and stderr, n where a benchmark tells them."""
+    """method, variant, seed, metric, value, and stderr, n where a benchmark tells them; the share of judged answers that ran out of
+    tokens among them."""
     rows = []
     for method in suffixes(variants, "evaluation_"):
         for instance, output in once(variants, f"evaluation_{method}"):
             benchmarks = output.json("utility") if output.has("utility.json") else {}
             rows += [{"method": method, **instance, **row} for row in _utility(benchmarks)]
+            if (share := output.metrics.get("cut_share")) is not None:
+                n = len(output.table("evaluation"))
+                rows.append({"method": method, **instance, "metric": "cut_share", "value": share, "n": n})
     return pd.DataFrame(rows) if rows else None
 
 
@@ -173,6 +177,7 @@ def _counted(output: Output, iteration: int) -> dict[str, Any]:
     summary = output.json("summary") if output.has("summary.json") else {}
     counts = {k: summary[k] for k in COUNTS if summary.get(k) is not None}
     counts |= {f"n_{k}": int((own["set"] == k).sum()) for k in ("attack", "safe", "borderline")}
+    counts |= {k: output.metrics[k] for k in ("cut_share",) if k in output.metrics}
     counts |= {"iteration": iteration, "n_pairs": len(own)}
     if len(own):
         counts["safety_difference"] = float(own["safety_difference"].mean())

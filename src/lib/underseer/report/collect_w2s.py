@@ -139,7 +139,8 @@ def labels(variants: Variants) -> pd.DataFrame:
 
 def taught(variants: Variants) -> pd.DataFrame:
     """The continuations that students learn from: vote, variant, seed, id, toxicity by the training judges; where the testbed's
-    oracle reports, toxicity is its score, and that of the training judges stands in toxicity_training."""
+    oracle reports, toxicity is its score, and that of the training judges stands in toxicity_training. cut: whether it ran out of
+    tokens, where that is known."""
     from underseer.judges.oracle import Oracle
 
     frames = []
@@ -150,7 +151,7 @@ def taught(variants: Variants) -> pd.DataFrame:
             texts = rows["continuation"].tolist()
             rows = rows.assign(toxicity_training=rows["toxicity"], toxicity=Oracle().score(texts).values)
         frames.append(rows)
-    columns = ["vote", "variant", "seed", "id", "toxicity", "toxicity_training"]
+    columns = ["vote", "variant", "seed", "id", "toxicity", "toxicity_training", "cut"]
     return pd.concat(frames, ignore_index=True).reindex(columns=columns).dropna(axis="columns", how="all")
 
 
@@ -165,7 +166,8 @@ def curves(variants: Variants) -> pd.DataFrame:
 
 
 def judges(variants: Variants) -> list[dict[str, Any]]:
-    """Each scorer once: role, name, version, seed, how it agrees with stored scores, and how often it failed."""
+    """Each scorer once: role, name, version, seed, how it agrees with stored scores, how often it failed, and how many
+    held-out texts it read in part."""
     known: dict[str, dict[str, Any]] = {}
     counted: set[tuple[str, str]] = set()
     for cell in variants:
@@ -189,7 +191,8 @@ def _described(output: Output) -> dict[str, Any]:
     bins = calibration.pop("reliability")
     full = [k for k, n in enumerate(bins["n"]) if n]
     names = {"predicted": "mean_predicted", "stored": "mean_truth", "count": "n"}
-    return {**judge, "calibration": {**calibration, "bins": {n: [bins[c][k] for k in full] for n, c in names.items()}}}
+    calibration["bins"] = {n: [bins[c][k] for k in full] for n, c in names.items()}
+    return {**judge, "calibration": calibration, "cut": output.metrics.get("cut")}
 
 
 def texts(variants: Variants) -> dict[str, str]:

@@ -18,7 +18,7 @@ from underseer.report.results import LABELS, Experiment, label_quality
 from underseer.report.scores import Key, Scored, bootstrap, check_draws, checked, methods
 
 COLUMNS = ("method", "seed", "dataset", "id", "draw", "text", "n_tokens", "toxicity")
-OPTIONAL = ("toxicity_training", "nll", "nll_tokens", "prompt_toxicity")
+OPTIONAL = ("toxicity_training", "nll", "nll_tokens", "prompt_toxicity", "cut")
 
 SEED_METRICS = ("distinct_1", "distinct_2", "judge_failures")
 """Metrics of all continuations of a seed together: their interval is over seeds alone."""
@@ -29,7 +29,7 @@ EDGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 METRICS = (*metrics.GENERATION_METRICS, *SEED_METRICS)
 BUCKET_METRICS = ("toxicity", "toxic_share", "expected_max_toxicity", "toxicity_probability")
 PGR_METRICS = ("toxicity", "toxic_share", "expected_max_toxicity")
-LABEL_METRICS = ("toxicity", "toxic_share", "toxicity_training_judge", "n_tokens")
+LABEL_METRICS = ("toxicity", "toxic_share", "toxicity_training_judge", "n_tokens", "cut_share")
 
 
 def score_continuations(continuations: pd.DataFrame, *, n_boot: int = stats.N_BOOT, seed: int = 0) -> list[Scored]:
@@ -88,13 +88,14 @@ def _generated(key: Key, by_seed: Mapping[int, pd.DataFrame]) -> tuple[Scored, l
 
 
 def _by_seed(by_seed: Mapping[int, pd.DataFrame]) -> dict[str, np.ndarray]:
-    """SEED_METRICS of each seed, (S,)."""
+    """SEED_METRICS of each seed, (S,), and the share of its continuations that ran out of tokens, NaN where that is not known."""
     sampled = [part.loc[part["draw"] > 0, "text"].tolist() for part in by_seed.values()]
     failures = [part["toxicity"].isna().sum() for part in by_seed.values()]
     return {
         "distinct_1": np.array([metrics.distinct_n(t, 1) for t in sampled]),
         "distinct_2": np.array([metrics.distinct_n(t, 2) for t in sampled]),
         "judge_failures": np.array(failures, float),
+        "cut_share": np.array([part["cut"].astype(float).mean() for part in by_seed.values()]),
     }
 
 
@@ -137,7 +138,7 @@ def build_generation_results(
     judges: {'role', 'name', 'version', 'calibration', 'failures'} each; calibration, where there is one: {'spearman',
     'pearson', 'mae', 'agreement', 'kappa', 'n', 'failures', 'bins': {'predicted', 'stored', 'count'}}.
     labels: the continuations that students learnt from: vote, variant (optional), seed, id, toxicity (training judge; or
-    reporting judge, with the training judge's in toxicity_training), n_tokens. Raises ValueError for malformed tables.
+    reporting judge, with the training judge's in toxicity_training), n_tokens, cut. Raises ValueError for malformed tables.
     """
     groups = score_continuations(continuations, n_boot=n_boot, seed=seed)
     given = _label_groups(labels, n_boot, seed)
@@ -156,8 +157,8 @@ def build_generation_results(
         "case_study": continuation_case(continuations, synthetic=experiment.synthetic, texts=experiment.texts),
         "interval": {"level": stats.LEVEL, "n_boot": n_boot, "covers": rows.covers(groups)},
     }
-    notes = [*experiment.notes, *_notes(continuations, _main(groups)), *rows.pgr_notes(results["pgr"], "toxicity")]
-    return rows.strict({**results, "notes": notes})
+    notes = [*_cut(given), *_notes(continuations, _main(groups)), *rows.pgr_notes(results["pgr"], "toxicity")]
+    return rows.strict({**results, "notes": [*experiment.notes, *notes]})
 
 
 def _main(groups: Sequence[Scored]) -> list[Scored]:
@@ -187,6 +188,11 @@ def _label_comparisons(groups: Sequence[Scored], labels: pd.DataFrame | None) ->
     """Tests of the votes' labels; primary only where the reporting judge scored them, for a judge that has chosen them flatters."""
     by_reporting = labels is not None and "toxicity_training" in labels.columns
     return compare.comparisons(groups, primary=None if by_reporting else lambda a, b: False)
+
+
+def _cut(given: Sequence[Scored]) -> list[str]:
+    shares = [(g.method, share) for g in given for share in g.values["cut_share"]]
+    return rows.cut_notes("continuations that students learn from", shares)
 
 
 def _notes(frame: pd.DataFrame, groups: Sequence[Scored]) -> list[str]:

@@ -72,6 +72,7 @@ METRICS = {
     "distinct_2": "Distinct-2",
     "n_tokens": "Tokens",
     "empty_share": "Empty",
+    "cut_share": "Ran out of tokens",
     "judge_failures": "Without a score",
     "unsafe_rate": "Unsafe rate",
     "unsafe_rate_training_judge": "Unsafe rate by the training judge",
@@ -101,7 +102,7 @@ DATASETS = {
 
 PERCENT = frozenset(
     {"accuracy", "balanced_accuracy", "f1", "f1_macro", "precision", "recall", "auroc"}
-    | {"toxic_share", "toxic_share_greedy", "toxicity_probability", "empty_share"}
+    | {"toxic_share", "toxic_share_greedy", "toxicity_probability", "empty_share", "cut_share"}
     | {"unsafe_rate", "unsafe_rate_training_judge", "unsafe_rate_corrected", "unsafe_rate_training_judge_corrected"}
     | {"unsafe_rate_judge_gap", "refusal_rate", "over_refusal", "attack_success"}
     | {"hellaswag", "winogrande", "lambada", "mmlu"}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from underseer.engines.cuts import MAX_CUT
 from underseer.maths import stats
 from underseer.maths.collapse import collapsed
 from underseer.maths.metrics import LOWER_IS_BETTER
 from underseer.maths.prevalence import wilson
+from underseer.report import wording as w
 from underseer.report.scores import Scored, paired_seeds, reference
 
 UNDEFINED = "undefined: the ceiling is not above the weak supervisor"
@@ -98,7 +100,7 @@ def _interval(group: Scored, metric: str, fixed_seeds: bool = False) -> stats.In
         return stats.seed_item_interval(values, group.boot[metric], **options)
     if np.isnan(values).any():
         return stats.Interval(nan, nan, nan)
-    if metric == "judge_failures":  # a count: nothing to estimate
+    if metric in ("judge_failures", "cut_share"):  # counts: nothing to estimate
         return stats.Interval(float(np.mean(values)), nan, nan)
     return stats.Interval(*stats.mean_ci(values))
 
@@ -145,6 +147,22 @@ def pgr_notes(pgr: Sequence[Mapping], primary: str) -> list[str]:
     """A sentence for each reason why a PGR on the primary metric has no value or no interval."""
     notes = {r["note"] for r in pgr if r["note"] and r["metric"] == primary}
     return [f"PGR has {n}." if n == UNBOUNDED else f"PGR is {n}." for n in sorted(notes)]
+
+
+def cut_notes(what: str, shares: Iterable[tuple[str, float | None]]) -> list[str]:
+    """A warning that names the methods of which more than MAX_CUT of a seed's ``what`` ran out of tokens; none where there is none.
+    shares: method, and its share in one seed (None or NaN: not known)."""
+    worst: dict[str, float] = {}
+    for method, share in shares:
+        if share is not None and share > MAX_CUT:
+            worst[method] = max(share, worst.get(method, 0.0))
+    if not worst:
+        return []
+    named = w.listing([f"{w.method_name(method)} (up to {100 * share:.1f} %)" for method, share in worst.items()])
+    return [
+        f"WARNING: more than {100 * MAX_CUT:.0f} % of the {what} ran out of tokens, by {named}. They are judged as they stand; raise "
+        "max_new_tokens."
+    ]
 
 
 def covers(groups: Sequence[Scored]) -> str:

@@ -18,7 +18,7 @@ SHOWN = {
 GAPS = {"accuracy": SHOWN["accuracy"], "toxicity": ("toxicity", "toxic_share", "expected_max_toxicity")}
 LABELS = {
     "accuracy": ("accuracy", "balanced_accuracy", "f1", "ece"),
-    "toxicity": ("toxicity", "toxic_share", "toxicity_training_judge", "n_tokens"),
+    "toxicity": ("toxicity", "toxic_share", "toxicity_training_judge", "n_tokens", "cut_share"),
 }
 ENDLESS = "[–]"
 """A PGR without a finite interval, in a table."""
@@ -194,7 +194,7 @@ def judges(results: Results) -> Table | None:
     for judge in given:
         known = judge.get("calibration") or {}
         data.append(
-            {k: judge.get(k) for k in ("role", "seed", "name", "version", "failures")}
+            {k: judge.get(k) for k in ("role", "seed", "name", "version", "failures", "cut")}
             | {k: known.get(k) for k in ("spearman", "pearson", "mae", "agreement", "kappa", "n")}
             | {"calibration_failures": known.get("failures")}
         )
@@ -204,12 +204,13 @@ def judges(results: Results) -> Table | None:
             | {head: w.number(known.get(k), k) for k, head in _CALIBRATION.items()}
             | {"Agreement at 0.5, %": w.number(known.get("agreement"), "accuracy")}
             | {"Held-out rows": cell(known.get("n")), "Failures": cell(judge.get("failures"))}
+            | {"Read in part": cell(judge.get("cut"))}
         )
     caption = (
         "The judge that selects is not the judge that reports. Calibration: scores of held-out rows against those stored "
         "with the data (Perspective's, for RealToxicityPrompts; the oracle's, on the testbed): rank and linear "
         "correlation, mean absolute error, Cohen's kappa and agreement on whether a text scores 0.5 or more. Failures: "
-        "continuations without a score."
+        "continuations without a score. Read in part: held-out rows that were too long for the judge, which read their beginnings."
     )
     shown = pd.DataFrame(lines)
     shown = shown if any("seed" in j for j in given) else shown.drop(columns="Seed")

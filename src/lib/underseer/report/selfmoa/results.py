@@ -13,7 +13,7 @@ import pandas as pd
 from underseer.maths import stats
 from underseer.report.names import method_name
 from underseer.report.results import Experiment
-from underseer.report.rows import covers, records, strict
+from underseer.report.rows import covers, cut_notes, records, strict
 from underseer.report.selfmoa import answers as judged
 from underseer.report.selfmoa import verdicts
 from underseer.report.selfmoa.attacks import red_team
@@ -45,7 +45,8 @@ class Loop:
     pairs: one row for each method, variant and seed that learnt from pairs: PAIRS; optionally variant, iteration, n_candidates,
         n_prompts, dropped_near_ties, dropped_duplicates, dropped_both_unsafe, n_attack, n_safe, n_borderline (pairs by
         set), safety_difference, helpful_difference (means), chosen_less_safe (share), ordered_by (judges, people), judge_labels
-        (labels behind those judges), ordering, objective_weights. Of an iterate: its own pairs alone, not those of earlier iterations.
+        (labels behind those judges), ordering, objective_weights, cut_share (answers that ran out of tokens). Of an iterate: its
+        own pairs alone, not those of earlier iterations.
     judges: {'role' (training, reporting), 'measure', 'name', 'version', 'seed', 'card'} each, optionally 'variant'; 'card' as
         `judges.card.judge_card` writes it, None for the oracle. utility: UTILITY and optionally variant, n, stderr; accuracies in [0, 1].
     """
@@ -98,7 +99,7 @@ def build_selfmoa_results(
         "case_study": case_study(frame, threshold=unsafe_threshold, synthetic=experiment.synthetic),
         "published": _published(experiment.published or PUBLISHED, experiment.synthetic),
         "interval": {"level": stats.LEVEL, "n_boot": n_boot, "covers": covers(groups)},
-        "notes": [*experiment.notes, *_failures(frame), *_unmeasured(asked)],
+        "notes": [*experiment.notes, *_cut(loop), *_failures(frame), *_unmeasured(asked)],
     }
     return strict(results)
 
@@ -133,6 +134,8 @@ def _utility(table: pd.DataFrame | None) -> list[dict[str, Any]]:
     for (method, variant, metric), part in table.groupby(["method", "variant", "metric"], sort=False):
         values = part["value"].to_numpy(dtype=float)
         mean, low, high = stats.mean_ci(values) if not np.isnan(values).any() else (np.nan,) * 3
+        if metric == "cut_share":  # a count: nothing to estimate
+            low = high = np.nan
         error = part["stderr"].iloc[0] if len(part) == 1 and "stderr" in part.columns else None
         if error is not None and error == error:
             low, high = mean - 1.96 * error, mean + 1.96 * error
@@ -154,6 +157,13 @@ def _needs(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
 def _published(values: Mapping[str, Any], synthetic: bool) -> dict[str, Any]:
     """Published values; those that stand beside ours in a table are left out for synthetic data."""
     return {k: v for k, v in values.items() if not (synthetic and k.startswith("utility"))}
+
+
+def _cut(loop: Loop) -> list[str]:
+    """A warning where many answers ran out of tokens: those that are judged for the report, and those that pairs are made of."""
+    evaluated = [(r["method"], r["value"]) for r in records(loop.utility) if r["metric"] == "cut_share"]
+    paired = [(r["method"], r.get("cut_share")) for r in records(loop.pairs)]
+    return cut_notes("answers that are evaluated", evaluated) + cut_notes("answers that pairs are made of", paired)
 
 
 def _failures(frame: pd.DataFrame) -> list[str]:

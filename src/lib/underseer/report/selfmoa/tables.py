@@ -223,14 +223,15 @@ def changes(results: Results) -> Table | None:
 
 
 def utility(results: Results) -> Table | None:
-    """What alignment costs in general ability: perplexity here, benchmark accuracies for real models."""
+    """What alignment costs in general ability: perplexity here, benchmark accuracies for real models; and cut answers."""
     rows = w.pick(results["rows"], dataset=HELD_OUT_TEXT)
     metrics = list(dict.fromkeys(r["metric"] for r in rows))
     lines, _ = score_lines(rows, metrics, "Method")
     published = {} if results["synthetic"] else (results.get("published") or {}).get("utility") or {}
-    accuracies = [w.METRICS.get(m, m) for m in metrics if m != "perplexity"]
+    accuracies = [w.METRICS.get(m, m) for m in metrics if m not in ("perplexity", "cut_share")]
     parts = ["perplexity on held-out text (exp of nats per token, lower is better)"] * ("perplexity" in metrics)
     parts += [f"accuracy of lm-evaluation-harness on {w.listing(accuracies)}"] if accuracies else []
+    parts += ["ran out of tokens: share of the answers that are evaluated"] * ("cut_share" in metrics)
     caption = (
         f"{w.capital('; '.join(parts))}. Mean over seeds [95 % interval over seeds; of one seed by the harness's standard error, "
         "where it gives one]."

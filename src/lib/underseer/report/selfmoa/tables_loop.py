@@ -107,6 +107,8 @@ def pairs(results: Results) -> Table | None:
         if "n_attack" in own:
             mix = [own.get(k) for k in _KINDS]
             line["Attack / safe / borderline"] = w.DASH if pd.isna(mix[0]) else " / ".join(map(_count, mix))
+        if "cut_share" in own:
+            line[w.metric_head("cut_share")] = w.number(_known(own["cut_share"]), "cut_share")
         if "chosen_less_safe" in own:
             line["Chosen less safe, %"] = _count(100 * own["chosen_less_safe"], 1)
         signed = {h: own[k] for h, k in _DIFFERENCES.items() if k in own}
@@ -114,7 +116,8 @@ def pairs(results: Results) -> Table | None:
     caption = (
         "Preference pairs, mean over seeds. Candidates: pairs before the filters; near ties in helpfulness, repeated answers "
         "and pairs of two unsafe answers are dropped as the parameters say. Attack, safe, borderline: what the prompts were. So "
-        "far: with all earlier iterations. Safety score and helpfulness: mean of chosen minus rejected; a positive safety score "
+        "far: with all earlier iterations. Ran out of tokens: of the answers that pairs are made of. Safety score and helpfulness: "
+        "mean of chosen minus rejected; a positive safety score "
         "means that the chosen answer is the less safe one, which the margin then carries."
     )
     kept = pd.DataFrame([{**r, "variant": str(r["variant"])} for r in results["pairs"]])
@@ -143,18 +146,20 @@ def judge_cards(results: Results) -> Table | None:
             | {head: w.number(values[k], "accuracy") for head, k in _SHARES.items()}
             | {"Kappa": w.number(values["kappa"], "kappa", 2)}
             | {"Labelled answers": cell(card.get("n")), "Failures": cell(card.get("failures"))}
+            | {"Read in part": cell(card.get("cut"))}
         )
         counts = card.get("counts") or {}
         data.append(
             {k: judge.get(k) for k in ("role", "measure", "seed", "name", "version")}
-            | {k: card.get(k) for k in ("n", "failures", "threshold")}
+            | {k: card.get(k) for k in ("n", "failures", "cut", "threshold")}
             | values
             | {k: counts.get(k) for k in ("tp", "fp", "tn", "fn")}
         )
     caption = (
         "The judge that trains is not the judge that reports. Card: the judge's verdicts against labels (the oracle's on the "
         "testbed, people's elsewhere) on answers that no training saw: accuracy, sensitivity, specificity, Cohen's kappa. "
-        "Failures: labelled answers that the judge could not score. An oracle has no card: it is the label."
+        "Failures: labelled answers that the judge could not score; read in part: those that were too long for it. An oracle has no "
+        "card: it is the label."
     )
     shown = pd.DataFrame(lines)
     shown = shown.drop(columns="Seed") if (shown["Seed"] == w.DASH).all() else shown
