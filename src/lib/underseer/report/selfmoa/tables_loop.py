@@ -108,7 +108,7 @@ def pairs(results: Results) -> Table | None:
             mix = [own.get(k) for k in _KINDS]
             line["Attack / safe / borderline"] = w.DASH if pd.isna(mix[0]) else " / ".join(map(_count, mix))
         if "cut_share" in own:
-            line[w.metric_head("cut_share")] = w.number(_known(own["cut_share"]), "cut_share")
+            line[w.metric_head("cut_share")] = _count(100 * own["cut_share"], 1)
         if "chosen_less_safe" in own:
             line["Chosen less safe, %"] = _count(100 * own["chosen_less_safe"], 1)
         signed = {h: own[k] for h, k in _DIFFERENCES.items() if k in own}
