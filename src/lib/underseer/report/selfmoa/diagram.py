@@ -102,11 +102,11 @@ def _notes(results: Results, line: Line) -> dict[str, list[str]]:
     return {
         "aligned": [rate["aligned"]] if "aligned" in rate else [],
         "reset": ["tuned on unsafe answers", *([rate["reset"]] if "reset" in rate else [])],
-        "red_team": [f"asked {_series(fate, 'asked')}", f"succeeded {_series(fate, 'successes')}"] if fate else [],
+        "red_team": ["asked", _series(fate, "asked"), "succeeded", _series(fate, "successes")] if fate else [],
         "judges": ["helpfulness and safety", *w.labels(list(dict.fromkeys(training)))[:2]],
         "pairs": [*_counted(own), *filter(None, (", ".join(mix[:2]), ", ".join(mix[2:])))],
         "align": _objectives(next((p for ps in own for p in ps), {})),
-        "iterate": ["unsafe " + " · ".join(rates) + " %"],
+        "iterate": ["unsafe, %", " · ".join(rates)],
     }
 
 
